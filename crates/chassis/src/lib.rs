@@ -1,0 +1,1 @@
+//! Consume, inbox, rule, rows and outbox, commit, offset; relay; workers; HTTP shell.

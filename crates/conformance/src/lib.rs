@@ -1,0 +1,1 @@
+//! Statements of the broker contract as cases, run from one source against every backend.

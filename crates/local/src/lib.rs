@@ -1,0 +1,1 @@
+//! All three ports in one process: broker models and stores on SQLite files.

@@ -1,0 +1,1 @@
+//! Pure models of Kafka's log and groups, RabbitMQ's queues and a transactional store.

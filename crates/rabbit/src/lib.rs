@@ -1,0 +1,1 @@
+//! JobQueue on RabbitMQ through lapin.

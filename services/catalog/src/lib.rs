@@ -1,0 +1,1 @@
+//! The catalog service: rules, rows, HTTP and wiring.

@@ -1,0 +1,19 @@
+//! This shop's contract: its events and jobs, where they travel, their versions, and who produces and
+//! consumes them. Never decides anything.
+#![warn(missing_docs)]
+
+mod event;
+mod ids;
+mod payload;
+mod stream;
+mod table;
+
+pub use event::{ContractError, Event};
+pub use ids::{CartId, CategoryId, OrderId, ProductId, derived_id};
+pub use payload::{
+    FinalStatus, Line, NotificationChannel, NotificationJob, NotificationType, OrderCancelled,
+    OrderConfirmed, OrderCreated, PaymentMode, PaymentProcessed, PaymentStatus, ProductUpserted,
+    StockFailed, StockReserved, reason,
+};
+pub use stream::{Profile, Stream, Streams};
+pub use table::{CATALOG, Row, Service};

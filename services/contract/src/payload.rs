@@ -1,0 +1,219 @@
+//! The payloads, one struct a type and version. What the owner's table names is required; what was
+//! added is optional. Amounts are integer minor units of the one configured currency.
+
+use chrono::{DateTime, Utc};
+use envelope::{Payload, rfc3339_millis};
+use serde::{Deserialize, Serialize};
+
+use crate::{CartId, CategoryId, OrderId, ProductId};
+
+/// Reasons that our services give. On the wire a reason is any text.
+pub mod reason {
+    /// A line asks for more than is available.
+    pub const INSUFFICIENT_STOCK: &str = "insufficient_stock";
+    /// A line names a product that Inventory does not know.
+    pub const UNKNOWN_PRODUCT: &str = "unknown_product";
+    /// The order has no amount to charge.
+    pub const PRICE_UNAVAILABLE: &str = "price_unavailable";
+    /// The customer cancelled.
+    pub const CUSTOMER_REQUEST: &str = "customer_request";
+    /// The saga's deadline passed.
+    pub const DEADLINE: &str = "deadline";
+    /// Stock failed, and the event did not say why.
+    pub const STOCK_FAILED: &str = "stock_failed";
+    /// Payment failed, and the event did not say why.
+    pub const PAYMENT_FAILED: &str = "payment_failed";
+    /// The gateway declined the card.
+    pub const DECLINED: &str = "declined";
+}
+
+/// Full state of a product: an absent price means that none is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProductUpserted {
+    /// Which product.
+    pub product_id: ProductId,
+    /// For people.
+    pub name: String,
+    /// Its category.
+    pub category_id: CategoryId,
+    /// Minor units, at least 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<i64>,
+    /// Information; never an order where `productVersion` is there.
+    #[serde(with = "rfc3339_millis")]
+    pub updated_at: DateTime<Utc>,
+    /// Rises by one with each update of the product.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub product_version: Option<u64>,
+}
+
+/// How an order is paid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PaymentMode {
+    /// Charge on OrderCreated, beside the reservation.
+    #[default]
+    Parallel,
+    /// Charge when stock is reserved.
+    AfterStock,
+    /// Nothing to charge.
+    None,
+}
+
+/// A line of an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Which product.
+    pub product_id: ProductId,
+    /// How many, at least 1.
+    pub qty: u32,
+    /// Price of one at the time of the order, minor units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_price: Option<i64>,
+}
+
+/// An order was placed: the saga starts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCreated {
+    /// Which order.
+    pub order_id: OrderId,
+    /// The cart it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cart_id: Option<CartId>,
+    /// At least one.
+    pub lines: Vec<Line>,
+    /// Σ qty × unitPrice, minor units.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<i64>,
+    /// ISO 4217 code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    /// Absent means parallel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_mode: Option<PaymentMode>,
+}
+
+/// All lines are reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StockReserved {
+    /// Which order.
+    pub order_id: OrderId,
+}
+
+/// Nothing is reserved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StockFailed {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Why; see [`reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How a payment ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PaymentStatus {
+    /// Authorised (in profile `catalog`: paid).
+    Success,
+    /// Declined, or nothing to charge by.
+    Failure,
+}
+
+/// The payment's outcome.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PaymentProcessed {
+    /// Which order.
+    pub order_id: OrderId,
+    /// How it ended.
+    pub status: PaymentStatus,
+    /// Why it failed; see [`reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// How an order ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FinalStatus {
+    /// Stock committed, payment captured.
+    Confirmed,
+    /// Nothing held.
+    Cancelled,
+}
+
+/// The order ended well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderConfirmed {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Always `confirmed`.
+    pub final_status: FinalStatus,
+}
+
+/// The order ended without a sale.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OrderCancelled {
+    /// Which order.
+    pub order_id: OrderId,
+    /// Always `cancelled`.
+    pub final_status: FinalStatus,
+    /// Why; see [`reason`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a notification tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotificationType {
+    /// The order was confirmed.
+    Confirmed,
+    /// The order was cancelled.
+    Cancelled,
+}
+
+/// How a notification travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotificationChannel {
+    /// Email, simulated: `.eml` files.
+    Email,
+}
+
+/// Tell the customer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NotificationJob {
+    /// Which order.
+    pub order_id: OrderId,
+    /// What to tell.
+    #[serde(rename = "type")]
+    pub kind: NotificationType,
+    /// By which way.
+    pub channel: NotificationChannel,
+    /// 1 where absent; a wanted resend is one higher.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u32>,
+}
+
+macro_rules! payloads {
+    ($($name:ident $version:literal),+ $(,)?) => {$(
+        impl Payload for $name {
+            const TYPE: &'static str = stringify!($name);
+            const VERSION: u32 = $version;
+        }
+    )+};
+}
+payloads! {
+    ProductUpserted 1, OrderCreated 1, StockReserved 1, StockFailed 1, PaymentProcessed 1,
+    OrderConfirmed 1, OrderCancelled 1, NotificationJob 1,
+}

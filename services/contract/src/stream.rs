@@ -1,0 +1,85 @@
+//! Where events travel: four topics and a queue, under a configurable prefix.
+
+use std::sync::Arc;
+
+/// A topic or queue of the catalog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stream {
+    /// Products, keyed by productId.
+    CatalogEvents,
+    /// Orders' decisions, keyed by orderId.
+    OrdersEvents,
+    /// Reservations, keyed by orderId.
+    InventoryEvents,
+    /// Payments' outcomes, keyed by orderId.
+    PaymentsEvents,
+    /// Jobs for the Notifications Worker.
+    NotificationsJobs,
+}
+
+impl Stream {
+    /// All of them.
+    pub const ALL: [Stream; 5] = [
+        Stream::CatalogEvents,
+        Stream::OrdersEvents,
+        Stream::InventoryEvents,
+        Stream::PaymentsEvents,
+        Stream::NotificationsJobs,
+    ];
+
+    /// The name in the catalog, without prefix.
+    pub fn name(self) -> &'static str {
+        match self {
+            Stream::CatalogEvents => "catalog.events",
+            Stream::OrdersEvents => "orders.events",
+            Stream::InventoryEvents => "inventory.events",
+            Stream::PaymentsEvents => "payments.events",
+            Stream::NotificationsJobs => "notifications.jobs",
+        }
+    }
+
+    /// Whether it is a topic of the event log (else a queue).
+    pub fn is_topic(self) -> bool {
+        match self {
+            Stream::CatalogEvents
+            | Stream::OrdersEvents
+            | Stream::InventoryEvents
+            | Stream::PaymentsEvents => true,
+            Stream::NotificationsJobs => false,
+        }
+    }
+}
+
+/// The streams' names under one prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Streams {
+    prefix: Arc<str>,
+}
+
+impl Streams {
+    /// With this prefix, which may be empty; give the separator with it (`test.`).
+    pub fn prefixed(prefix: &str) -> Self {
+        Streams { prefix: prefix.into() }
+    }
+
+    /// The stream's name on the brokers.
+    pub fn name(&self, stream: Stream) -> Arc<str> {
+        format!("{}{}", self.prefix, stream.name()).into()
+    }
+}
+
+impl Default for Streams {
+    fn default() -> Self {
+        Streams::prefixed("")
+    }
+}
+
+/// Which promises the services keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Profile {
+    /// The catalog with this project's additions (docs/catalog.md).
+    #[default]
+    Default,
+    /// The owner's table as written: no amounts, payment success is final, nobody voids.
+    Catalog,
+}

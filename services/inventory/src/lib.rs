@@ -1,0 +1,1 @@
+//! The inventory service: rules, rows, HTTP and wiring.

@@ -1,0 +1,1 @@
+//! The notifications-api service: rules, rows, HTTP and wiring.

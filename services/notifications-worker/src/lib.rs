@@ -1,0 +1,1 @@
+//! The notifications-worker service: rules, rows, HTTP and wiring.

@@ -1,0 +1,1 @@
+//! The orders service: rules, rows, HTTP and wiring.

@@ -1,0 +1,1 @@
+//! The payments service: rules, rows, HTTP and wiring.

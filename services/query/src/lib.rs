@@ -1,0 +1,1 @@
+//! The query service: rules, rows, HTTP and wiring.

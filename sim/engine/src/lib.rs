@@ -1,0 +1,1 @@
+//! Deterministic worlds for anybody: faults, plan, choices, trace, runner.

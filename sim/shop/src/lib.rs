@@ -1,0 +1,1 @@
+//! This saga in simulated worlds: workload, invariants, scenarios, and the sim binary.

@@ -1,0 +1,168 @@
+//! One table of the store model: committed rows, their indexes, and locks by key. Locks are queues:
+//! who waits first gets the key first. Never knows what a transaction wrote but did not commit.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::{Bound, RangeBounds};
+
+use ports::{Key, Range, Row, Table};
+
+use super::db::TxId;
+
+/// What a transaction wrote into a table; `None` is a deletion.
+pub(super) type Writes = BTreeMap<Key, Option<Row>>;
+
+#[derive(Debug)]
+struct Lock {
+    holder: TxId,
+    waiters: VecDeque<TxId>,
+}
+
+#[derive(Debug)]
+pub(super) struct TableState {
+    pub(super) table: &'static Table,
+    rows: BTreeMap<Key, Row>,
+    index: Vec<BTreeSet<(String, Key)>>,
+    locks: BTreeMap<Key, Lock>,
+}
+
+impl TableState {
+    pub(super) fn new(table: &'static Table) -> Self {
+        let index = table.index.iter().map(|_| BTreeSet::new()).collect();
+        TableState { table, rows: BTreeMap::new(), index, locks: BTreeMap::new() }
+    }
+
+    pub(super) fn rows(&self) -> &BTreeMap<Key, Row> {
+        &self.rows
+    }
+
+    /// The row as a transaction with these writes sees it.
+    pub(super) fn seen<'a>(&'a self, writes: Option<&'a Writes>, key: &Key) -> Option<&'a Row> {
+        match writes.and_then(|writes| writes.get(key)) {
+            Some(own) => own.as_ref(),
+            None => self.rows.get(key),
+        }
+    }
+
+    /// Makes a transaction's writes the committed state.
+    pub(super) fn apply(&mut self, writes: Writes) {
+        for (key, row) in writes {
+            reindex(&mut self.index, &key, self.rows.get(&key), row.as_ref());
+            match row {
+                Some(row) => drop(self.rows.insert(key, row)),
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+    }
+
+    /// Takes the lock for `tx`, or queues it. `None`: it was held already.
+    pub(super) fn lock(&mut self, key: &Key, tx: TxId) -> Option<Locked> {
+        match self.locks.get_mut(key) {
+            None => {
+                self.locks.insert(key.clone(), Lock { holder: tx, waiters: VecDeque::new() });
+                Some(Locked::Taken)
+            }
+            Some(lock) if lock.holder == tx => None,
+            Some(lock) => {
+                lock.waiters.push_back(tx);
+                Some(Locked::Queued)
+            }
+        }
+    }
+
+    pub(super) fn holder(&self, key: &Key) -> Option<TxId> {
+        self.locks.get(key).map(|lock| lock.holder)
+    }
+
+    /// Hands the lock to the first who waits for it; tells whom.
+    pub(super) fn unlock(&mut self, key: &Key) -> Option<TxId> {
+        let lock = self.locks.get_mut(key)?;
+        let next = lock.waiters.pop_front();
+        match next {
+            Some(next) => lock.holder = next,
+            None => drop(self.locks.remove(key)),
+        }
+        next
+    }
+
+    pub(super) fn stop_waiting(&mut self, key: &Key, tx: TxId) {
+        if let Some(lock) = self.locks.get_mut(key) {
+            lock.waiters.retain(|waiter| *waiter != tx);
+        }
+    }
+
+    /// Rows of the range in its order, as a transaction with these writes sees them, that `keep`
+    /// lets pass.
+    pub(super) fn list(
+        &self,
+        writes: Option<&Writes>,
+        range: &Range,
+        keep: impl Fn(&Key) -> bool,
+    ) -> Vec<(Key, Row)> {
+        let (Some(index), Some((low, high))) = (self.index.get(range.column), bounds(range)) else {
+            return Vec::new();
+        };
+        let stretch = index.range((low.clone(), high.clone()));
+        let wanted = |(_, key): &&(String, Key)| {
+            !writes.is_some_and(|writes| writes.contains_key(key)) && keep(key)
+        };
+        let copy = |(_, key): &(String, Key)| Some((key.clone(), self.rows.get(key)?.clone()));
+        let mut found: Vec<(Key, Row)> = if range.descending {
+            stretch.rev().filter(wanted).take(range.limit).filter_map(copy).collect()
+        } else {
+            stretch.filter(wanted).take(range.limit).filter_map(copy).collect()
+        };
+        let Some(writes) = writes.filter(|writes| !writes.is_empty()) else { return found };
+        let value = |row: &Row| row.index.get(range.column).cloned().flatten();
+        for (key, row) in writes {
+            let Some(row) = row else { continue };
+            let Some(value) = value(row) else { continue };
+            if (low.clone(), high.clone()).contains(&(value, key.clone())) && keep(key) {
+                found.push((key.clone(), row.clone()));
+            }
+        }
+        found.sort_by_cached_key(|(key, row)| (value(row), key.clone()));
+        if range.descending {
+            found.reverse();
+        }
+        found.truncate(range.limit);
+        found
+    }
+}
+
+fn reindex(index: &mut [BTreeSet<(String, Key)>], key: &Key, old: Option<&Row>, new: Option<&Row>) {
+    for (column, set) in index.iter_mut().enumerate() {
+        let old = old.and_then(|row| row.index.get(column)?.as_ref());
+        let new = new.and_then(|row| row.index.get(column)?.as_ref());
+        if old == new {
+            continue;
+        }
+        if let Some(value) = old {
+            set.remove(&(value.clone(), key.clone()));
+        }
+        if let Some(value) = new {
+            set.insert((value.clone(), key.clone()));
+        }
+    }
+}
+
+type Edge = Bound<(String, Key)>;
+
+/// The stretch of the index that a range means; `None` where it is empty.
+fn bounds(range: &Range) -> Option<(Edge, Edge)> {
+    let first = |value: &String| (value.clone(), Key::from(""));
+    let (from, to) = (first(&range.from), first(&range.to));
+    let (low, high) = match &range.after {
+        Some(after) if range.descending && *after < to => (Bound::Included(from), after.clone()),
+        Some(after) if !range.descending && *after >= from => (Bound::Excluded(after.clone()), to),
+        _ => (Bound::Included(from), to),
+    };
+    let (Bound::Included(start) | Bound::Excluded(start)) = &low else { return None };
+    (*start < high).then_some((low, Bound::Excluded(high)))
+}
+
+/// How a lock that was not held was asked for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Locked {
+    Taken,
+    Queued,
+}

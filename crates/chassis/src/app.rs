@@ -1,0 +1,140 @@
+//! A service as a whole: its ports, its handler, and the tasks that run them. Never decides.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use ports::{EventLog, JobQueue, Outcome, Runtime, Store, Task};
+use serde_json::json;
+use tokio::sync::{Notify, mpsc};
+
+use crate::batch::Batches;
+use crate::commands::Command;
+use crate::stop::Working;
+use crate::{Commands, Due, Handler, Outside, Settings, Stop, consume, http, jobs, relay, work};
+
+/// What a service runs on.
+#[derive(Clone)]
+pub struct Ports {
+    /// Topics.
+    pub log: Arc<dyn EventLog>,
+    /// Queues.
+    pub queue: Arc<dyn JobQueue>,
+    /// Its own database.
+    pub store: Arc<dyn Store>,
+    /// Its node.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+/// What every task of a service shares.
+pub(crate) struct Shared<H: Handler> {
+    pub(crate) ports: Ports,
+    pub(crate) settings: Settings,
+    pub(crate) handler: H,
+    /// Rung after a commit that appended to the outbox.
+    pub(crate) appended: Notify,
+    /// Rung after a commit that put rows with something due.
+    pub(crate) due: Notify,
+    pub(crate) stop: Stop,
+}
+
+/// A service being put together. Start what it needs, then [`App::finish`].
+pub struct App<H: Handler> {
+    shared: Arc<Shared<H>>,
+    commands: Commands<H::Fact>,
+    work: mpsc::Sender<consume::Work>,
+}
+
+/// A running service.
+pub struct Service {
+    /// Its HTTP, to be served by a shell.
+    pub router: Router,
+    /// To end it.
+    pub stop: Stop,
+}
+
+impl<H: Handler> Shared<H> {
+    /// Pauses after a failure: twice as long each time, up to a bound, with jitter.
+    pub(crate) async fn back_off(&self, what: &'static str, failures: &mut u32) {
+        let Settings { backoff, backoff_max, instance, .. } = &self.settings;
+        let full = backoff.saturating_mul(1 << (*failures).min(16)).min(*backoff_max);
+        *failures += 1;
+        let full_ms = full.as_millis() as u64;
+        let runtime = &self.ports.runtime;
+        let jitter_ms = runtime.choose(what, instance, full_ms / 2 + 1);
+        runtime.sleep(Duration::from_millis(full_ms / 2 + jitter_ms)).await;
+    }
+}
+
+impl<H: Handler> App<H> {
+    /// Prepares the store and starts the batch loop.
+    pub async fn start(ports: Ports, settings: Settings, handler: H) -> Outcome<App<H>> {
+        let mut tables = crate::tables::ALL.to_vec();
+        tables.extend(handler.tables());
+        ports.store.prepare(&tables).await?;
+        let (queue, commands) = mpsc::channel::<Command<H::Fact>>(settings.commands_max);
+        // One batch of records in hand and one behind it: the log is the buffer.
+        let (work, records) = mpsc::channel(2);
+        let runtime = ports.runtime.clone();
+        let reply_timeout = settings.reply_timeout;
+        let (appended, due, stop) = (Notify::new(), Notify::new(), Stop::new());
+        let shared = Arc::new(Shared { ports, settings, handler, appended, due, stop });
+        let app = App { shared, commands: Commands { queue, runtime, reply_timeout }, work };
+        let batches = Batches::new(app.shared.clone(), commands, records);
+        app.spawn("batch", |working| Box::pin(batches.run(working)));
+        Ok(app)
+    }
+
+    /// The way in for this service's HTTP.
+    pub fn commands(&self) -> Commands<H::Fact> {
+        self.commands.clone()
+    }
+
+    /// What it runs on.
+    pub fn ports(&self) -> &Ports {
+        &self.shared.ports
+    }
+
+    /// Consumes these topics in the service's group.
+    pub fn consume(&self, topics: Vec<Arc<str>>) {
+        let (shared, work) = (self.shared.clone(), self.work.clone());
+        self.spawn("consume", |working| Box::pin(consume::run(shared, topics, work, working)));
+    }
+
+    /// Consumes this queue.
+    pub fn jobs(&self, queue: Arc<str>, prefetch: u16) {
+        let (shared, work) = (self.shared.clone(), self.work.clone());
+        self.spawn("jobs", |working| Box::pin(jobs::run(shared, queue, prefetch, work, working)));
+    }
+
+    /// Sends the outbox.
+    pub fn relay(&self) {
+        let shared = self.shared.clone();
+        self.spawn("relay", |working| Box::pin(relay::run(shared, working)));
+    }
+
+    /// Claims what is due in a table, calls the outside for it, and hands in what comes of it. Timers
+    /// are outside calls that answer at once.
+    pub fn work(&self, due: Due, outside: impl Outside<H::Fact>) {
+        let (shared, commands) = (self.shared.clone(), self.commands.clone());
+        self.spawn("work", |working| Box::pin(work::run(shared, due, outside, commands, working)));
+    }
+
+    /// The service with its HTTP: the given routes and `/health`.
+    pub fn finish(self, router: Router) -> Service {
+        let name = self.shared.settings.service;
+        let health = move || async move { http::ok(json!({ "service": name, "status": "ok" })) };
+        let router = router.route("/health", get(health)).fallback(no_such_route);
+        Service { router, stop: self.shared.stop.clone() }
+    }
+
+    fn spawn(&self, name: &'static str, task: impl FnOnce(Working) -> Task) {
+        let working = self.shared.stop.working();
+        self.shared.ports.runtime.spawn(name, task(working));
+    }
+}
+
+async fn no_such_route(uri: axum::http::Uri) -> http::Problem {
+    http::Problem::not_found("resource", uri.path())
+}

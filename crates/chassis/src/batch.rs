@@ -1,0 +1,222 @@
+//! The batch: whatever waits (records, commands, timers, results) becomes one transaction. Never
+//! waits for more to come, never commits half an input.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures_util::future::{Either, select};
+use ports::{Fault, Offsets, Outcome, Partition};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::app::Shared;
+use crate::commands::Command;
+use crate::consume::{Done, Taken, Work};
+use crate::http::Problem;
+use crate::stop::Working;
+use crate::transaction::{Ended, Slot, Source};
+use crate::{Handler, Reason, Reply, transaction};
+
+/// The loop that turns what waits into transactions.
+pub(crate) struct Batches<H: Handler> {
+    shared: Arc<Shared<H>>,
+    commands: mpsc::Receiver<Command<H::Fact>>,
+    work: mpsc::Receiver<Work>,
+}
+
+/// Everything that waited, and whom to tell.
+struct Gathered<F> {
+    slots: Vec<Slot<F>>,
+    replies: Vec<(usize, oneshot::Sender<Option<Reply>>)>,
+    epochs: BTreeMap<Partition, u64>,
+    done: Vec<oneshot::Sender<Done>>,
+}
+
+impl<H: Handler> Batches<H> {
+    pub(crate) fn new(
+        shared: Arc<Shared<H>>,
+        commands: mpsc::Receiver<Command<H::Fact>>,
+        work: mpsc::Receiver<Work>,
+    ) -> Self {
+        Batches { shared, commands, work }
+    }
+
+    pub(crate) async fn run(mut self, working: Working) {
+        loop {
+            let mut gathered = Gathered {
+                slots: Vec::new(),
+                replies: Vec::new(),
+                epochs: BTreeMap::new(),
+                done: Vec::new(),
+            };
+            if !self.wait(&mut gathered, &working).await {
+                return;
+            }
+            self.gather(&mut gathered);
+            if !self.carry_out(gathered, &working).await {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the first input. `false`: the service leaves and nothing waits.
+    async fn wait(&mut self, gathered: &mut Gathered<H::Fact>, working: &Working) -> bool {
+        let first = {
+            let (command, work) = (pin!(self.commands.recv()), pin!(self.work.recv()));
+            match select(select(command, work), pin!(working.until_asked())).await {
+                Either::Left((Either::Left((command, _)), _)) => command.map(Either::Left),
+                Either::Left((Either::Right((work, _)), _)) => work.map(Either::Right),
+                Either::Right(_) => None,
+            }
+        };
+        match first {
+            Some(Either::Left(command)) => gathered.command(command),
+            Some(Either::Right(work)) => gathered.work(&self.shared.handler, work),
+            None => {
+                self.gather(gathered);
+                return !gathered.slots.is_empty();
+            }
+        }
+        true
+    }
+
+    /// Takes what waits besides, up to the largest batch.
+    fn gather(&mut self, gathered: &mut Gathered<H::Fact>) {
+        let batch_max = self.shared.settings.batch_max;
+        while gathered.slots.len() < batch_max {
+            match self.work.try_recv() {
+                Ok(work) => gathered.work(&self.shared.handler, work),
+                Err(_) => break,
+            }
+        }
+        while gathered.slots.len() < batch_max {
+            match self.commands.try_recv() {
+                Ok(command) => gathered.command(command),
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Runs the batch until it is committed. `false`: the service leaves and its store does not
+    /// answer; whoever waits learns nothing, and everything comes again.
+    async fn carry_out(&self, gathered: Gathered<H::Fact>, working: &Working) -> bool {
+        let Gathered { mut slots, replies, epochs, done } = gathered;
+        let mut ended: Vec<Ended> = Vec::with_capacity(slots.len());
+        let Some(whole) = self.until_settled(&mut slots, &epochs, working).await else {
+            return false;
+        };
+        match whole {
+            Ok(outcomes) => ended = outcomes,
+            // The store refuses something in it, and always will: one at a time finds out what.
+            Err(cause) => {
+                tracing::warn!(service = self.shared.settings.service, %cause,
+                    "the store refuses a batch; taking its inputs one by one");
+                for slot in &mut slots {
+                    let one = std::slice::from_mut(slot);
+                    match self.until_settled(one, &epochs, working).await {
+                        Some(Ok(outcome)) => ended.extend(outcome),
+                        Some(Err(cause)) => {
+                            one[0].refuse(Reason::new("store_refused", cause));
+                            match self.until_settled(one, &epochs, working).await {
+                                Some(Ok(outcome)) => ended.extend(outcome),
+                                Some(Err(cause)) => {
+                                    panic!("the store refuses a dead letter: {cause}")
+                                }
+                                None => return false,
+                            }
+                        }
+                        None => return false,
+                    }
+                }
+            }
+        }
+        let mut result = Done { next: Offsets::new(), fenced: Vec::new() };
+        for (slot, ended) in slots.iter().zip(&ended) {
+            slot.account(ended, &mut result);
+        }
+        for sender in done {
+            // Its consumer may be gone: then it reads again from the position.
+            let _ = sender.send(result.clone());
+        }
+        for (at, sender) in replies {
+            let reply = match &mut ended[at] {
+                Ended::Applied(reply) | Ended::Repeated(reply) => reply.take(),
+                Ended::Refused(reason) => Some(Problem::invalid(reason.to_string()).into_reply()),
+                Ended::Skipped | Ended::Fenced => None,
+            };
+            // Its caller may have stopped waiting.
+            let _ = sender.send(reply);
+        }
+        true
+    }
+
+    /// Repeats the transaction until it is definitely committed or refused. After an unknown commit
+    /// the repeat finds its own inbox rows and positions, and applies nothing twice. `None`: leaving.
+    async fn until_settled(
+        &self,
+        slots: &mut [Slot<H::Fact>],
+        epochs: &BTreeMap<Partition, u64>,
+        working: &Working,
+    ) -> Option<Result<Vec<Ended>, String>> {
+        let mut failures = 0;
+        loop {
+            match self.attempt(slots, epochs).await {
+                Ok(ended) => return Some(Ok(ended)),
+                Err(Fault::Refused(cause)) => return Some(Err(cause.to_string())),
+                Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                    if working.asked() && failures > 3 {
+                        return None;
+                    }
+                    tracing::debug!(service = self.shared.settings.service, %fault, failures,
+                        "a batch was not committed; again");
+                    self.shared.back_off("batch", &mut failures).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        slots: &mut [Slot<H::Fact>],
+        epochs: &BTreeMap<Partition, u64>,
+    ) -> Outcome<Vec<Ended>> {
+        let committed = transaction::run(&self.shared, slots, epochs).await?;
+        if committed.appended {
+            self.shared.appended.notify_one();
+        }
+        if committed.due {
+            self.shared.due.notify_waiters();
+        }
+        Ok(committed.ended)
+    }
+}
+
+impl<F> Gathered<F> {
+    fn command(&mut self, command: Command<F>) {
+        self.replies.push((self.slots.len(), command.reply));
+        self.slots.push(Slot::command(command.input));
+    }
+
+    fn work<H: Handler<Fact = F>>(&mut self, handler: &H, work: Work) {
+        self.epochs.extend(work.epochs);
+        self.slots.extend(work.records.into_iter().map(|taken| {
+            let Taken { source, record } = taken;
+            Slot::record(handler, source, record)
+        }));
+        self.done.push(work.done);
+    }
+}
+
+impl<F> Slot<F> {
+    /// What its end means for the consumer it came from.
+    fn account(&self, ended: &Ended, done: &mut Done) {
+        let Source::Log { partition, offset } = &self.source else { return };
+        match ended {
+            Ended::Fenced => done.fenced.push(partition.clone()),
+            Ended::Applied(_) | Ended::Repeated(_) | Ended::Refused(_) | Ended::Skipped => {
+                let next = done.next.entry(partition.clone()).or_insert(0);
+                *next = (*next).max(offset + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a service is to the chassis: two synchronous functions over inputs and rows. Never awaits,
+//! never asks for the time.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use envelope::{CorrelationId, Envelope, EventId};
+use ports::{Channel, Key, Table};
+use serde_json::Value;
+
+use crate::Touched;
+
+/// Where an input came from, for the events that follow from it.
+#[derive(Debug, Clone, Default)]
+pub struct Context {
+    /// The triggering event, or the request's own id.
+    pub cause: Option<EventId>,
+    /// What it belongs to, where already known.
+    pub correlation: Option<CorrelationId>,
+}
+
+/// A record, a command, a fired timer, or the result of an outside call.
+#[derive(Debug, Clone)]
+pub struct Input<F> {
+    /// Its id in the inbox; `None` where the rows themselves guard against repeats.
+    pub id: Option<Key>,
+    /// Fingerprint of its content: the same id with another one is refused.
+    pub fingerprint: String,
+    /// Where it came from.
+    pub context: Context,
+    /// What it says.
+    pub fact: F,
+}
+
+/// What an event means to a service.
+#[derive(Debug)]
+pub enum Read<F> {
+    /// This, once for each event id.
+    Fact(F),
+    /// This; repeats are harmless by the rule's own guard, so no inbox row is kept.
+    Guarded(F),
+    /// Nothing: skipped and counted under this reason.
+    Skip(&'static str),
+}
+
+/// Why an input is dead: it broke the contract, and no retry will mend it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {text}")]
+pub struct Reason {
+    /// Stable, snake case.
+    pub code: Cow<'static, str>,
+    /// For people.
+    pub text: String,
+}
+
+impl Reason {
+    /// A reason with a stable code and a text for people.
+    pub fn new(code: &'static str, text: impl Into<String>) -> Self {
+        Reason { code: Cow::Borrowed(code), text: text.into() }
+    }
+}
+
+/// An event or job to publish.
+#[derive(Debug, Clone)]
+pub struct Emit {
+    /// Topic or queue.
+    pub channel: Channel,
+    /// Its name.
+    pub to: Arc<str>,
+    /// Partition key, or message id.
+    pub key: Key,
+    /// What.
+    pub envelope: Envelope,
+}
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body; a problem (RFC 9457) where the status is 400 or higher.
+    pub body: Value,
+    /// Value of the `Location` header.
+    pub location: Option<String>,
+    /// Seconds, for the `Retry-After` header.
+    pub retry_after_s: Option<u32>,
+    /// Whether a repeat of the command's id gets this same reply. A reply that is not kept leaves no
+    /// trace of the command: its rows and events must be none.
+    pub kept: bool,
+}
+
+impl Reply {
+    /// A reply that repeats get too.
+    pub fn kept(status: u16, body: Value) -> Self {
+        Reply { status, body, location: None, retry_after_s: None, kept: true }
+    }
+
+    /// A refusal that leaves no trace: the same command may succeed later.
+    pub fn passing(problem: crate::http::Problem) -> Self {
+        Reply { kept: false, ..problem.into_reply() }
+    }
+}
+
+/// What follows from an input.
+#[derive(Debug, Clone, Default)]
+pub struct Decided {
+    /// Events and jobs, in order.
+    pub emits: Vec<Emit>,
+    /// For whoever sent a command.
+    pub reply: Option<Reply>,
+}
+
+/// A service's rules as the chassis calls them.
+pub trait Handler: Send + Sync + 'static {
+    /// Everything that can happen to it.
+    type Fact: Send + Sync + 'static;
+
+    /// Its tables, in the order in which they are locked.
+    fn tables(&self) -> &'static [&'static Table];
+
+    /// What this event means here. An error is a contract violation: a dead letter.
+    fn read(&self, envelope: &Envelope) -> Result<Read<Self::Fact>, Reason>;
+
+    /// The keys of `table` that the batch decides on. `None`: it cannot be said before the tables
+    /// that stand earlier are loaded. Called again then.
+    fn keys(
+        &self,
+        table: &'static Table,
+        batch: &[Input<Self::Fact>],
+        rows: &Touched,
+    ) -> Option<BTreeSet<Key>>;
+
+    /// Decides one input on the locked rows. On an error the rows are as before. `now` is the
+    /// store's clock.
+    fn decide(
+        &self,
+        input: &Input<Self::Fact>,
+        rows: &mut Touched,
+        now: DateTime<Utc>,
+    ) -> Result<Decided, Reason>;
+}

@@ -1,0 +1,52 @@
+//! How a service's loops run: sizes and times, each with its reason. Never read from here: given.
+
+use std::time::Duration;
+
+/// Sizes and times of one service's loops.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The service's name: its consumer group.
+    pub service: &'static str,
+    /// This instance's name, unique among the instances: the owner of its leases.
+    pub instance: String,
+    /// Most inputs in one transaction. Large enough to share a commit, small enough to lock briefly.
+    pub batch_max: usize,
+    /// Commands that may wait; more are answered 503.
+    pub commands_max: usize,
+    /// How long a caller waits for the reply of its command.
+    pub reply_timeout: Duration,
+    /// Outbox shards. Fixed for a database's life: a key's shard must not change.
+    pub shards: u16,
+    /// How long a shard's lease lasts without renewal. A dead holder's shards rest this long.
+    pub lease: Duration,
+    /// How long the relay and the workers wait where nothing wakes them.
+    pub idle: Duration,
+    /// Most outbox rows in one sending.
+    pub relay_max: usize,
+    /// First pause after a failed attempt; it doubles up to [`Settings::backoff_max`], with jitter.
+    pub backoff: Duration,
+    /// Longest pause after a failed attempt.
+    pub backoff_max: Duration,
+    /// How long leaving may take.
+    pub drain: Duration,
+}
+
+impl Settings {
+    /// The defaults for a service's instance.
+    pub fn new(service: &'static str, instance: impl Into<String>) -> Self {
+        Settings {
+            service,
+            instance: instance.into(),
+            batch_max: 256,
+            commands_max: 1024,
+            reply_timeout: Duration::from_secs(10),
+            shards: 4,
+            lease: Duration::from_secs(10),
+            idle: Duration::from_millis(500),
+            relay_max: 512,
+            backoff: Duration::from_millis(20),
+            backoff_max: Duration::from_secs(2),
+            drain: Duration::from_secs(10),
+        }
+    }
+}

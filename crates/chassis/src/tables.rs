@@ -1,0 +1,150 @@
+//! The chassis' own tables in each service's store. Never holds a service's data.
+
+use ports::{Key, Table};
+use serde::{Deserialize, Serialize};
+
+use crate::{Document, Reply};
+
+/// One row a (group, topic, partition): how far this service's database is.
+pub static POSITIONS: Table = Table { name: "chassis_positions", index: &[] };
+/// One row for each event or command that was handled.
+pub static INBOX: Table = Table { name: "chassis_inbox", index: &["seen_at"] };
+/// One row an outbox shard: who may send.
+pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
+/// Inputs that broke the contract, with all that is needed to look at them and redrive.
+pub static DEAD_LETTERS: Table = Table { name: "chassis_dead_letters", index: &["died_at"] };
+
+pub(crate) static ALL: [&Table; 4] = [&POSITIONS, &INBOX, &LEASES, &DEAD_LETTERS];
+
+/// Where a partition's next record is read, and who may say so.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// Rises with each claim; an older epoch's batch is fenced.
+    pub epoch: u64,
+    /// The next offset; `None` before the first batch.
+    pub next: Option<i64>,
+}
+
+impl Document for Position {
+    const TABLE: &'static Table = &POSITIONS;
+    fn index(&self) -> Vec<Option<String>> {
+        Vec::new()
+    }
+}
+
+/// How an input ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum InboxRow {
+    /// Its effects are in the rows.
+    Applied {
+        /// What it said.
+        fingerprint: String,
+        /// When it was first seen, by the store's clock, RFC 3339.
+        seen_at: String,
+        /// For a repeat of the same command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply: Option<StoredReply>,
+    },
+    /// It broke the contract; see the dead letter of the same id.
+    Dead {
+        /// What it said.
+        fingerprint: String,
+        /// When, RFC 3339.
+        seen_at: String,
+        /// The reason's code.
+        code: String,
+    },
+}
+
+impl InboxRow {
+    /// What the input said.
+    pub fn fingerprint(&self) -> &str {
+        match self {
+            InboxRow::Applied { fingerprint, .. } | InboxRow::Dead { fingerprint, .. } => {
+                fingerprint
+            }
+        }
+    }
+}
+
+impl Document for InboxRow {
+    const TABLE: &'static Table = &INBOX;
+    fn index(&self) -> Vec<Option<String>> {
+        match self {
+            InboxRow::Applied { seen_at, .. } | InboxRow::Dead { seen_at, .. } => {
+                vec![Some(seen_at.clone())]
+            }
+        }
+    }
+}
+
+/// A reply as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredReply {
+    /// HTTP status.
+    pub status: u16,
+    /// JSON body.
+    pub body: serde_json::Value,
+    /// `Location`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+}
+
+impl From<StoredReply> for Reply {
+    fn from(stored: StoredReply) -> Self {
+        let StoredReply { status, body, location } = stored;
+        Reply { status, body, location, retry_after_s: None, kept: true }
+    }
+}
+
+/// Who sends a shard's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// The instance.
+    pub owner: String,
+    /// Until when, by the store's clock, milliseconds of the Unix epoch.
+    pub until_ms: i64,
+}
+
+impl Document for Lease {
+    const TABLE: &'static Table = &LEASES;
+    fn index(&self) -> Vec<Option<String>> {
+        Vec::new()
+    }
+}
+
+/// An input that broke the contract.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetter {
+    /// Topic or queue.
+    pub from: String,
+    /// Where the record stood; `None` for a job.
+    pub partition: Option<i32>,
+    /// Its offset; `None` for a job.
+    pub offset: Option<i64>,
+    /// Its key.
+    pub key: String,
+    /// Header names and values, as text where they are UTF-8.
+    pub headers: Vec<(String, String)>,
+    /// The payload; hexadecimal after `hex:` where it is not UTF-8.
+    pub payload: String,
+    /// The reason's stable code.
+    pub code: String,
+    /// The reason for people, at most 1 kB.
+    pub error: String,
+    /// When, by the store's clock, RFC 3339.
+    pub died_at: String,
+}
+
+impl Document for DeadLetter {
+    const TABLE: &'static Table = &DEAD_LETTERS;
+    fn index(&self) -> Vec<Option<String>> {
+        vec![Some(self.died_at.clone())]
+    }
+}
+
+/// The row key of a partition's position.
+pub(crate) fn position_key(partition: &ports::Partition) -> Key {
+    format!("{}|{}", partition.topic, partition.index).into()
+}

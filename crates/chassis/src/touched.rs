@@ -1,0 +1,175 @@
+//! The rows that a transaction holds locked, as documents. Never touches a row that is not locked.
+
+use std::collections::BTreeMap;
+
+use ports::{Key, Op, Row, Rows, Table};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A row's content: JSON, with its indexed columns derived from it.
+pub trait Document: Serialize + DeserializeOwned {
+    /// Where it is kept.
+    const TABLE: &'static Table;
+
+    /// One value or none for each index column of the table, in its order.
+    fn index(&self) -> Vec<Option<String>>;
+}
+
+/// Reads a row's document; `None` where the row is absent (version 0).
+///
+/// # Panics
+/// Where the row is not what this build or an earlier one wrote: the database is broken.
+pub fn document<D: Document>(row: &Row) -> Option<D> {
+    (row.version > 0).then(|| {
+        serde_json::from_str(&row.body)
+            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", D::TABLE.name))
+    })
+}
+
+#[derive(Debug, Clone)]
+struct Slot {
+    /// The version in the store, which a put is checked against.
+    stored: i64,
+    /// As the rules see it; version 0 is absent.
+    row: Row,
+    changed: bool,
+}
+
+/// Locked rows with what the rules wrote over them.
+#[derive(Debug, Default)]
+pub struct Touched {
+    slots: BTreeMap<&'static str, BTreeMap<Key, Slot>>,
+    tables: BTreeMap<&'static str, &'static Table>,
+    undo: Vec<(&'static Table, Key, Slot)>,
+}
+
+impl Touched {
+    /// No rows.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds rows that were just locked.
+    pub fn add(&mut self, table: &'static Table, rows: Rows) {
+        self.tables.insert(table.name, table);
+        self.slots.entry(table.name).or_default().extend(rows.into_iter().map(|(key, row)| {
+            let stored = row.version;
+            (key, Slot { stored, row, changed: false })
+        }));
+    }
+
+    /// The document under a locked key, `None` where there is none.
+    ///
+    /// # Panics
+    /// Where the key is not locked: a decision on it would not be serializable.
+    pub fn get<D: Document>(&self, key: &str) -> Option<D> {
+        let slot = self.slots.get(D::TABLE.name).and_then(|rows| rows.get(key));
+        document(&slot.unwrap_or_else(|| not_locked(D::TABLE, key)).row)
+    }
+
+    /// Whether the key is locked.
+    pub fn holds(&self, table: &'static Table, key: &str) -> bool {
+        self.slots.get(table.name).is_some_and(|rows| rows.contains_key(key))
+    }
+
+    /// Writes a document over a locked row.
+    ///
+    /// # Panics
+    /// Where the key is not locked, or the document has not one value for each index column.
+    pub fn put<D: Document>(&mut self, key: &Key, document: &D) {
+        let body = serde_json::to_string(document).expect("documents have a JSON form");
+        let index = document.index();
+        assert_eq!(index.len(), D::TABLE.index.len(), "index columns of {}", D::TABLE.name);
+        let slot = self.slots.get_mut(D::TABLE.name).and_then(|rows| rows.get_mut(key));
+        let slot = slot.unwrap_or_else(|| not_locked(D::TABLE, key));
+        self.undo.push((D::TABLE, key.clone(), slot.clone()));
+        slot.row = Row { version: slot.stored.max(1), index, body };
+        slot.changed = true;
+    }
+
+    /// From here on [`Touched::undo`] takes back.
+    pub(crate) fn mark(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Takes back what was put since the mark.
+    pub(crate) fn undo(&mut self) {
+        while let Some((table, key, slot)) = self.undo.pop() {
+            if let Some(rows) = self.slots.get_mut(table.name) {
+                rows.insert(key, slot);
+            }
+        }
+    }
+
+    /// The puts of everything that changed.
+    pub(crate) fn into_puts(self) -> Vec<Op> {
+        let mut puts = Vec::new();
+        for (name, slots) in self.slots {
+            let rows: Rows = slots
+                .into_iter()
+                .filter(|(_, slot)| slot.changed)
+                .map(|(key, slot)| (key, Row { version: slot.stored, ..slot.row }))
+                .collect();
+            if !rows.is_empty() {
+                puts.push(Op::Put { table: self.tables[name], rows });
+            }
+        }
+        puts
+    }
+}
+
+fn not_locked(table: &Table, key: &str) -> ! {
+    panic!("a rule touched {} {key}, which its keys() did not lock", table.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    static NOTES: Table = Table { name: "notes", index: &["author"] };
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Note {
+        author: String,
+    }
+    impl Document for Note {
+        const TABLE: &'static Table = &NOTES;
+        fn index(&self) -> Vec<Option<String>> {
+            vec![Some(self.author.clone())]
+        }
+    }
+
+    fn locked(key: &str) -> Touched {
+        let mut rows = Touched::new();
+        rows.add(&NOTES, Rows::from([(Key::from(key), Row::default())]));
+        rows
+    }
+
+    #[test]
+    fn an_undone_put_leaves_nothing() {
+        let mut rows = locked("a");
+        rows.mark();
+        rows.put(&"a".into(), &Note { author: "x".into() });
+        assert_eq!(rows.get::<Note>("a"), Some(Note { author: "x".into() }));
+        rows.undo();
+        assert_eq!(rows.get::<Note>("a"), None);
+        assert_eq!(rows.into_puts(), Vec::new());
+    }
+
+    #[test]
+    fn a_new_row_is_put_over_version_0() {
+        let mut rows = locked("a");
+        rows.put(&"a".into(), &Note { author: "x".into() });
+        let puts = rows.into_puts();
+        let [Op::Put { rows, .. }] = puts.as_slice() else { panic!("{puts:?}") };
+        assert_eq!(rows["a"].version, 0);
+        assert_eq!(rows["a"].index, vec![Some("x".to_owned())]);
+    }
+
+    #[test]
+    #[should_panic(expected = "did not lock")]
+    fn a_row_that_is_not_locked_cannot_be_decided_on() {
+        locked("a").get::<Note>("b");
+    }
+}

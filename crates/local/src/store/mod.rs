@@ -1,0 +1,10 @@
+//! The store port on an SQLite file: one file for each service. Never shares a writer between two
+//! transactions, and never answers a commit before the file is synced.
+
+mod ops;
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
+#[cfg(test)]
+mod tests;

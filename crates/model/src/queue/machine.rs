@@ -32,6 +32,9 @@ struct Queue {
     /// `None`: a dead-letter queue, where messages may come back for ever.
     limit: Option<u32>,
     dead_letters: Option<Arc<str>>,
+    /// What came back, in the order it did: delivered first (broker-contract R10).
+    returned: VecDeque<Message>,
+    /// By id.
     ready: BTreeMap<u64, Message>,
     /// Whose turn it is stands first.
     consumers: VecDeque<ChannelId>,
@@ -88,6 +91,7 @@ impl Queues {
             self.queues.entry(name.clone()).or_insert_with(|| Queue {
                 limit,
                 dead_letters,
+                returned: VecDeque::new(),
                 ready: BTreeMap::new(),
                 consumers: VecDeque::new(),
             });
@@ -250,12 +254,14 @@ impl Queues {
 
     /// How many messages are ready. `None`: no such queue.
     pub fn depth(&self, queue: &str) -> Option<usize> {
-        Some(self.queues.get(queue)?.ready.len())
+        let queue = self.queues.get(queue)?;
+        Some(queue.returned.len() + queue.ready.len())
     }
 
     /// The ready messages of a queue, in its order.
     pub fn ready(&self, queue: &str) -> impl Iterator<Item = &Message> {
-        self.queues.get(queue).into_iter().flat_map(|queue| queue.ready.values())
+        let queue = self.queues.get(queue).into_iter();
+        queue.flat_map(|queue| queue.returned.iter().chain(queue.ready.values()))
     }
 
     /// The unacked messages of a queue by the client that holds them, in no order of time.
@@ -303,8 +309,8 @@ impl Queues {
         self.deliver(&channel.queue, now);
     }
 
-    /// Back to its original position, or to the dead letters where that was once too often
-    /// (broker-contract R10, R15).
+    /// Back before what was never delivered, behind what came back earlier; or to the dead letters
+    /// where that was once too often (broker-contract R10, R15).
     fn put_back(&mut self, queue: &Arc<str>, mut message: Message, counts: bool, now: Duration) {
         message.redelivered = true;
         message.returns += u32::from(counts);
@@ -313,7 +319,7 @@ impl Queues {
         if home.limit.is_some_and(|limit| returns > limit) {
             self.dead_letter(message, "delivery_limit", now);
         } else {
-            home.ready.insert(id, message);
+            home.returned.push_back(message);
             self.note(Effect::Returned { id, returns });
         }
     }
@@ -352,15 +358,23 @@ impl Queues {
     fn deliver(&mut self, name: &str, now: Duration) {
         let Some(queue) = self.queues.get_mut(name) else { return };
         let channels = &mut self.channels;
-        while let Some(entry) = queue.ready.first_entry() {
+        loop {
             let has_room = |id: &ChannelId| channels.get(id).is_some_and(Channel::has_room);
             let Some(at) = queue.consumers.iter().position(has_room) else { return };
+            let Some(message) = queue.pop() else { return };
             let Some(id) = queue.consumers.remove(at) else { return };
             queue.consumers.push_back(id);
             if let Some(channel) = channels.get_mut(&id) {
-                channel.push(entry.remove(), now);
+                channel.push(message, now);
             }
         }
+    }
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Message> {
+        let returned = self.returned.pop_front();
+        returned.or_else(|| self.ready.pop_first().map(|(_, message)| message))
     }
 }
 

@@ -113,7 +113,7 @@ fn r7_tags_start_at_1_on_each_channel() {
 }
 
 #[test]
-fn r8_a_closed_channel_requeues_in_the_original_order() {
+fn r8_a_closed_channel_requeues_before_what_was_never_delivered() {
     let mut queues = server(3);
     publish(&mut queues, "abcd");
     let first = open(&mut queues, 3);
@@ -126,6 +126,18 @@ fn r8_a_closed_channel_requeues_in_the_original_order() {
     assert_eq!(keys(&again), "abcd");
     let told: Vec<_> = again.iter().map(|d| (d.redelivered, d.returns)).collect();
     assert_eq!(told, [(true, 1), (true, 1), (true, 1), (false, 0)], "c was prefetched (R17)");
+}
+
+#[test]
+fn r10_returns_come_first_in_the_order_they_came_back() {
+    let mut queues = server(3);
+    publish(&mut queues, "abcd");
+    let (one, two) = (open(&mut queues, 1), open(&mut queues, 2));
+    assert_eq!(keys(&queues.take(one, 9).unwrap()), "a");
+    assert_eq!(keys(&queues.take(two, 9).unwrap()), "bc");
+    queues.close(two, T0);
+    queues.close(one, T0);
+    assert_eq!(ready(&queues, "jobs"), "bcad");
 }
 
 #[test]

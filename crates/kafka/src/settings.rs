@@ -1,0 +1,240 @@
+//! Every setting of the clients that differs from librdkafka's default or that we rely on, with
+//! its reason. Never reads the environment, and never prints an address that may hold a secret.
+
+use std::time::Duration;
+
+use ports::{Fault, Outcome};
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+/// How a group's leader deals the partitions. All members of a group must use the same one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Assignor {
+    /// `cooperative-sticky`: only the partitions that move are revoked.
+    CooperativeSticky,
+    /// `range`, eager: all partitions are revoked from all members.
+    Range,
+}
+
+/// Time-outs and choices that a deployment may set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// `session.timeout.ms`: a crashed member's partitions move after so long (broker-contract K24).
+    pub session_timeout: Duration,
+    /// `heartbeat.interval.ms`.
+    pub heartbeat: Duration,
+    /// `max.poll.interval.ms` (K23).
+    pub max_poll_interval: Duration,
+    /// `delivery.timeout.ms`: then a record's outcome is Unknown (K11).
+    pub delivery_timeout: Duration,
+    /// How long a poll waits for the first record.
+    pub poll_wait: Duration,
+    /// How long a question to the brokers (metadata, watermarks, committed offsets) may take.
+    pub request_timeout: Duration,
+    /// How long [`ports::Consumer::close`] waits for the goodbye, which goes on without it.
+    pub close_deadline: Duration,
+    /// Who deals the partitions, and how.
+    pub assignor: Assignor,
+    /// Replication factor of topics that are created; -1 is the broker's default.
+    pub replication: i32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            session_timeout: Duration::from_secs(45),
+            heartbeat: Duration::from_secs(3),
+            max_poll_interval: Duration::from_secs(300),
+            delivery_timeout: Duration::from_secs(120),
+            poll_wait: Duration::from_millis(250),
+            request_timeout: Duration::from_secs(10),
+            close_deadline: Duration::from_secs(5),
+            assignor: Assignor::CooperativeSticky,
+            replication: -1,
+        }
+    }
+}
+
+/// Where a cluster is, and how to get in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    brokers: String,
+    access: Vec<(String, String)>,
+}
+
+/// The settings that an address may carry behind its `?`: who we are and how we get in.
+const ACCESS: [&str; 4] = ["client.rack", "security.protocol", "sasl.", "ssl."];
+
+impl Address {
+    /// From `kafka://host:port[,host:port][?setting=value[&…]]`. The settings are `client.rack`,
+    /// `security.protocol`, `sasl.*` and `ssl.*`; others are refused.
+    pub fn parse(url: &str) -> Outcome<Address> {
+        let rest = url.strip_prefix("kafka://");
+        let rest = rest.ok_or_else(|| Fault::refused("the address must start with kafka://"))?;
+        let (brokers, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let brokers = brokers.trim_end_matches('/');
+        for broker in brokers.split(',') {
+            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
+            if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+                return Err(Fault::refused("the address must be kafka://host:port[,host:port]"));
+            }
+        }
+        let mut access = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let known = ACCESS.iter().any(|known| match known.ends_with('.') {
+                true => name.starts_with(known),
+                false => name == *known,
+            });
+            if !known {
+                return Err(Fault::refused(format!("{name} is not a setting of an address")));
+            }
+            access.push((name.to_owned(), value.to_owned()));
+        }
+        Ok(Address { brokers: brokers.to_owned(), access })
+    }
+}
+
+/// What all clients of one [`crate::Kafka`] are made from.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    pub address: Address,
+    pub name: String,
+    pub settings: Settings,
+}
+
+impl Clients {
+    fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set("bootstrap.servers", &self.address.brokers);
+        config.set("client.id", &self.name);
+        // Default false: a silent peer behind a firewall would be noticed at the next request only.
+        config.set("socket.keepalive.enable", "true");
+        // Default true for producers: a misspelt topic must be an error, not a new topic.
+        config.set("allow.auto.create.topics", "false");
+        for (name, value) in &self.address.access {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// For the one producer of a service.
+    pub fn producer(&self) -> ClientConfig {
+        let mut config = self.common();
+        // A success must survive the loss of a leader (K4); with min.insync.replicas=2 on the topic.
+        config.set("acks", "all");
+        // Default false: without it a lost reply writes twice (K5) and retries reorder (K10).
+        config.set("enable.idempotence", "true");
+        // The most that idempotence keeps in order.
+        config.set("max.in.flight", "5");
+        // Experimental and not needed: the relay holds later rows of a key back itself.
+        config.set("enable.gapless.guarantee", "false");
+        // When it has passed, the record may be in the log all the same: Unknown, not failed (K11).
+        config.set("delivery.timeout.ms", millis(self.settings.delivery_timeout));
+        // The default, written out: the relay sends batches, a few milliseconds fill a request.
+        config.set("linger.ms", "5");
+        // Default none; JSON shrinks well, and lz4 is built in.
+        config.set("compression.type", "lz4");
+        // Default CRC32: Java's tools would put the same key elsewhere (K1).
+        config.set("partitioner", "murmur2_random");
+        // Bounded, so that a lost cluster shows as Retry and not as memory.
+        config.set("queue.buffering.max.messages", "10000");
+        config.set("queue.buffering.max.kbytes", "65536");
+        // The default, written out: a larger record is refused here, its neighbours are not (K12).
+        config.set("message.max.bytes", "1000000");
+        // transactional.id stays unset: Kafka's transactions don't cover the SQL transaction.
+        config
+    }
+
+    /// For topics, watermarks and metadata.
+    pub fn admin(&self) -> ClientConfig {
+        self.common()
+    }
+
+    /// For reading a group's committed offsets, without joining it.
+    pub fn reader(&self, group: &str) -> ClientConfig {
+        let mut config = self.common();
+        config.set("group.id", group);
+        config.set("enable.auto.commit", "false");
+        config
+    }
+
+    /// For a member of a group.
+    pub fn consumer(&self, group: &str) -> ClientConfig {
+        let settings = &self.settings;
+        let mut config = self.reader(group);
+        // Offsets are committed after the transaction, never in the background (K18), and from the
+        // port's calls only: nothing is stored either. enable.auto.commit is off in `reader`.
+        config.set("enable.auto.offset.store", "false");
+        // Default largest: it skips what was written before the first commit (K15).
+        config.set("auto.offset.reset", "earliest");
+        // The default, written out (K28).
+        config.set("isolation.level", "read_committed");
+        // KIP-848 rejects the settings below and wants brokers of 4.0: a step of its own.
+        config.set("group.protocol", "classic");
+        let assignor = match settings.assignor {
+            Assignor::CooperativeSticky => "cooperative-sticky",
+            Assignor::Range => "range",
+        };
+        // Default range,roundrobin. Eager and cooperative ones must never meet in a group.
+        config.set("partition.assignment.strategy", assignor);
+        config.set("session.timeout.ms", millis(settings.session_timeout));
+        config.set("heartbeat.interval.ms", millis(settings.heartbeat));
+        config.set("max.poll.interval.ms", millis(settings.max_poll_interval));
+        // The defaults (100,000 and 64 MiB) are far too much for a transaction per batch.
+        config.set("queued.min.messages", "1000");
+        config.set("queued.max.messages.kbytes", "16384");
+        // How long a broker holds an empty fetch: the default of 500 ms, lower for a quiet topic's
+        // rebalance and seek.
+        config.set("fetch.wait.max.ms", "100");
+        config
+    }
+}
+
+fn millis(duration: Duration) -> String {
+    duration.as_millis().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clients(url: &str) -> Clients {
+        let address = Address::parse(url).expect("a good address");
+        Clients { address, name: "orders".into(), settings: Settings::default() }
+    }
+
+    #[test]
+    fn addresses_name_brokers_and_access_only() {
+        let clients =
+            clients("kafka://a:9092,b:9093?security.protocol=SSL&ssl.ca.location=/ca.pem");
+        let config = clients.producer();
+        assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9093"));
+        assert_eq!(config.get("security.protocol"), Some("SSL"));
+        let bad = [
+            "a:9092",
+            "kafka://",
+            "kafka://a",
+            "kafka://:1",
+            "kafka://a:1,b",
+            "kafka://a:1?acks=0",
+        ];
+        for url in bad {
+            assert!(matches!(Address::parse(url), Err(Fault::Refused(_))), "{url}");
+        }
+    }
+
+    #[test]
+    fn no_client_commits_in_the_background_or_creates_topics() {
+        let clients = clients("kafka://a:9092");
+        for config in [clients.reader("g"), clients.consumer("g")] {
+            assert_eq!(config.get("enable.auto.commit"), Some("false"));
+        }
+        assert_eq!(clients.consumer("g").get("auto.offset.reset"), Some("earliest"));
+        for config in [clients.producer(), clients.admin(), clients.consumer("g")] {
+            assert_eq!(config.get("allow.auto.create.topics"), Some("false"));
+            assert!(config.create_native_config().is_ok(), "the client library knows them all");
+        }
+    }
+}

@@ -74,20 +74,8 @@ impl Queues {
     /// Declares the queue and its dead-letter queue. Other arguments than the existing ones are
     /// refused, and then nothing was declared.
     pub fn declare(&mut self, spec: &QueueSpec) -> Outcome<()> {
-        if spec.dead_letters.as_ref() == Some(&spec.name) {
-            return Err(Fault::refused(format!("{}: its own dead-letter queue", spec.name)));
-        }
-        let mut wanted = vec![(&spec.name, Some(spec.delivery_limit), spec.dead_letters.clone())];
-        wanted.extend(spec.dead_letters.as_ref().map(|name| (name, None, None)));
-        for (name, limit, dead_letters) in &wanted {
-            if let Some(queue) = self.queues.get(*name)
-                && (queue.limit != *limit || queue.dead_letters != *dead_letters)
-            {
-                let text = format!("PRECONDITION_FAILED: {name} exists with other arguments");
-                return Err(Fault::refused(text));
-            }
-        }
-        for (name, limit, dead_letters) in wanted {
+        self.check(spec)?;
+        for (name, limit, dead_letters) in declarations(spec) {
             self.queues.entry(name.clone()).or_insert_with(|| Queue {
                 limit,
                 dead_letters,
@@ -95,6 +83,22 @@ impl Queues {
                 ready: BTreeMap::new(),
                 consumers: VecDeque::new(),
             });
+        }
+        Ok(())
+    }
+
+    /// Whether [`Self::declare`] would do it; changes nothing.
+    pub fn check(&self, spec: &QueueSpec) -> Outcome<()> {
+        if spec.dead_letters.as_ref() == Some(&spec.name) {
+            return Err(Fault::refused(format!("{}: its own dead-letter queue", spec.name)));
+        }
+        for (name, limit, dead_letters) in declarations(spec) {
+            if let Some(queue) = self.queues.get(name)
+                && (queue.limit != limit || queue.dead_letters != dead_letters)
+            {
+                let text = format!("PRECONDITION_FAILED: {name} exists with other arguments");
+                return Err(Fault::refused(text));
+            }
         }
         Ok(())
     }
@@ -369,6 +373,15 @@ impl Queues {
             }
         }
     }
+}
+
+/// A queue's name, its delivery limit and its dead-letter queue.
+type Declaration<'a> = (&'a Arc<str>, Option<u32>, Option<Arc<str>>);
+
+fn declarations(spec: &QueueSpec) -> Vec<Declaration<'_>> {
+    let mut all = vec![(&spec.name, Some(spec.delivery_limit), spec.dead_letters.clone())];
+    all.extend(spec.dead_letters.as_ref().map(|name| (name, None, None)));
+    all
 }
 
 impl Queue {

@@ -1,4 +1,4 @@
-//! Identifiers: strings of at most 64 visible ASCII characters, made by one parser. Never minted here.
+//! Identifiers: strings of at most 64 visible ASCII characters, made by one parser. Never mints one.
 
 /// Why a text is no identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,4 +1,4 @@
-//! Identifiers of this shop, and the ids of derived facts.
+//! Identifiers of this shop, and the ids of derived facts. Never draws a random one.
 
 use envelope::EventId;
 use uuid::Uuid;

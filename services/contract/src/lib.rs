@@ -5,6 +5,7 @@
 mod event;
 mod ids;
 mod payload;
+mod schema;
 mod stream;
 mod table;
 
@@ -13,7 +14,8 @@ pub use ids::{CartId, CategoryId, OrderId, ProductId, derived_id};
 pub use payload::{
     FinalStatus, Line, NotificationChannel, NotificationJob, NotificationType, OrderCancelled,
     OrderConfirmed, OrderCreated, PaymentMode, PaymentProcessed, PaymentStatus, ProductUpserted,
-    StockFailed, StockReserved, reason,
+    StockFailed, StockReserved, TEXT_CHARS_MAX, reason,
 };
+pub use schema::schema;
 pub use stream::{Profile, Stream, Streams};
 pub use table::{CATALOG, Row, Service};

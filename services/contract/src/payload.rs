@@ -1,11 +1,16 @@
 //! The payloads, one struct a type and version. What the owner's table names is required; what was
-//! added is optional. Amounts are integer minor units of the one configured currency.
+//! added is optional. Amounts are integer minor units of the one configured currency. Nothing here
+//! adds, multiplies or compares them: checked arithmetic is the services' business.
 
 use chrono::{DateTime, Utc};
-use envelope::{Payload, rfc3339_millis};
-use serde::{Deserialize, Serialize};
+use envelope::{Object, Payload, rfc3339_millis};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{CartId, CategoryId, OrderId, ProductId};
+
+/// The longest `name` or `reason` that our producers write, in characters; control characters are
+/// left out as well. Readers take any text without U+0000, which PostgreSQL cannot store.
+pub const TEXT_CHARS_MAX: usize = 512;
 
 /// Reasons that our services give. On the wire a reason is any text.
 pub mod reason {
@@ -40,10 +45,11 @@ pub struct ProductUpserted {
     /// Minor units, at least 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub price: Option<i64>,
-    /// Information; never an order where `productVersion` is there.
+    /// Information; an order only where `productVersion` is absent (saga-rules 11).
     #[serde(with = "rfc3339_millis")]
     pub updated_at: DateTime<Utc>,
-    /// Rises by one with each update of the product.
+    /// Rises by one with each update of the product, from 1 to at most 2^63 - 1 (a database's
+    /// bigint).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub product_version: Option<u64>,
 }
@@ -67,9 +73,11 @@ pub enum PaymentMode {
 pub struct Line {
     /// Which product.
     pub product_id: ProductId,
-    /// How many, at least 1.
+    /// How many: the whole range from 1 to 4,294,967,295, in the schema and on reading. A limit of
+    /// business belongs to the request that orders; an event states what was ordered, and what does
+    /// not fit fails as `insufficient_stock`.
     pub qty: u32,
-    /// Price of one at the time of the order, minor units.
+    /// Price of one at the time of the order, minor units, at least 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit_price: Option<i64>,
 }
@@ -83,12 +91,16 @@ pub struct OrderCreated {
     /// The cart it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cart_id: Option<CartId>,
-    /// At least one.
+    /// At least one; products may repeat. Our HTTP API takes at most 100 lines an order, an event
+    /// is read with as many as the envelope holds (fewer than 10,000): the sum of the quantities
+    /// fits 64 bits, the sum of the prices need not.
+    #[serde(deserialize_with = "objects")]
     pub lines: Vec<Line>,
-    /// Σ qty × unitPrice, minor units.
+    /// Σ qty × unitPrice, minor units, at least 0. It is the sum to charge, and readers take it as
+    /// it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub amount: Option<i64>,
-    /// ISO 4217 code.
+    /// ISO 4217 code: three capital letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub currency: Option<String>,
     /// Absent means parallel.
@@ -110,7 +122,8 @@ pub struct StockReserved {
 pub struct StockFailed {
     /// Which order.
     pub order_id: OrderId,
-    /// Why; see [`reason`].
+    /// Why; see [`reason`]. The owner's table demands it and the schema does too; a reader goes
+    /// without, because the failure is the fact that must not be lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -200,7 +213,7 @@ pub struct NotificationJob {
     pub kind: NotificationType,
     /// By which way.
     pub channel: NotificationChannel,
-    /// 1 where absent; a wanted resend is one higher.
+    /// At least 1, and 1 where absent; a wanted resend is one higher.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u32>,
 }
@@ -216,4 +229,9 @@ macro_rules! payloads {
 payloads! {
     ProductUpserted 1, OrderCreated 1, StockReserved 1, StockFailed 1, PaymentProcessed 1,
     OrderConfirmed 1, OrderCancelled 1, NotificationJob 1,
+}
+
+fn objects<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Line>, D::Error> {
+    let lines = Vec::<Object<Line>>::deserialize(from)?;
+    Ok(lines.into_iter().map(|Object(line)| line).collect())
 }

@@ -1,4 +1,4 @@
-//! Where events travel: four topics and a queue, under a configurable prefix.
+//! Where events travel: four topics and a queue, under a configurable prefix. Never creates them.
 
 use std::sync::Arc;
 

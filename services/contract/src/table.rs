@@ -1,5 +1,5 @@
 //! Who produces and who consumes what, as the code has it; a test holds it against
-//! `fixtures/catalog.toml`.
+//! `fixtures/catalog.toml`. Nothing subscribes or routes by it.
 
 use crate::Stream;
 

@@ -19,7 +19,7 @@ pub enum Assignor {
 /// Time-outs and choices that a deployment may set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// `session.timeout.ms`: a crashed member's partitions move after so long (broker-contract K24).
+    /// `session.timeout.ms`: a crashed member's partitions move after so long (K24).
     pub session_timeout: Duration,
     /// `heartbeat.interval.ms`.
     pub heartbeat: Duration,
@@ -75,7 +75,7 @@ impl Address {
         let brokers = brokers.trim_end_matches('/');
         for broker in brokers.split(',') {
             let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            if !port.is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
                 return Err(Fault::refused("the address must be kafka://host:port[,host:port]"));
             }
         }
@@ -122,7 +122,7 @@ impl Clients {
     /// For the one producer of a service.
     pub fn producer(&self) -> ClientConfig {
         let mut config = self.common();
-        // A success must survive the loss of a leader (K4); with min.insync.replicas=2 on the topic.
+        // A success must survive the loss of a leader (K4); topics want min.insync.replicas=2.
         config.set("acks", "all");
         // Default false: without it a lost reply writes twice (K5) and retries reorder (K10).
         config.set("enable.idempotence", "true");

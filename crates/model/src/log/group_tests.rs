@@ -106,6 +106,7 @@ fn k15_k32_reading_out_of_range_starts_at_the_first_record() {
     log.trim(&partition(0), 2);
     assert_eq!(log.watermarks(&partition(0)), Some((2, 5)));
     assert_eq!(seen(reader.poll(&mut log, Duration::ZERO, 10)), [2, 3, 4]);
+    assert!(matches!(reader.seek(&offsets(0, -1)), Err(Fault::Refused(_))));
     reader.seek(&offsets(0, 99)).expect("held");
     assert_eq!(seen(reader.poll(&mut log, Duration::ZERO, 2)), [2, 3]);
 }

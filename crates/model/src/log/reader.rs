@@ -153,6 +153,9 @@ impl Reader {
     fn check_held(&self, offsets: &Offsets) -> Outcome<()> {
         match offsets.keys().find(|partition| !self.held.contains_key(*partition)) {
             Some(partition) => Err(Fault::refused(format!("{partition} is not held"))),
+            None if offsets.values().any(|offset| *offset < 0) => {
+                Err(Fault::refused("offsets start at 0"))
+            }
             None => Ok(()),
         }
     }

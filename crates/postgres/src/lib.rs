@@ -1,1 +1,14 @@
-//! Store on PostgreSQL with pipelined transactions.
+//! The store port on PostgreSQL: begin and commit take one round trip each, by pipelining. Never
+//! confirms a commit unless every statement before it succeeded (broker-contract D9), and never
+//! gives a connection back of whose state it is not sure.
+#![warn(missing_docs)]
+
+mod classify;
+mod headers;
+mod pipeline;
+mod placeholders;
+mod pool;
+mod statement;
+mod store;
+
+pub use store::PostgresStore;

@@ -1,0 +1,225 @@
+//! The brokers' state in an SQLite file. Never reads it but at start.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use model::log::Log;
+use model::queue::{Effect, Message, Queues};
+use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec};
+use rusqlite::{Connection, Row, params};
+
+use super::codec;
+
+const SCHEMA_VERSION: i64 = 1;
+const SCHEMA: &str = "
+    CREATE TABLE topics (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID, STRICT;
+    CREATE TABLE records (
+        topic TEXT NOT NULL, part INTEGER NOT NULL, off INTEGER NOT NULL, at_us INTEGER NOT NULL,
+        key TEXT NOT NULL, headers BLOB NOT NULL, payload BLOB NOT NULL,
+        PRIMARY KEY (topic, part, off)) WITHOUT ROWID, STRICT;
+    CREATE TABLE offsets (
+        grp TEXT NOT NULL, topic TEXT NOT NULL, part INTEGER NOT NULL, next INTEGER NOT NULL,
+        PRIMARY KEY (grp, topic, part)) WITHOUT ROWID, STRICT;
+    CREATE TABLE queues (
+        name TEXT PRIMARY KEY, delivery_limit INTEGER NOT NULL, dead_letters TEXT
+        ) WITHOUT ROWID, STRICT;
+    CREATE TABLE messages (
+        id INTEGER PRIMARY KEY, queue TEXT NOT NULL, key TEXT NOT NULL, headers BLOB NOT NULL,
+        payload BLOB NOT NULL, returns INTEGER NOT NULL) STRICT;
+";
+
+/// The file.
+pub(super) struct Journal {
+    connection: Connection,
+}
+
+/// What one transaction writes.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub topics: Vec<TopicSpec>,
+    pub records: Vec<Fetched>,
+    pub offsets: BTreeMap<(Arc<str>, Partition), i64>,
+    pub queues: Vec<QueueSpec>,
+    pub messages: Vec<Message>,
+    pub effects: Vec<Effect>,
+    /// The offsets behind `records`; not written.
+    pub next: BTreeMap<Partition, i64>,
+}
+
+impl Round {
+    pub fn is_empty(&self) -> bool {
+        self.topics.is_empty()
+            && self.records.is_empty()
+            && self.offsets.is_empty()
+            && self.queues.is_empty()
+            && self.messages.is_empty()
+            && self.effects.is_empty()
+    }
+}
+
+impl Journal {
+    /// Opens the file, or creates it with its tables. The error is a text for people.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let open = || -> rusqlite::Result<(Connection, i64)> {
+            let connection = Connection::open(path)?;
+            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            // FULL syncs the log at each commit; WAL's NORMAL would lose the last ones with the power.
+            connection.pragma_update(None, "synchronous", "full")?;
+            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            if version == 0 {
+                let version = format!("PRAGMA user_version = {SCHEMA_VERSION};");
+                connection.execute_batch(&format!("BEGIN; {SCHEMA} {version} COMMIT;"))?;
+            }
+            Ok((connection, version))
+        };
+        match open() {
+            Ok((connection, 0 | SCHEMA_VERSION)) => Ok(Journal { connection }),
+            Ok((_, version)) => Err(format!("written by another version ({version})")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Writes all of it, synced, or nothing.
+    pub fn write(&mut self, round: &Round) -> rusqlite::Result<()> {
+        let tx = self.connection.transaction()?;
+        write(&tx, round)?;
+        tx.commit()
+    }
+
+    /// Fills an empty log.
+    pub fn restore_log(&self, log: &mut Log, now: Duration) -> Result<(), String> {
+        let sql = "SELECT name, partitions FROM topics";
+        self.each(sql, |row| {
+            let topic = TopicSpec { name: text(row, 0)?, partitions: row.get(1)? };
+            Ok(log.declare(now, &topic).map_err(|error| format!("{topic:?}: {error:?}")))
+        })?;
+        let sql = "SELECT topic, part, off, at_us, key, headers, payload FROM records
+                   ORDER BY topic, part, off";
+        self.each(sql, |row| {
+            let (partition, offset) =
+                (Partition { topic: text(row, 0)?, index: row.get(1)? }, row.get(2)?);
+            let at = DateTime::<Utc>::from_timestamp_micros(row.get(3)?).unwrap_or_default();
+            let record = record(row, partition.topic.clone(), 4)?;
+            let appended = log.append_at(&partition, offset, record, at);
+            Ok(appended.map_err(|error| format!("{partition}@{offset}: {error:?}")))
+        })?;
+        self.each("SELECT grp, topic, part, next FROM offsets", |row| {
+            let partition = Partition { topic: text(row, 1)?, index: row.get(2)? };
+            let next = Offsets::from([(partition, row.get(3)?)]);
+            log.restore_committed(&text(row, 0)?, &next);
+            Ok(Ok(()))
+        })
+    }
+
+    /// Fills a server without queues. All messages come back as redelivered: which of them were on a
+    /// channel is not written down.
+    pub fn restore_queues(&self, queues: &mut Queues, now: Duration) -> Result<(), String> {
+        self.each("SELECT name, delivery_limit, dead_letters FROM queues", |row| {
+            let dead_letters: Option<String> = row.get(2)?;
+            let dead_letters = dead_letters.map(Arc::from);
+            let spec = QueueSpec { name: text(row, 0)?, delivery_limit: row.get(1)?, dead_letters };
+            Ok(queues.declare(&spec).map_err(|fault| fault.to_string()))
+        })?;
+        let sql = "SELECT id, queue, returns, key, headers, payload FROM messages ORDER BY id";
+        self.each(sql, |row| {
+            let record = record(row, text(row, 1)?, 3)?;
+            let (id, returns) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get(2)?);
+            let message = Message { id, record, redelivered: true, returns };
+            Ok(queues.insert(message, now).map_err(|fault| fault.to_string()))
+        })
+    }
+
+    fn each(
+        &self,
+        sql: &str,
+        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<Result<(), String>>,
+    ) -> Result<(), String> {
+        let mut read = || -> rusqlite::Result<Result<(), String>> {
+            let mut statement = self.connection.prepare(sql)?;
+            let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                if let Err(text) = take(row)? {
+                    return Ok(Err(text));
+                }
+            }
+            Ok(Ok(()))
+        };
+        read().unwrap_or_else(|error| Err(error.to_string()))
+    }
+}
+
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
+    Ok(row.get_ref(column)?.as_str()?.into())
+}
+
+/// Key, headers and payload from three columns.
+fn record(row: &Row<'_>, to: Arc<str>, column: usize) -> rusqlite::Result<Record> {
+    let headers =
+        codec::decode(row.get_ref(column + 1)?.as_blob()?).ok_or(rusqlite::Error::InvalidQuery)?;
+    let payload = Bytes::copy_from_slice(row.get_ref(column + 2)?.as_blob()?);
+    Ok(Record { to, key: text(row, column)?, headers, payload })
+}
+
+fn write(connection: &Connection, round: &Round) -> rusqlite::Result<()> {
+    for topic in &round.topics {
+        let sql = "INSERT INTO topics VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+        connection.prepare_cached(sql)?.execute(params![&*topic.name, topic.partitions])?;
+    }
+    let mut insert =
+        connection.prepare_cached("INSERT INTO records VALUES (?1,?2,?3,?4,?5,?6,?7)")?;
+    for Fetched { partition, offset, at, record } in &round.records {
+        let (topic, at) = (&*partition.topic, at.timestamp_micros());
+        let headers = codec::encode(&record.headers);
+        let row =
+            params![topic, partition.index, offset, at, &*record.key, headers, &*record.payload];
+        insert.execute(row)?;
+    }
+    for ((group, partition), next) in &round.offsets {
+        let sql = "INSERT INTO offsets VALUES (?1, ?2, ?3, ?4)
+                   ON CONFLICT DO UPDATE SET next = excluded.next";
+        let row = params![&**group, &*partition.topic, partition.index, next];
+        connection.prepare_cached(sql)?.execute(row)?;
+    }
+    for queue in &round.queues {
+        let sql = "INSERT INTO queues VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+        let row = params![&*queue.name, queue.delivery_limit, queue.dead_letters.as_deref()];
+        connection.prepare_cached(sql)?.execute(row)?;
+    }
+    for message in &round.messages {
+        insert_message(connection, message)?;
+    }
+    for effect in &round.effects {
+        match effect {
+            Effect::Deleted { id } => delete_message(connection, *id)?,
+            Effect::DeadLettered { from, message } => {
+                delete_message(connection, *from)?;
+                insert_message(connection, message)?;
+            }
+            Effect::Returned { id, returns } => {
+                let sql = "UPDATE messages SET returns = ?2 WHERE id = ?1";
+                connection.prepare_cached(sql)?.execute(params![id.cast_signed(), returns])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn insert_message(connection: &Connection, message: &Message) -> rusqlite::Result<()> {
+    let Message { id, record, returns, .. } = message;
+    let (key, headers) = (&*record.key, codec::encode(&record.headers));
+    let row = params![id.cast_signed(), &*record.to, key, headers, &*record.payload, returns];
+    connection.prepare_cached("INSERT INTO messages VALUES (?1,?2,?3,?4,?5,?6)")?.execute(row)?;
+    Ok(())
+}
+
+fn delete_message(connection: &Connection, id: u64) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("DELETE FROM messages WHERE id = ?1")?
+        .execute(params![id.cast_signed()])?;
+    Ok(())
+}

@@ -96,7 +96,9 @@ impl Handler for Inventory {
         let mut products = BTreeSet::new();
         for fact in facts {
             match fact {
-                Fact::Adjust(adjust) => drop(products.insert(adjust.product_id.key())),
+                Fact::Adjust(adjust) => {
+                    products.insert(adjust.product_id.key());
+                }
                 Fact::Order(_, OrderFact::Created(lines)) => {
                     products.extend(lines.keys().map(ProductId::key));
                 }
@@ -152,6 +154,10 @@ impl Inventory {
             rows.put(&key, &StockRow { product_id, stock });
         }
         if let Some(reservation) = step.reservation {
+            if reservation.is_open_item() {
+                tracing::error!(%order_id, reason = reservation.reason,
+                    "a confirmed order has no stock: an operator has to settle it");
+            }
             rows.put(&key, &ReservationRow { order_id: order_id.clone(), reservation });
         }
         let event = step.outcome.map(|outcome| match outcome {

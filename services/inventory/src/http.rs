@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, Method, Uri};
 use axum::response::Response;
@@ -11,7 +12,6 @@ use axum::routing::{get, post};
 use chassis::http::{self, Problem, Strict, idempotency_key};
 use chassis::{Commands, Context, Document, Input, Reply, document};
 use contract::{OrderId, ProductId};
-use envelope::EventId;
 use ports::{Key, Op, Range, Row, Store};
 use serde::Deserialize;
 use serde_json::json;
@@ -51,13 +51,13 @@ struct AdjustBody {
 
 async fn adjust(
     State(api): State<Api>,
-    Path(product): Path<String>,
+    product: InPath,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
     body: Strict<AdjustBody>,
 ) -> Result<Reply, Problem> {
-    let product_id = product_id(&product)?;
+    let product_id = product_id(&in_path(product)?)?;
     let AdjustBody { delta, reason } = body.value;
     if reason.as_ref().is_some_and(|text| text.len() > REASON_BYTES_MAX) {
         return Err(Problem::invalid(format!("reason has at most {REASON_BYTES_MAX} bytes")));
@@ -71,27 +71,22 @@ async fn adjust(
     let input = Input {
         id: Some(id.clone()),
         fingerprint: envelope::fingerprint(&said),
-        context: Context { cause: EventId::parse(&given).ok(), correlation: None },
+        context: Context::default(),
         fact: Fact::Adjust(Adjust { id, product_id, delta, reason }),
     };
     Ok(api.commands.submit(input).await?)
 }
 
-async fn show_stock(
-    State(api): State<Api>,
-    Path(product): Path<String>,
-) -> Result<Response, Problem> {
-    let product = product_id(&product)?;
+async fn show_stock(State(api): State<Api>, product: InPath) -> Result<Response, Problem> {
+    let product = product_id(&in_path(product)?)?;
     let row = read::<StockRow>(&api, product.key()).await?;
     let row = row.ok_or_else(|| Problem::not_found("stock of product", product.as_str()))?;
     Ok(http::ok(json!(row)))
 }
 
-async fn show_reservation(
-    State(api): State<Api>,
-    Path(order): Path<String>,
-) -> Result<Response, Problem> {
-    let order = OrderId::parse(&order).map_err(|e| Problem::invalid(format!("orderId: {e}")))?;
+async fn show_reservation(State(api): State<Api>, order: InPath) -> Result<Response, Problem> {
+    let order =
+        OrderId::parse(in_path(order)?).map_err(|e| Problem::invalid(format!("orderId: {e}")))?;
     let row = read::<ReservationRow>(&api, order.key()).await?;
     let row = row.ok_or_else(|| Problem::not_found("reservation of order", order.as_str()))?;
     Ok(http::ok(json!(row)))
@@ -145,6 +140,13 @@ async fn read<D: Document>(api: &Api, key: Key) -> Result<Option<D>, Problem> {
         _ => return Err(Problem::unavailable("the store did not answer; try again")),
     };
     Ok(row.as_ref().and_then(document))
+}
+
+/// A part of the path, which may be no text.
+type InPath = Result<Path<String>, PathRejection>;
+
+fn in_path(part: InPath) -> Result<String, Problem> {
+    part.map(|Path(text)| text).map_err(|e| Problem::invalid(e.body_text()))
 }
 
 fn product_id(text: &str) -> Result<ProductId, Problem> {

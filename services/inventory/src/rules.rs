@@ -130,7 +130,8 @@ impl Stock {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
-    /// Confirmed before its lines are known: they are reserved and committed when they come.
+    /// Confirmed, but nothing is held. Its lines are not known yet: they are committed when they
+    /// come. Or they did not fit: then it is an open item, an operator's to settle.
     Pending,
     /// All lines are held.
     Reserved,
@@ -169,6 +170,13 @@ pub struct Reservation {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+impl Reservation {
+    /// Whether an operator has to settle it: the order is confirmed, and its lines did not fit.
+    pub fn is_open_item(&self) -> bool {
+        self.state == State::Pending && self.reason.is_some()
+    }
 }
 
 /// What an order's event says to Inventory.
@@ -271,19 +279,23 @@ fn reserve(lines: &Lines, stock: &dyn Fn(&ProductId) -> Option<Stock>, confirmed
     let mut held = BTreeMap::new();
     let mut failed = None;
     for (product, qty) in lines {
-        match stock(product) {
-            None => failed = Some(reason::UNKNOWN_PRODUCT),
-            Some(before) => match before.reserve(*qty) {
-                Some(after) if confirmed => drop(held.insert(product.clone(), after.commit(*qty))),
-                Some(after) => drop(held.insert(product.clone(), after)),
-                None => failed = failed.or(Some(reason::INSUFFICIENT_STOCK)),
-            },
+        let Some(before) = stock(product) else {
+            failed = Some(reason::UNKNOWN_PRODUCT);
+            continue;
+        };
+        match before.reserve(*qty) {
+            Some(after) => {
+                let after = if confirmed { after.commit(*qty) } else { after };
+                held.insert(product.clone(), after);
+            }
+            None => failed = failed.or(Some(reason::INSUFFICIENT_STOCK)),
         }
     }
-    let state = match failed {
-        Some(_) => State::Failed,
-        None if confirmed => State::Committed,
-        None => State::Reserved,
+    let state = match (failed, confirmed) {
+        (None, true) => State::Committed,
+        (None, false) => State::Reserved,
+        (Some(_), true) => State::Pending,
+        (Some(_), false) => State::Failed,
     };
     if failed.is_some() {
         held.clear();
@@ -307,8 +319,12 @@ fn confirmed(
     };
     match before.state {
         State::Reserved => Ok(settle(before, State::Committed, stock, Stock::commit)),
+        State::Failed => {
+            let pending = Reservation { state: State::Pending, ..before.clone() };
+            Ok(Step { reservation: Some(pending), ..Step::default() })
+        }
         State::Pending | State::Committed => Ok(Step::default()),
-        state @ (State::Failed | State::Released | State::Tombstone) => {
+        state @ (State::Released | State::Tombstone) => {
             Err(Violation::Contradiction("confirmed", state.name()))
         }
     }

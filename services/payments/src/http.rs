@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
@@ -33,7 +34,11 @@ pub fn router(api: Api) -> Router {
         .with_state(api)
 }
 
-async fn show(State(api): State<Api>, Path(order): Path<String>) -> Result<Response, Problem> {
+async fn show(
+    State(api): State<Api>,
+    order: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path(order) = order.map_err(|e| Problem::invalid(e.body_text()))?;
     let order = OrderId::parse(&order).map_err(|e| Problem::invalid(format!("orderId: {e}")))?;
     let keys = BTreeSet::from([order.key()]);
     let mut replies = api.store.read(vec![Op::Read { table: &PAYMENTS, keys }]).await?;

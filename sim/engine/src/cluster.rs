@@ -1,0 +1,522 @@
+//! A world's cluster: nodes that start, are killed and start again, the servers they talk to, and
+//! the gate that every port call passes. Faults happen at the gate and nowhere else.
+
+use std::collections::BTreeMap;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use madsim::runtime::{Handle, NodeHandle};
+use madsim::time::TimeHandle;
+use model::log::LogServer;
+use model::queue::QueueServer;
+use model::store::StoreServer;
+use ports::{EventLog, Fault, JobQueue, Outcome, Runtime, Store, Task};
+
+use crate::choices::Choices;
+use crate::fault::{FaultKind, FaultSpec, Site, When};
+use crate::outcome::FaultCount;
+use crate::runtime::{NodeRuntime, wall};
+use crate::trace::{Trace, TraceEvent};
+use crate::{log, queue, store};
+
+/// How a world's servers behave.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The log's groups.
+    pub log: model::log::Settings,
+    /// The queues.
+    pub queue: model::queue::Settings,
+    /// The databases.
+    pub store: model::store::Settings,
+    /// A port call takes 1 ms and up to this much more on its way there, and as much on its way
+    /// back, milliseconds.
+    pub delay_ms: u64,
+}
+
+/// What starts a node's code. An error is a failed start: the node is killed and started again.
+pub type Start =
+    Arc<dyn Fn(NodePorts) -> Pin<Box<dyn Future<Output = Outcome<()>> + Send>> + Send + Sync>;
+
+/// What one incarnation of a node runs on.
+#[derive(Clone)]
+pub struct NodePorts {
+    /// The simulated Kafka.
+    pub log: Arc<dyn EventLog>,
+    /// The simulated RabbitMQ.
+    pub queue: Arc<dyn JobQueue>,
+    /// The simulated database of this node's service.
+    pub store: Arc<dyn Store>,
+    /// The node.
+    pub runtime: Arc<dyn Runtime>,
+    pub(crate) node: Arc<Node>,
+}
+
+/// One incarnation of a node: cut off when it is killed.
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    /// Name and incarnation: what servers know it by.
+    pub(crate) client: String,
+    pub(crate) cluster: Cluster,
+    pub(crate) handle: NodeHandle,
+    pub(crate) skew: TimeDelta,
+    cut: AtomicBool,
+}
+
+struct Place {
+    start: Start,
+    database: String,
+    incarnation: u32,
+    running: Option<Arc<Node>>,
+    calls: BTreeMap<Site, u64>,
+}
+
+struct State {
+    places: BTreeMap<String, Place>,
+    stores: BTreeMap<String, StoreServer>,
+    trace: Trace,
+    armed: BTreeMap<(String, Site), BTreeMap<u64, FaultSpec>>,
+    faults: BTreeMap<String, FaultCount>,
+    healed: bool,
+}
+
+struct Shared {
+    choices: Choices,
+    settings: Settings,
+    log: LogServer,
+    queue: QueueServer,
+    time: TimeHandle,
+    state: Mutex<State>,
+}
+
+/// The nodes and servers of one world. Clones are the same cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+}
+
+/// The clock of the servers: without skew, and never cut.
+struct ServerClock {
+    time: TimeHandle,
+}
+
+#[async_trait::async_trait]
+impl Runtime for ServerClock {
+    fn now(&self) -> DateTime<Utc> {
+        wall(self.elapsed())
+    }
+    fn elapsed(&self) -> Duration {
+        self.time.elapsed()
+    }
+    async fn sleep(&self, duration: Duration) {
+        madsim::time::sleep(duration).await;
+    }
+    fn spawn(&self, _name: &'static str, task: Task) {
+        drop(madsim::task::spawn(task));
+    }
+    fn choose(&self, _site: &'static str, _entity: &str, _below: u64) -> u64 {
+        0
+    }
+    fn block(&self, work: &mut dyn FnMut()) {
+        work();
+    }
+}
+
+/// A port call that passed the gate on its way there.
+pub(crate) struct Call {
+    site: Site,
+    fault: Option<FaultSpec>,
+}
+
+impl Call {
+    /// Whether its effect is to happen twice.
+    pub(crate) fn duplicated(&self) -> bool {
+        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::Duplicated)
+    }
+
+    /// Whether it never reaches the server.
+    pub(crate) fn lost(&self) -> bool {
+        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::LostRequest)
+    }
+}
+
+impl Cluster {
+    /// An empty cluster inside a madsim runtime, with the faults of a plan armed.
+    pub fn new(seed: u64, settings: Settings, faults: &[FaultSpec]) -> Self {
+        let time = TimeHandle::current();
+        let clock = Arc::new(ServerClock { time: time.clone() });
+        let mut state = State {
+            places: BTreeMap::new(),
+            stores: BTreeMap::new(),
+            trace: Trace::default(),
+            armed: BTreeMap::new(),
+            faults: BTreeMap::new(),
+            healed: false,
+        };
+        for fault in faults {
+            state.faults.entry(step(fault)).or_default().injected += 1;
+            if let When::Call { site, nth } = fault.when {
+                let at = state.armed.entry((fault.node.clone(), site)).or_default();
+                at.insert(nth, fault.clone());
+            }
+        }
+        let shared = Shared {
+            choices: Choices::new(seed),
+            log: LogServer::new(settings.log.clone()),
+            queue: QueueServer::new(settings.queue.clone(), clock),
+            settings,
+            time,
+            state: Mutex::new(state),
+        };
+        let cluster = Cluster { shared: Arc::new(shared) };
+        for fault in faults {
+            if let When::AtMs(ms) = fault.when {
+                cluster.kill_at(Duration::from_millis(ms), fault.clone());
+            }
+        }
+        cluster
+    }
+
+    /// The keyed choices of this world.
+    pub fn choices(&self) -> &Choices {
+        &self.shared.choices
+    }
+
+    /// Simulated time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.shared.time.elapsed()
+    }
+
+    /// The wall clock of the servers.
+    pub fn now(&self) -> DateTime<Utc> {
+        wall(self.elapsed())
+    }
+
+    /// The log, for verdicts and for customers that are no node.
+    pub fn log(&self) -> &LogServer {
+        &self.shared.log
+    }
+
+    /// The queues, for verdicts.
+    pub fn queue(&self) -> &QueueServer {
+        &self.shared.queue
+    }
+
+    /// The database of this name, for verdicts.
+    pub fn database(&self, name: &str) -> StoreServer {
+        let clock = Arc::new(ServerClock { time: self.shared.time.clone() });
+        let settings = self.shared.settings.store;
+        let mut state = self.state();
+        let server = state.stores.entry(name.to_owned());
+        server.or_insert_with(|| StoreServer::new(settings, clock)).clone()
+    }
+
+    /// Adds a node and starts it. It keeps its data in the database of that name.
+    pub fn add(&self, name: &str, database: &str, start: Start) {
+        let (database, calls) = (database.to_owned(), BTreeMap::new());
+        let place = Place { start, database, incarnation: 0, running: None, calls };
+        self.state().places.insert(name.to_owned(), place);
+        self.start(name);
+    }
+
+    /// Writes something into the trace.
+    pub fn note(&self, node: &str, what: &'static str, text: String) {
+        let at = self.elapsed();
+        self.state().trace.push(TraceEvent { at, node: node.into(), what, text });
+    }
+
+    /// Kills the node now; it starts again after `down`. A node that is down stays so.
+    pub fn kill(&self, name: &str, down: Duration) -> bool {
+        let Some(node) = self.state().places.get_mut(name).and_then(|p| p.running.take()) else {
+            return false;
+        };
+        node.cut.store(true, Ordering::Relaxed);
+        self.note(name, "killed", format!("{} for {} ms", node.client, down.as_millis()));
+        // Channels vanish without goodbye, open transactions roll back; the group finds out by its
+        // session time-out.
+        self.shared.queue.disconnect(&node.client);
+        for store in self.stores() {
+            store.disconnect(&node.client);
+        }
+        Handle::current().kill(node.handle.id());
+        let (cluster, name) = (self.clone(), name.to_owned());
+        self.aside(async move {
+            madsim::time::sleep(down).await;
+            cluster.start(&name);
+        });
+        true
+    }
+
+    /// From now on nothing fails any more, and every node that is down starts.
+    pub fn heal(&self) {
+        self.state().healed = true;
+        self.note("world", "healed", String::new());
+        let names: Vec<String> = self.state().places.keys().cloned().collect();
+        for name in names {
+            self.start(&name);
+        }
+    }
+
+    /// Whether this node runs.
+    pub fn is_up(&self, name: &str) -> bool {
+        self.state().places.get(name).is_some_and(|place| place.running.is_some())
+    }
+
+    /// Serves a request on a node: `work` runs there, after and before a network's delay. `Retry`:
+    /// the node is down, nothing happened. `Unknown`: the reply was lost, or the node died.
+    pub async fn request<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Outcome<T> {
+        let running = self.state().places.get(name).and_then(|place| place.running.clone());
+        let Some(node) = running else {
+            madsim::time::sleep(Duration::from_millis(1)).await;
+            return Err(Fault::retry("connection refused"));
+        };
+        let gate = node.clone();
+        let served = node.handle.spawn(async move {
+            let call = gate.enter(Site::Http, String::new).await?;
+            if call.lost() {
+                return gate.leave(call, Err(Fault::unknown("lost"))).await;
+            }
+            let answer = work.await;
+            gate.leave(call, Ok(answer)).await
+        });
+        served.await.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
+    }
+
+    /// How the faults went so far, by kind and step.
+    pub fn faults(&self) -> BTreeMap<String, FaultCount> {
+        self.state().faults.clone()
+    }
+
+    /// Takes the cluster apart, so that nothing keeps itself alive, and gives its trace.
+    pub(crate) fn dismantle(&self) -> Trace {
+        let (places, stores, trace) = {
+            let mut state = self.state();
+            let places = std::mem::take(&mut state.places);
+            let stores = std::mem::take(&mut state.stores);
+            (places, stores, std::mem::take(&mut state.trace))
+        };
+        drop((places, stores));
+        trace
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stores(&self) -> Vec<StoreServer> {
+        self.state().stores.values().cloned().collect()
+    }
+
+    /// Runs beside the nodes, on none of them: a kill of the caller's node does not end it.
+    fn aside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let node = Handle::current().create_node().name("world").build();
+        drop(node.spawn(task));
+    }
+
+    fn kill_at(&self, at: Duration, fault: FaultSpec) {
+        let cluster = self.clone();
+        self.aside(async move {
+            madsim::time::sleep(at).await;
+            if !cluster.state().healed
+                && cluster.kill(&fault.node, Duration::from_millis(fault.for_ms))
+            {
+                cluster.met(&fault);
+            }
+        });
+    }
+
+    fn met(&self, fault: &FaultSpec) {
+        self.state().faults.entry(step(fault)).or_default().effective += 1;
+        self.note(&fault.node, "fault", fault.to_string());
+    }
+
+    fn start(&self, name: &str) {
+        let (start, database, incarnation) = {
+            let mut state = self.state();
+            let Some(place) = state.places.get_mut(name) else { return };
+            if place.running.is_some() {
+                return;
+            }
+            place.incarnation += 1;
+            (place.start.clone(), place.database.clone(), place.incarnation)
+        };
+        let client = format!("{name}.{incarnation}");
+        let handle = Handle::current().create_node().name(&client).build();
+        let node = Arc::new(Node {
+            name: name.into(),
+            client,
+            cluster: self.clone(),
+            handle,
+            skew: TimeDelta::zero(),
+            cut: AtomicBool::new(false),
+        });
+        if let Some(place) = self.state().places.get_mut(name) {
+            place.running = Some(node.clone());
+        }
+        self.note(name, "started", node.client.clone());
+        let ports = node.ports(&self.database(&database));
+        let task = start(ports);
+        let supervised = node.clone();
+        drop(node.handle.spawn(async move {
+            if let Err(fault) = task.await {
+                let cluster = supervised.cluster.clone();
+                cluster.note(&supervised.name, "start failed", fault.to_string());
+                cluster.kill(&supervised.name, Duration::from_millis(200));
+            }
+        }));
+    }
+}
+
+impl Node {
+    fn ports(self: &Arc<Self>, database: &StoreServer) -> NodePorts {
+        let shared = &self.cluster.shared;
+        let runtime: Arc<dyn Runtime> = Arc::new(NodeRuntime { node: self.clone() });
+        let log = shared.log.client(&self.client, runtime.clone());
+        let queue = shared.queue.client(&self.client, runtime.clone());
+        let store = database.client(&self.client, runtime.clone());
+        NodePorts {
+            log: Arc::new(log::GatedLog { node: self.clone(), inner: log }),
+            queue: Arc::new(queue::GatedQueue { node: self.clone(), inner: queue }),
+            store: Arc::new(store::GatedStore { node: self.clone(), inner: store }),
+            runtime,
+            node: self.clone(),
+        }
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
+    /// The way there: a delay, then whatever the plan has for this call. Faults without effect end
+    /// here.
+    pub(crate) async fn enter(&self, site: Site, about: impl FnOnce() -> String) -> Outcome<Call> {
+        self.stop_if_cut().await;
+        let fault = self.fault_for(site);
+        self.delay(site).await;
+        let Some(fault) = fault else {
+            self.cluster.note(&self.name, site.name(), about());
+            return Ok(Call { site, fault: None });
+        };
+        self.cluster.met(&fault);
+        self.cluster.note(&self.name, site.name(), about());
+        let long = Duration::from_millis(fault.for_ms);
+        match fault.kind {
+            FaultKind::KillBefore => {
+                self.cluster.kill(&self.name, long);
+                pending::<()>().await;
+            }
+            FaultKind::Rejected => return Err(Fault::retry("injected")),
+            FaultKind::Slow => {
+                madsim::time::sleep(long).await;
+                self.stop_if_cut().await;
+            }
+            FaultKind::KillAfter
+            | FaultKind::LostReply
+            | FaultKind::LostRequest
+            | FaultKind::Duplicated => {}
+        }
+        Ok(Call { site, fault: Some(fault) })
+    }
+
+    /// The way back: after the effect, before the caller knows.
+    pub(crate) async fn leave<T>(&self, call: Call, answer: Outcome<T>) -> Outcome<T> {
+        if let Some(fault) = &call.fault {
+            match fault.kind {
+                FaultKind::KillAfter => {
+                    self.cluster.kill(&self.name, Duration::from_millis(fault.for_ms));
+                    pending::<()>().await;
+                }
+                FaultKind::LostReply | FaultKind::LostRequest => {
+                    self.delay(call.site).await;
+                    return Err(Fault::unknown("injected: the reply was lost"));
+                }
+                FaultKind::KillBefore
+                | FaultKind::Rejected
+                | FaultKind::Duplicated
+                | FaultKind::Slow => {}
+            }
+        }
+        self.delay(call.site).await;
+        answer
+    }
+
+    async fn stop_if_cut(&self) {
+        if self.is_cut() {
+            pending::<()>().await;
+        }
+    }
+
+    async fn delay(&self, site: Site) {
+        let shared = &self.cluster.shared;
+        let spread_us = shared.settings.delay_ms * 1_000 + 1;
+        let extra = shared.choices.below(site.name(), &self.name, spread_us);
+        madsim::time::sleep(Duration::from_micros(1_000 + extra)).await;
+        self.stop_if_cut().await;
+    }
+
+    /// Counts the call, and takes what the plan has for it.
+    fn fault_for(&self, site: Site) -> Option<FaultSpec> {
+        let mut state = self.cluster.state();
+        let calls = &mut state.places.get_mut(&*self.name)?.calls;
+        let nth = calls.entry(site).or_insert(0);
+        *nth += 1;
+        let nth = *nth;
+        if state.healed || state.armed.is_empty() {
+            return None;
+        }
+        state.armed.get_mut(&(self.name.to_string(), site))?.remove(&nth)
+    }
+}
+
+impl NodePorts {
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node.name
+    }
+
+    /// Calls something outside, through the gate: `Unknown` where the reply is lost. `effect` is
+    /// what happens there; twice where the plan says so.
+    pub async fn outside<T>(
+        &self,
+        about: String,
+        mut effect: impl FnMut() -> T + Send,
+    ) -> Outcome<T> {
+        outside(&self.node, about, &mut effect).await
+    }
+
+    /// Writes something into the trace.
+    pub fn note(&self, what: &'static str, text: String) {
+        self.node.cluster.note(&self.node.name, what, text);
+    }
+}
+
+async fn outside<T>(
+    node: &Node,
+    about: String,
+    effect: &mut (impl FnMut() -> T + Send),
+) -> Outcome<T> {
+    let call = node.enter(Site::Outside, || about).await?;
+    if call.lost() {
+        return node.leave(call, Err(Fault::unknown("lost"))).await;
+    }
+    if call.duplicated() {
+        effect();
+    }
+    let answer = effect();
+    node.leave(call, Ok(answer)).await
+}
+
+/// A fault's kind and step, as `kill before @ commit`.
+fn step(fault: &FaultSpec) -> String {
+    match fault.when {
+        When::Call { site, .. } => format!("{} @ {}", fault.kind.name(), site.name()),
+        When::AtMs(_) => format!("{} @ any instant", fault.kind.name()),
+    }
+}

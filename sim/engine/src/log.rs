@@ -1,0 +1,144 @@
+//! The simulated Kafka as a node sees it: the log model behind the gate.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use model::log::LogClient;
+use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
+
+use crate::cluster::Node;
+use crate::fault::Site;
+
+pub(crate) struct GatedLog {
+    pub(crate) node: Arc<Node>,
+    pub(crate) inner: LogClient,
+}
+
+struct GatedConsumer {
+    node: Arc<Node>,
+    inner: Box<dyn Consumer>,
+    /// Came from the model, and is not yet through the gate: a dropped poll loses nothing.
+    pending: Option<Polled>,
+}
+
+/// Where the records go, for the trace.
+pub(crate) fn words(batch: &[Record]) -> String {
+    batch.iter().map(|r| format!("{}[{}]", r.to, r.key)).collect::<Vec<_>>().join(" ")
+}
+
+fn offsets(next: &Offsets) -> String {
+    next.iter().map(|(p, o)| format!("{p}={o}")).collect::<Vec<_>>().join(" ")
+}
+
+#[async_trait]
+impl EventLog for GatedLog {
+    async fn declare(&self, topics: &[TopicSpec]) -> Outcome<()> {
+        self.inner.declare(topics).await
+    }
+
+    async fn produce(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
+        let n = batch.len();
+        let call = match self.node.enter(Site::Produce, || words(&batch)).await {
+            Ok(call) => call,
+            Err(fault) => return vec![Err(fault); n],
+        };
+        let answers = if call.lost() {
+            vec![Ok(()); n]
+        } else {
+            if call.duplicated() {
+                self.inner.produce(batch.clone()).await;
+            }
+            self.inner.produce(batch).await
+        };
+        match self.node.leave(call, Ok(answers)).await {
+            Ok(answers) => answers,
+            Err(fault) => vec![Err(fault); n],
+        }
+    }
+
+    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
+        let call = self.node.enter(Site::Subscribe, || group.to_owned()).await?;
+        let answer = self.inner.subscribe(group, topics).await.map(|inner| {
+            Box::new(GatedConsumer { node: self.node.clone(), inner, pending: None })
+                as Box<dyn Consumer>
+        });
+        self.node.leave(call, answer).await
+    }
+
+    async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
+        self.inner.watermarks(topic).await
+    }
+
+    async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
+        self.inner.committed(group, topics).await
+    }
+}
+
+#[async_trait]
+impl Consumer for GatedConsumer {
+    async fn poll(&mut self, max: usize) -> Outcome<Polled> {
+        if self.pending.is_none() {
+            self.pending = Some(self.inner.poll(max).await?);
+        }
+        let Some(polled) = &self.pending else { unreachable!("just polled") };
+        let about = match polled {
+            // The wait is the model's; the gate stands behind it, so that an idle wait is no call.
+            Polled::Records(records) if records.is_empty() => String::new(),
+            Polled::Records(records) => {
+                let partitions = records.chunk_by(|a, b| a.partition == b.partition);
+                let parts = partitions.map(|of| {
+                    let (first, last) = (&of[0], &of[of.len() - 1]);
+                    format!("{}@{}..{}", first.partition, first.offset, last.offset + 1)
+                });
+                parts.collect::<Vec<_>>().join(" ")
+            }
+            Polled::Assigned(partitions) => format!("assigned {}", partitions.len()),
+            Polled::Revoked(partitions) => format!("revoked {}", partitions.len()),
+            Polled::Lost(partitions) => format!("lost {}", partitions.len()),
+        };
+        let idle = about.is_empty();
+        let call = if idle { None } else { Some(self.node.enter(Site::Poll, || about).await) };
+        let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
+        match (call, polled) {
+            (None, polled) => Ok(polled),
+            (Some(Ok(call)), polled) => self.node.leave(call, Ok(polled)).await,
+            // The fetch failed: the same records come again.
+            (Some(Err(fault)), Polled::Records(records)) => {
+                let mut again = Offsets::new();
+                for record in records.iter().rev() {
+                    again.insert(record.partition.clone(), record.offset);
+                }
+                self.inner.seek(&again).await?;
+                Err(fault)
+            }
+            // A change of assignment is the client's own news: it cannot fail to arrive.
+            (
+                Some(Err(_)),
+                polled @ (Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_)),
+            ) => Ok(polled),
+        }
+    }
+
+    async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
+        let call = self.node.enter(Site::CommitOffsets, || offsets(next)).await?;
+        let answer = if call.lost() { Ok(()) } else { self.inner.commit(next).await };
+        self.node.leave(call, answer).await
+    }
+
+    async fn release(&mut self, revoked: Vec<Partition>) {
+        self.inner.release(revoked).await;
+    }
+
+    async fn seek(&mut self, next: &Offsets) -> Outcome<()> {
+        self.inner.seek(next).await
+    }
+
+    fn pause(&mut self, partitions: &[Partition], paused: bool) {
+        self.inner.pause(partitions, paused);
+    }
+
+    async fn close(self: Box<Self>) {
+        self.inner.close().await;
+    }
+}

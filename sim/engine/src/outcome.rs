@@ -1,0 +1,85 @@
+//! What a world came to. Never how it got there: that is the trace.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::TraceEvent;
+
+/// An invariant that does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Its stable name, such as `money.at_most_one_charge`.
+    pub invariant: String,
+    /// What was expected and what was found.
+    pub text: String,
+    /// What the trace should be searched for: an order's id, say.
+    pub about: Vec<String>,
+}
+
+impl Violation {
+    /// A violation about one thing.
+    pub fn new(invariant: &str, about: &str, text: impl Into<String>) -> Self {
+        let about = if about.is_empty() { Vec::new() } else { vec![about.to_owned()] };
+        Violation { invariant: invariant.to_owned(), text: text.into(), about }
+    }
+}
+
+/// What a clean world reached: counts by name, and lines for a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Coverage marks: how often something was reached at all.
+    pub marks: BTreeMap<String, u64>,
+    /// The outcome in words, stable against schedules; for snapshots.
+    pub lines: Vec<String>,
+    /// How many invariants were checked.
+    pub invariants: usize,
+}
+
+impl Summary {
+    /// Adds to a mark.
+    pub fn mark(&mut self, name: &str, count: u64) {
+        *self.marks.entry(name.to_owned()).or_insert(0) += count;
+    }
+}
+
+/// The verdict on a world.
+pub type Verdict = Result<Summary, Vec<Violation>>;
+
+/// How often faults of a kind at a step were planned and met.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FaultCount {
+    /// In the plan.
+    pub injected: u64,
+    /// They met their step while the node was up.
+    pub effective: u64,
+}
+
+impl FaultCount {
+    /// Planned, but never met.
+    pub fn masked(self) -> u64 {
+        self.injected - self.effective
+    }
+}
+
+/// A world that was run.
+#[derive(Debug)]
+pub struct Run {
+    /// Its seed.
+    pub seed: u64,
+    /// 128 bits over its trace.
+    pub hash: u128,
+    /// What it came to.
+    pub verdict: Verdict,
+    /// Everything that happened.
+    pub trace: Vec<TraceEvent>,
+    /// By kind and step, as `kill before @ commit`.
+    pub faults: BTreeMap<String, FaultCount>,
+}
+
+impl Run {
+    /// Faults that met their step.
+    pub fn effective(&self) -> u64 {
+        self.faults.values().map(|count| count.effective).sum()
+    }
+}

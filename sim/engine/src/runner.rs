@@ -1,0 +1,154 @@
+//! Runs plans: each on a fresh thread with a runtime of its own, under a watchdog of real time, twice
+//! where its determinism is to be proved. Never shares state between worlds.
+
+use std::any::Any;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Cluster, Settings};
+use crate::fault::{FaultSpec, When};
+use crate::outcome::{Run, Verdict, Violation};
+use crate::trace::TraceEvent;
+
+/// Longest a world may take in real time: longer is a loop without progress.
+const REAL_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// A world as data: it can be stored, shrunk and written by hand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan<W> {
+    /// The seed of every choice that the plan does not make.
+    pub seed: u64,
+    /// What the system under test is asked to do.
+    pub workload: W,
+    /// What goes wrong.
+    pub faults: Vec<FaultSpec>,
+}
+
+/// A system under test.
+pub trait System: Clone + Send + 'static {
+    /// What it can be asked to do.
+    type Workload: Clone + Send + Serialize + DeserializeOwned + 'static;
+
+    /// The world of this seed.
+    fn plan(&self, seed: u64) -> Plan<Self::Workload>;
+
+    /// How its servers behave.
+    fn settings(&self) -> Settings;
+
+    /// Builds the nodes, does the workload, heals, waits until all is quiet, and judges.
+    fn run(
+        &self,
+        workload: Self::Workload,
+        cluster: Cluster,
+    ) -> impl Future<Output = Verdict> + Send;
+}
+
+/// Why a plan cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// A fault that the broker contract does not allow there.
+    #[error("{0}: this fault is not legal there")]
+    Illegal(String),
+}
+
+/// Checks that every fault of the plan is legal where it stands.
+pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
+    for fault in &plan.faults {
+        let legal = match fault.when {
+            When::Call { site, .. } => fault.kind.legal(site),
+            When::AtMs(_) => {
+                matches!(fault.kind, crate::FaultKind::KillBefore | crate::FaultKind::KillAfter)
+            }
+        };
+        if !legal {
+            return Err(PlanError::Illegal(fault.to_string()));
+        }
+    }
+    Ok(())
+}
+
+/// Runs a plan once. A panic inside, and a world that never ends, are violations too.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a world is a thread of its own, outside of which real time passes"
+)]
+pub fn run_plan<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
+    let seed = plan.seed;
+    if let Err(error) = check(plan) {
+        return failed(seed, Violation::new("plan.legal", "", error.to_string()));
+    }
+    let (done, result) = channel();
+    let (system, plan) = (system.clone(), plan.clone());
+    let world = std::thread::spawn(move || {
+        let run = world(&system, plan);
+        // The watchdog may have given up on this world.
+        let _ = done.send(run);
+    });
+    match result.recv_timeout(REAL_TIME_MAX) {
+        Ok(run) => {
+            let _ = world.join();
+            run
+        }
+        Err(RecvTimeoutError::Disconnected) => match world.join() {
+            Err(panic) => failed(seed, Violation::new("world.panic", "", words(&*panic))),
+            Ok(()) => failed(seed, Violation::new("world.panic", "", "ended without a verdict")),
+        },
+        Err(RecvTimeoutError::Timeout) => {
+            let text = format!("no end after {} s of real time", REAL_TIME_MAX.as_secs());
+            failed(seed, Violation::new("world.ends", "", text))
+        }
+    }
+}
+
+/// Runs a plan twice, and finds the first event in which the runs differ.
+pub fn run_twice<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
+    let mut first = run_plan(system, plan);
+    let second = run_plan(system, plan);
+    if first.hash != second.hash {
+        let text = match divergence(&first.trace, &second.trace) {
+            Some((a, b)) => format!("the same seed ran differently; first:\n  {a}\n  {b}"),
+            None => "the same seed ran differently".to_owned(),
+        };
+        first.verdict = Err(vec![Violation::new("world.deterministic", "", text)]);
+    }
+    first
+}
+
+fn divergence(a: &[TraceEvent], b: &[TraceEvent]) -> Option<(String, String)> {
+    let at = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
+    let show = |e: Option<&TraceEvent>| e.map_or("(ended)".to_owned(), ToString::to_string);
+    (a.len() != b.len() || at < a.len()).then(|| (show(a.get(at)), show(b.get(at))))
+}
+
+/// One world, on this thread.
+fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
+    let runtime =
+        madsim::runtime::Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
+    let Plan { seed, workload, faults } = plan;
+    let (verdict, cluster) = runtime.block_on(async {
+        let cluster = Cluster::new(seed, system.settings(), &faults);
+        let verdict = system.run(workload, cluster.clone()).await;
+        (verdict, cluster)
+    });
+    // Tasks end with the runtime, before the servers they hold on to.
+    drop(runtime);
+    let (trace, faults) = (cluster.dismantle(), cluster.faults());
+    Run { seed, hash: trace.hash(), verdict, trace: trace.into_events(), faults }
+}
+
+fn failed(seed: u64, violation: Violation) -> Run {
+    let verdict = Err(vec![violation]);
+    Run { seed, hash: 0, verdict, trace: Vec::new(), faults: Default::default() }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
+        .unwrap_or_else(|| "a panic without words".to_owned())
+}

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use conformance::store::{ITEMS, Step, TABLES, item, random_sequence, replay, rows, sequences};
+use conformance::store::{
+    ITEMS, Step, TABLES, Writers, item, random_sequence, replay, rows, sequences, statements,
+};
 use model::store::{Settings, StoreServer};
 use ports::{Op, Reply, Runtime, Store, Task};
 
@@ -73,6 +75,16 @@ async fn sequences_answer_as_on_the_model() {
 async fn random_sequences_answer_as_on_the_model() {
     for seed in 0..100 {
         agrees_with_the_model(&format!("seed {seed}"), &random_sequence(seed, 30)).await;
+    }
+}
+
+#[tokio::test]
+async fn statements_hold_that_need_one_writer_only() {
+    let (_folder, store) = file_store().await;
+    for statement in statements() {
+        if statement.writers == Writers::One {
+            (statement.run)(&store, &Plain).await;
+        }
     }
 }
 

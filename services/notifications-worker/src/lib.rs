@@ -1,1 +1,82 @@
-//! The notifications-worker service: rules, rows, HTTP and wiring.
+//! The Notifications Worker: jobs become intents in its own table, and from there they are sent until
+//! the answer is definite. At least once, with a Message-ID that a sink can dedupe by. Never sends
+//! inside a transaction, never loses a mail silently.
+#![warn(missing_docs)]
+
+pub mod eml;
+pub mod handler;
+mod http;
+pub mod mail;
+pub mod memory;
+pub mod rows;
+pub mod rules;
+pub mod sink;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chassis::{App, Due, Ports, Service, Settings};
+use chrono::TimeDelta;
+use contract::{Profile, Stream, Streams};
+use ports::{Outcome, QueueSpec};
+
+use crate::handler::NotificationsWorker;
+use crate::rules::Retry;
+use crate::sink::{MailSink, Sends};
+
+/// How often a job may come back before it is dead-lettered. It guards only the insert of the mail:
+/// sending has its own retries (saga-rules 15). As the Notifications API declares it.
+pub const DELIVERY_LIMIT: u32 = 10;
+/// Jobs in hand that are not acked.
+const PREFETCH: u16 = 64;
+
+/// How the service is set up.
+#[derive(Clone)]
+pub struct Config {
+    /// Names of topics and queue.
+    pub streams: Streams,
+    /// Reads the jobs of either profile the same way.
+    pub profile: Profile,
+    /// Of each topic; it reads none.
+    pub partitions: i32,
+    /// Where mails go.
+    pub sink: Arc<dyn MailSink>,
+    /// After this a send counts as unknown.
+    pub send_timeout: Duration,
+    /// When a mail is sent again after an unknown answer.
+    pub retry: Retry,
+    /// Sends at the same time.
+    pub parallel: usize,
+}
+
+impl Config {
+    /// The defaults, with this sink.
+    pub fn new(sink: Arc<dyn MailSink>) -> Self {
+        Config {
+            streams: Streams::default(),
+            profile: Profile::default(),
+            partitions: 6,
+            sink,
+            send_timeout: Duration::from_secs(10),
+            retry: Retry { first: TimeDelta::seconds(1), max: TimeDelta::minutes(5) },
+            parallel: 16,
+        }
+    }
+}
+
+/// Starts the service: declares its queue, takes jobs from it, sends what is due.
+pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
+    let Config { streams, profile: _, partitions: _, sink, send_timeout, retry, parallel } = config;
+    let name = streams.name(Stream::NotificationsJobs);
+    let dead_letters = Some(format!("{name}.dead").into());
+    let queue = QueueSpec { name: name.clone(), delivery_limit: DELIVERY_LIMIT, dead_letters };
+    ports.queue.declare(&queue).await?;
+    let (runtime, store) = (ports.runtime.clone(), ports.store.clone());
+    let app = App::start(ports, settings, NotificationsWorker { retry }).await?;
+    app.jobs(name, PREFETCH);
+    // A claim outlives the send, and a slow commit of its answer.
+    let claim = send_timeout * 2 + Duration::from_secs(1);
+    let due = Due { table: &rows::MAILS, column: rows::DUE, parallel, claim };
+    app.work(due, Sends { sink, runtime, limit: send_timeout });
+    Ok(app.finish(http::router(store)))
+}

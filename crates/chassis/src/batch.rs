@@ -62,10 +62,13 @@ impl<H: Handler> Batches<H> {
     /// Waits for the first input. `false`: the service leaves and nothing waits.
     async fn wait(&mut self, gathered: &mut Gathered<H::Fact>, working: &Working) -> bool {
         let first = {
-            let (command, work) = (pin!(self.commands.recv()), pin!(self.work.recv()));
+            // A service without commands, or without a topic, has that way in closed: the other one
+            // goes on, and only leaving ends the loop.
+            let (command, work) = (open(&mut self.commands), open(&mut self.work));
+            let (command, work) = (pin!(command), pin!(work));
             match select(select(command, work), pin!(working.until_asked())).await {
-                Either::Left((Either::Left((command, _)), _)) => command.map(Either::Left),
-                Either::Left((Either::Right((work, _)), _)) => work.map(Either::Right),
+                Either::Left((Either::Left((command, _)), _)) => Some(Either::Left(command)),
+                Either::Left((Either::Right((work, _)), _)) => Some(Either::Right(work)),
                 Either::Right(_) => None,
             }
         };
@@ -188,6 +191,14 @@ impl<H: Handler> Batches<H> {
             self.shared.due.notify_waiters();
         }
         Ok(committed.ended)
+    }
+}
+
+/// The next of a channel; of a closed one never.
+async fn open<T>(channel: &mut mpsc::Receiver<T>) -> T {
+    match channel.recv().await {
+        Some(next) => next,
+        None => std::future::pending().await,
     }
 }
 

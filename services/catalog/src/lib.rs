@@ -1,1 +1,45 @@
-//! The catalog service: rules, rows, HTTP and wiring.
+//! Catalog: products, their versions and prices. Never asks another service, never consumes an
+//! event.
+#![warn(missing_docs)]
+
+pub mod handler;
+pub mod http;
+pub mod rows;
+pub mod rules;
+
+use chassis::{App, Ports, Service, Settings};
+use contract::{Profile, Stream, Streams};
+use ports::{Outcome, TopicSpec};
+
+use handler::Catalog;
+use http::Shelf;
+
+/// How Catalog is set up.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Names of the topics.
+    pub streams: Streams,
+    /// With or without the additions.
+    pub profile: Profile,
+    /// Of each topic, fixed at its creation.
+    pub partitions: i32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config { streams: Streams::default(), profile: Profile::default(), partitions: 6 }
+    }
+}
+
+/// Starts Catalog.
+pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
+    let Config { streams, profile, partitions } = config;
+    let name = streams.name(Stream::CatalogEvents);
+    ports.log.declare(&[TopicSpec { name, partitions }]).await?;
+    let instance = settings.instance.as_str().into();
+    let app = App::start(ports, settings, Catalog { streams, profile }).await?;
+    app.relay();
+    let store = app.ports().store.clone();
+    let router = http::router(Shelf { commands: app.commands(), store, instance });
+    Ok(app.finish(router))
+}

@@ -1,5 +1,5 @@
-//! Orders as the chassis calls it: what an event means here, which rows it needs, what is published.
-//! Never decides by itself: the rules do.
+//! Orders as the chassis calls it: what an event means here, which rows it needs, what is
+//! published. Never decides by itself: the rules do.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -152,7 +152,8 @@ mod tests {
             told in prop::collection::vec((prop::option::of(1..4_u64), 0..3_i64, 0..4_u8), 1..8),
             order in Just((0..8_usize).collect::<Vec<_>>()).prop_shuffle(),
         ) {
-            let told: Vec<Price> = told.into_iter().map(|(v, ms, e)| super::tests::told(v, ms, e)).collect();
+            let one = super::tests::told;
+            let told: Vec<Price> = told.into_iter().map(|(v, ms, e)| one(v, ms, e)).collect();
             let learn = |facts: &mut dyn Iterator<Item = &Price>| {
                 let mut known: Option<Price> = None;
                 for fact in facts {

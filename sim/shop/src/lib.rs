@@ -1,1 +1,20 @@
-//! This saga in simulated worlds: workload, invariants, scenarios, and the sim binary.
+//! This saga under misfortune: the very services in simulated worlds, their workload, the invariants
+//! that must always hold, and scenarios. Never touches a real clock, socket or file.
+
+#[cfg(not(madsim))]
+compile_error!(
+    "your RUSTFLAGS replaced .cargo/config.toml, which sets --cfg madsim; run `env -u RUSTFLAGS cargo test`"
+);
+
+pub mod customers;
+pub mod facts;
+pub mod invariants;
+pub mod nodes;
+pub mod plan;
+pub mod scenario;
+pub mod shop;
+pub mod story;
+pub mod workload;
+
+pub use shop::Shop;
+pub use workload::{Order, Product, Workload};

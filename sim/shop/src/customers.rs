@@ -1,0 +1,160 @@
+//! Customers and the operator: they use HTTP, retry with the same key until they are answered for
+//! good, and remember what they were told.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use contract::{PaymentMode, Service};
+use http_body_util::BodyExt;
+use ports::Fault;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use crate::nodes::World;
+use crate::workload::{Order, Workload};
+
+/// Most attempts of one request: a customer who needs more has met a service that does not answer.
+const ATTEMPTS_MAX: u32 = 400;
+
+/// What a customer was told in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The order's name in the workload.
+    pub name: String,
+    /// HTTP status of the last answer; `None`: never answered for good.
+    pub status: Option<u16>,
+    /// The order's id, where it was accepted.
+    pub order_id: Option<String>,
+}
+
+/// The customers of one world.
+#[derive(Clone)]
+pub struct Customers {
+    world: World,
+    nodes: Arc<Workload>,
+    answered: Arc<Mutex<Vec<Answered>>>,
+}
+
+impl Customers {
+    /// Nobody has ordered yet.
+    pub fn new(world: World, workload: &Workload) -> Self {
+        Customers { world, nodes: Arc::new(workload.clone()), answered: Arc::default() }
+    }
+
+    /// What they were told, in the order of the workload.
+    pub fn answered(&self) -> Vec<Answered> {
+        let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        answered.sort_by_key(|a| self.nodes.orders.iter().position(|o| o.name == a.name));
+        answered
+    }
+
+    /// The operator puts up products and stock, before anything fails.
+    pub async fn set_up(&self) {
+        for product in &self.nodes.products {
+            let body = match self.nodes.as_written {
+                true => json!({ "name": product.id, "categoryId": "things" }),
+                false => {
+                    json!({ "name": product.id, "categoryId": "things", "price": product.price })
+                }
+            };
+            let path = format!("/products/{}", product.id);
+            let key = format!("put-{}", product.id);
+            self.until_answered(Service::Catalog, "PUT", &path, &key, Some(body)).await;
+            if let Some(stock) = product.stock {
+                let path = format!("/stock/{}/adjust", product.id);
+                let key = format!("stock-{}", product.id);
+                let body = Some(json!({ "delta": stock }));
+                self.until_answered(Service::Inventory, "POST", &path, &key, body).await;
+            }
+        }
+    }
+
+    /// Places one order at its time, and cancels it where its customer wants that.
+    pub async fn order(self, order: Order) {
+        madsim::time::sleep(Duration::from_millis(order.at_ms)).await;
+        let lines: Vec<Value> = order
+            .lines
+            .iter()
+            .map(|(product, qty)| json!({ "productId": product, "qty": qty }))
+            .collect();
+        let mut body = json!({ "lines": lines });
+        if order.mode != PaymentMode::Parallel {
+            body["paymentMode"] = json!(order.mode);
+        }
+        let (service, name) = (Service::Orders, &order.name);
+        let answer = self.until_answered(service, "POST", "/orders", name, Some(body)).await;
+        let status = answer.as_ref().map(|(status, _)| *status);
+        let order_id = answer
+            .filter(|(status, _)| *status == 201)
+            .and_then(|(_, body)| body["orderId"].as_str().map(str::to_owned));
+        self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
+        let answered = Answered { name: name.clone(), status, order_id: order_id.clone() };
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+        if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, order_id) {
+            madsim::time::sleep(Duration::from_millis(after_ms)).await;
+            let path = format!("/orders/{order_id}/cancel");
+            let key = format!("cancel-{name}");
+            self.until_answered(service, "POST", &path, &key, None).await;
+        }
+    }
+
+    /// Repeats a request with the same key until the answer is for good: not a lost reply, not a
+    /// refused connection, not a 503, and not a price that may still arrive.
+    async fn until_answered(
+        &self,
+        service: Service,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<Value>,
+    ) -> Option<(u16, Value)> {
+        let choices = self.world.cluster.choices();
+        for _ in 0..ATTEMPTS_MAX {
+            let nodes = self.nodes.nodes(service);
+            let node = choices.of("customer", key, &nodes);
+            match self.request(node, method, path, key, body.clone()).await {
+                Ok((status, answer)) if status != 503 && !passing(&answer) => {
+                    return Some((status, answer));
+                }
+                Ok(_) | Err(Fault::Retry(_) | Fault::Unknown(_) | Fault::Refused(_)) => {
+                    let pause_ms = 100 + choices.below("customer pause", key, 400);
+                    madsim::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
+            }
+        }
+        None
+    }
+
+    async fn request(
+        &self,
+        node: &str,
+        method: &str,
+        path: &str,
+        key: &str,
+        body: Option<Value>,
+    ) -> Result<(u16, Value), Fault> {
+        let router = self.world.router(node).ok_or_else(|| Fault::retry("connection refused"))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("idempotency-key", key)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
+            .map_err(|e| Fault::refused(e.to_string()))?;
+        let serve = async move {
+            let Ok(response) = router.oneshot(request).await;
+            let status = response.status().as_u16();
+            let bytes = response.into_body().collect().await.map(|b| b.to_bytes());
+            let body = bytes.ok().and_then(|b| serde_json::from_slice(&b).ok());
+            (status, body.unwrap_or(Value::Null))
+        };
+        self.world.cluster.request(node, serve).await
+    }
+}
+
+/// A refusal that time may mend: the price replica lags.
+fn passing(answer: &Value) -> bool {
+    answer["type"].as_str().is_some_and(|kind| kind.ends_with("price-unavailable"))
+}

@@ -1,0 +1,381 @@
+//! What must always hold, as pure functions over the facts of a world at rest. Each has a name that
+//! failures and snapshots carry; none knows how the world was run.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use contract::{CATALOG, Event, PaymentMode, Profile, Service};
+use jsonschema::Validator;
+use orders::rules::Terminal;
+use sim_engine::Violation;
+
+use crate::facts::{Facts, Said};
+
+/// A name, and a check that says what is wrong.
+type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
+
+/// All invariants, in the order in which they are judged.
+pub const ALL: [Invariant; 13] = [
+    ("http.accepted_is_kept", accepted_is_kept),
+    ("saga.ends", ends),
+    ("saga.ends_once", ends_once),
+    ("saga.one_end_everywhere", one_end_everywhere),
+    ("stock.books", stock_books),
+    ("stock.rejected_did_not_fit", rejected_did_not_fit),
+    ("money.at_most_one_charge", at_most_one_charge),
+    ("money.cancelled_holds_nothing", cancelled_holds_nothing),
+    ("money.confirmed_is_captured", confirmed_is_captured),
+    ("mail.one_for_each_end", mails),
+    ("events.as_contracted", as_contracted),
+    ("events.each_handled", each_handled),
+    ("dead_letters.have_a_cause", dead_letters),
+];
+
+/// Every violation of every invariant.
+pub fn judge(facts: &Facts) -> Vec<Violation> {
+    ALL.iter()
+        .flat_map(|(name, check)| {
+            check(facts).into_iter().map(|(about, text)| Violation::new(name, &about, text))
+        })
+        .collect()
+}
+
+fn found(about: &str, text: impl Into<String>) -> (String, String) {
+    (about.to_owned(), text.into())
+}
+
+/// An order that was answered 201 exists, and each key made one order.
+fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    let mut seen = BTreeSet::new();
+    for answered in &facts.answered {
+        match (&answered.order_id, answered.status) {
+            (Some(id), _) => {
+                seen.insert(id.as_str());
+                if facts.sagas.get(id).is_none_or(|saga| saga.placed.is_none()) {
+                    bad.push(found(id, format!("{} was accepted and is not there", answered.name)));
+                }
+            }
+            (None, None) => bad.push(found("", format!("{} was never answered", answered.name))),
+            (None, Some(status)) => {
+                bad.push(found("", format!("{} was answered {status}", answered.name)));
+            }
+        }
+    }
+    for id in facts.sagas.keys().filter(|id| !seen.contains(id.as_str())) {
+        bad.push(found(id, "an order that no customer was told of"));
+    }
+    bad
+}
+
+/// Every order is final once faults have stopped.
+fn ends(facts: &Facts) -> Vec<(String, String)> {
+    let open = facts.sagas.iter().filter(|(_, saga)| saga.terminal == Terminal::None);
+    open.map(|(id, saga)| {
+        let text = format!("not final: stock {:?}, payment {:?}", saga.stock, saga.payment);
+        found(id, text)
+    })
+    .collect()
+}
+
+/// The orders' ends as they were published, distinct.
+fn published_ends(facts: &Facts) -> BTreeMap<String, BTreeSet<&'static str>> {
+    let mut ends: BTreeMap<String, BTreeSet<&'static str>> = BTreeMap::new();
+    for said in &facts.said {
+        let (order, end) = match &said.event {
+            Event::OrderConfirmed(e) => (&e.order_id, "confirmed"),
+            Event::OrderCancelled(e) => (&e.order_id, "cancelled"),
+            Event::ProductUpserted(_)
+            | Event::OrderCreated(_)
+            | Event::StockReserved(_)
+            | Event::StockFailed(_)
+            | Event::PaymentProcessed(_)
+            | Event::NotificationJob(_) => continue,
+        };
+        ends.entry(order.to_string()).or_default().insert(end);
+    }
+    ends
+}
+
+/// One of OrderConfirmed and OrderCancelled, never both, and only with what it takes.
+fn ends_once(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    for (id, ends) in published_ends(facts) {
+        if ends.len() > 1 {
+            bad.push(found(&id, "published as confirmed and as cancelled"));
+        }
+    }
+    for (id, saga) in &facts.sagas {
+        use orders::rules::{Payment, Stock};
+        let paid = matches!(saga.payment, Payment::Ok | Payment::NotRequired);
+        if saga.terminal == Terminal::Confirmed && !(saga.stock == Stock::Reserved && paid) {
+            let text = format!("confirmed with stock {:?}, payment {:?}", saga.stock, saga.payment);
+            bad.push(found(id, text));
+        }
+    }
+    bad
+}
+
+/// The same end in Orders, on the log, in Inventory, in Payments and in the read model.
+fn one_end_everywhere(facts: &Facts) -> Vec<(String, String)> {
+    let published = published_ends(facts);
+    let mut bad = Vec::new();
+    for (id, saga) in &facts.sagas {
+        let end = match saga.terminal {
+            Terminal::None => continue,
+            Terminal::Confirmed => "confirmed",
+            Terminal::Cancelled => "cancelled",
+        };
+        if published.get(id).is_none_or(|ends| !ends.contains(end)) {
+            bad.push(found(id, format!("{end} in Orders, not published so")));
+        }
+        let shown = facts.shown.get(id).map(|row| row.order.status().name());
+        if shown != Some(end) {
+            bad.push(found(id, format!("{end} in Orders, {shown:?} in Query")));
+        }
+        let stock = facts.reservations.get(id).map(|row| row.reservation.state.name());
+        let stock_ends: &[&str] = match end {
+            "confirmed" => &["committed"],
+            _ => &["released", "failed", "tombstone"],
+        };
+        if stock.is_none_or(|state| !stock_ends.contains(&state)) {
+            bad.push(found(id, format!("{end} in Orders, reservation {stock:?} in Inventory")));
+        }
+    }
+    bad
+}
+
+/// on_hand = available + reserved + committed; reserved and committed are Σ lines; nothing negative.
+fn stock_books(facts: &Facts) -> Vec<(String, String)> {
+    use inventory::rules::State;
+    let mut reserved: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut committed: BTreeMap<&str, i64> = BTreeMap::new();
+    for row in facts.reservations.values() {
+        let Some(lines) = &row.reservation.lines else { continue };
+        let book = match row.reservation.state {
+            State::Reserved => &mut reserved,
+            State::Committed => &mut committed,
+            State::Pending | State::Failed | State::Released | State::Tombstone => continue,
+        };
+        for (product, qty) in lines {
+            *book.entry(product.as_str()).or_default() += qty;
+        }
+    }
+    let mut sold: BTreeMap<&str, i64> = BTreeMap::new();
+    for saga in facts.sagas.values().filter(|saga| saga.terminal == Terminal::Confirmed) {
+        for line in saga.placed.iter().flat_map(|placed| &placed.lines) {
+            *sold.entry(line.product_id.as_str()).or_default() += i64::from(line.qty);
+        }
+    }
+    let mut bad = Vec::new();
+    for (id, row) in &facts.stock {
+        let books = row.stock;
+        let sum = books.available() + books.reserved() + books.committed();
+        let of = |book: &BTreeMap<&str, i64>| book.get(id.as_str()).copied().unwrap_or(0);
+        let wanted = [
+            ("on_hand is not available + reserved + committed", books.on_hand() == sum),
+            ("reserved is not Σ reservations", books.reserved() == of(&reserved)),
+            ("committed is not Σ committed reservations", books.committed() == of(&committed)),
+            ("committed is not Σ lines of confirmed orders", books.committed() == of(&sold)),
+            ("something stays reserved at rest", books.reserved() == 0),
+            ("something is negative", books.available() >= 0 && books.committed() >= 0),
+            (
+                "on_hand is not Σ adjustments",
+                books.on_hand() == facts.adjusted.get(id).copied().unwrap_or(0),
+            ),
+        ];
+        bad.extend(
+            wanted
+                .into_iter()
+                .filter(|(_, holds)| !holds)
+                .map(|(text, _)| found(id, format!("{text}: {books:?}"))),
+        );
+    }
+    bad
+}
+
+/// Where all orders together fit, none may be rejected for want of stock.
+fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
+    let mut wanted: BTreeMap<&str, i64> = BTreeMap::new();
+    for order in &facts.workload.orders {
+        for (product, qty) in &order.lines {
+            *wanted.entry(product).or_default() += i64::from(*qty);
+        }
+    }
+    let fits = |product: &str| {
+        let stock = facts.adjusted.get(product).copied().unwrap_or(0);
+        wanted.get(product).copied().unwrap_or(0) <= stock
+    };
+    let mut bad = Vec::new();
+    for (id, row) in &facts.reservations {
+        let Some(lines) = &row.reservation.lines else { continue };
+        let failed = row.reservation.state == inventory::rules::State::Failed;
+        if failed && lines.keys().all(|product| fits(product.as_str())) {
+            bad.push(found(id, "rejected, though everything that was ever ordered fits"));
+        }
+    }
+    bad
+}
+
+/// The gateway held or took money at most once for an order.
+fn at_most_one_charge(facts: &Facts) -> Vec<(String, String)> {
+    let twice = facts.ledger.accounts.iter().filter(|(_, account)| account.charges > 1);
+    twice
+        .map(|(id, a)| {
+            let text = format!("charged {} times ({} in all)", a.charges, a.authorised);
+            found(id.as_str(), text)
+        })
+        .collect()
+}
+
+/// A cancelled order holds nothing and keeps nothing.
+fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    for (id, saga) in &facts.sagas {
+        let account = facts.ledger.accounts.get(&saga.order_id);
+        let Some(account) = account.filter(|_| saga.terminal == Terminal::Cancelled) else {
+            continue;
+        };
+        if account.is_open() || account.captures > 0 {
+            let text = format!(
+                "cancelled ({}), but the customer's money is {}",
+                saga.reason.as_deref().unwrap_or("no reason"),
+                if account.captures > 0 { "taken" } else { "held" }
+            );
+            bad.push(found(id, text));
+        }
+    }
+    bad
+}
+
+/// Captured = Σ amounts of confirmed orders with payment, by the gateway's books and by Payments'.
+fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    for (id, saga) in &facts.sagas {
+        let Some(placed) = &saga.placed else { continue };
+        if saga.terminal != Terminal::Confirmed || placed.mode == PaymentMode::None {
+            continue;
+        }
+        let account = facts.ledger.accounts.get(&saga.order_id);
+        let captured = account.map_or(0, |account| account.captured);
+        let due = placed.amount.unwrap_or(0);
+        let taken = due == 0 || account.is_some_and(|account| account.captures == 1);
+        if captured != due || !taken {
+            bad.push(found(id, format!("confirmed over {due}, captured {captured}")));
+        }
+    }
+    for (id, payment) in facts.payments.iter().filter(|(_, payment)| payment.is_open_item()) {
+        bad.push(found(id, format!("an open item that nothing in the plan explains: {payment:?}")));
+    }
+    bad
+}
+
+/// One distinct Message-ID for each final order, and no more copies than sends in doubt explain.
+fn mails(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    let mut expected = BTreeSet::new();
+    for (id, saga) in &facts.sagas {
+        let end = match saga.terminal {
+            Terminal::None => continue,
+            Terminal::Confirmed => "confirmed",
+            Terminal::Cancelled => "cancelled",
+        };
+        let message_id = format!("{id}.{end}.1@shakedown.invalid");
+        match facts.mails.get(&message_id) {
+            None => bad.push(found(id, format!("{end}, and no mail says so"))),
+            Some(copies) => {
+                let unsure = facts.unsure.get(&message_id).copied().unwrap_or(0);
+                if *copies > 1 + unsure + facts.mail_doubts {
+                    bad.push(found(id, format!("{copies} copies, {unsure} sends in doubt")));
+                }
+            }
+        }
+        expected.insert(message_id);
+    }
+    for message_id in facts.mails.keys().filter(|id| !expected.contains(*id)) {
+        bad.push(found("", format!("a mail about nothing: {message_id}")));
+    }
+    bad
+}
+
+/// Every record fits its schema, stands under its key, and repeats of an id say the same; the first
+/// occurrences of a key are in order.
+fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad: Vec<(String, String)> =
+        facts.unreadable.iter().map(|place| found("", format!("{place} is unreadable"))).collect();
+    let mut validators: BTreeMap<&'static str, Validator> = BTreeMap::new();
+    let mut contents: BTreeMap<&str, &Said> = BTreeMap::new();
+    let mut created = BTreeSet::new();
+    for said in &facts.said {
+        let kind = said.event.kind();
+        let validator = validators.entry(kind).or_insert_with(|| validator(kind));
+        if let Err(error) = validator.validate(&said.json) {
+            bad.push(found(&said.key, format!("{} does not fit its schema: {error}", said.place)));
+        }
+        if said.key != *said.event.key() || said.stream != said.event.stream() {
+            bad.push(found(&said.key, format!("{} stands at the wrong place", said.place)));
+        }
+        let first = contents.entry(&said.event_id).or_insert(said);
+        if first.fingerprint != said.fingerprint {
+            let text = format!("{} and {} share an id and differ", first.place, said.place);
+            bad.push(found(&said.key, text));
+        }
+        match &said.event {
+            Event::OrderCreated(_) => {
+                created.insert(said.key.as_str());
+            }
+            Event::OrderConfirmed(_) | Event::OrderCancelled(_) => {
+                if !created.contains(said.key.as_str()) {
+                    bad.push(found(&said.key, format!("{} is ahead of OrderCreated", said.place)));
+                }
+            }
+            Event::ProductUpserted(_)
+            | Event::StockReserved(_)
+            | Event::StockFailed(_)
+            | Event::PaymentProcessed(_)
+            | Event::NotificationJob(_) => {}
+        }
+    }
+    bad
+}
+
+fn validator(kind: &'static str) -> Validator {
+    let text = contract::schema(kind, 1).unwrap_or_else(|| panic!("{kind} has no schema"));
+    let schema = serde_json::from_str(text).expect("schemas are JSON");
+    jsonschema::validator_for(&schema).expect("schemas are schemas")
+}
+
+/// Everything committed was published, and every event has gone through each consumer's inbox.
+fn each_handled(facts: &Facts) -> Vec<(String, String)> {
+    let mut bad = Vec::new();
+    for (service, rows) in facts.outbox.iter().filter(|(_, rows)| **rows > 0) {
+        bad.push(found("", format!("{rows} rows in the outbox of {}", service.name())));
+    }
+    if facts.queued > 0 {
+        bad.push(found("", format!("{} jobs left in queues", facts.queued)));
+    }
+    let catalog = facts.workload.profile() == Profile::Catalog;
+    for said in &facts.said {
+        let kind = said.event.kind();
+        let row = CATALOG.iter().find(|row| row.event == kind);
+        let row = row.unwrap_or_else(|| panic!("{kind} is not in the catalog"));
+        let added = if catalog { &[] } else { row.added_consumers };
+        for consumer in row.consumers.iter().chain(added) {
+            // Products are guarded by their versions and keep no inbox row.
+            let guarded = matches!(said.event, Event::ProductUpserted(_));
+            if !guarded && !handled(facts, *consumer, said) {
+                let text = format!("{kind} {} has no effect in {}", said.place, consumer.name());
+                bad.push(found(&said.key, text));
+            }
+        }
+    }
+    bad
+}
+
+fn handled(facts: &Facts, consumer: Service, said: &Said) -> bool {
+    facts.inbox.get(&consumer).is_some_and(|ids| ids.contains(&said.event_id))
+}
+
+/// Nothing in these worlds breaks the contract, so nothing may die.
+fn dead_letters(facts: &Facts) -> Vec<(String, String)> {
+    facts.dead.iter().map(|letter| found("", letter.clone())).collect()
+}

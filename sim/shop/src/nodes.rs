@@ -1,0 +1,179 @@
+//! The services as nodes of a world: each on its simulated ports, the gateway and the mail server
+//! behind the gate. The services are the very crates that ship.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use axum::Router;
+use chassis::{Ports, Settings};
+use contract::{OrderId, Service, Streams};
+use notifications_worker::mail::Mail;
+use notifications_worker::memory::MemorySink;
+use notifications_worker::rules::Answer as Sent;
+use notifications_worker::sink::MailSink;
+use payments::gateway::Gateway;
+use payments::rules::{Answer, Operation};
+use payments::simulated::{SimulatedGateway, Steering};
+use ports::Outcome;
+use sim_engine::{Cluster, NodePorts, Start};
+
+use crate::workload::Workload;
+
+/// Partitions of each topic.
+pub const PARTITIONS: i32 = 3;
+
+/// What the world's nodes share that is no broker and no database.
+#[derive(Clone)]
+pub struct World {
+    /// Nodes, log, queues and databases.
+    pub cluster: Cluster,
+    /// The payment gateway with its own books.
+    pub gateway: SimulatedGateway,
+    /// The mail server.
+    pub mails: MemorySink,
+    routers: Arc<Mutex<BTreeMap<String, Router>>>,
+}
+
+impl World {
+    /// All services of the workload, started.
+    pub fn start(cluster: Cluster, workload: &Workload) -> Self {
+        let steering = Steering { declined_ending: Some(13), ..Steering::default() };
+        let world = World {
+            cluster,
+            gateway: SimulatedGateway::new(steering),
+            mails: MemorySink::default(),
+            routers: Arc::default(),
+        };
+        for service in Service::ALL {
+            for node in workload.nodes(service) {
+                let start = world.starter(service, workload);
+                world.cluster.add(&node, service.name(), start);
+            }
+        }
+        world
+    }
+
+    /// The HTTP of a node, as its last start left it.
+    pub fn router(&self, node: &str) -> Option<Router> {
+        self.routers.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    }
+
+    fn starter(&self, service: Service, workload: &Workload) -> Start {
+        let (world, workload) = (self.clone(), workload.clone());
+        Arc::new(move |ports: NodePorts| {
+            let (world, workload) = (world.clone(), workload.clone());
+            Box::pin(async move {
+                let node = ports.node().to_owned();
+                let running = world.run(service, &workload, ports).await?;
+                let mut routers = world.routers.lock().unwrap_or_else(PoisonError::into_inner);
+                routers.insert(node, running.router);
+                Ok(())
+            })
+        })
+    }
+
+    async fn run(
+        &self,
+        service: Service,
+        workload: &Workload,
+        node: NodePorts,
+    ) -> Outcome<chassis::Service> {
+        let NodePorts { log, queue, store, runtime, .. } = node.clone();
+        let ports = Ports { log, queue, store, runtime };
+        let settings = settings(service, node.node());
+        let (streams, profile) = (Streams::default(), workload.profile());
+        let partitions = PARTITIONS;
+        match service {
+            Service::Catalog => {
+                let config = catalog::Config { streams, profile, partitions };
+                catalog::run(ports, settings, config).await
+            }
+            Service::Orders => {
+                let deadline = Duration::from_millis(workload.deadline_ms);
+                let config = orders::Config {
+                    streams,
+                    profile,
+                    partitions,
+                    deadline,
+                    ..orders::Config::default()
+                };
+                orders::run(ports, settings, config).await
+            }
+            Service::Inventory => {
+                let config = inventory::Config { streams, profile, partitions };
+                inventory::run(ports, settings, config).await
+            }
+            Service::Payments => {
+                let gateway = Arc::new(GatedGateway { node, inner: self.gateway.clone() });
+                let config = payments::Config {
+                    streams,
+                    profile,
+                    partitions,
+                    ..payments::Config::new(gateway)
+                };
+                payments::run(ports, settings, config).await
+            }
+            Service::Query => {
+                let config = query::Config { streams, profile, partitions };
+                query::run(ports, settings, config).await
+            }
+            Service::NotificationsApi => {
+                let config = notifications_api::Config { streams, profile, partitions };
+                notifications_api::run(ports, settings, config).await
+            }
+            Service::NotificationsWorker => {
+                let sink = Arc::new(GatedSink { node, inner: self.mails.clone() });
+                let config = notifications_worker::Config {
+                    streams,
+                    ..notifications_worker::Config::new(sink)
+                };
+                notifications_worker::run(ports, settings, config).await
+            }
+        }
+    }
+}
+
+/// As in production but for the pace: leases and pauses that fit a world of seconds.
+fn settings(service: Service, node: &str) -> Settings {
+    Settings {
+        shards: 2,
+        lease: Duration::from_secs(4),
+        idle: Duration::from_secs(1),
+        batch_max: 16,
+        ..Settings::new(service.name(), node)
+    }
+}
+
+struct GatedGateway {
+    node: NodePorts,
+    inner: SimulatedGateway,
+}
+
+#[async_trait]
+impl Gateway for GatedGateway {
+    async fn call(
+        &self,
+        key: &str,
+        operation: Operation,
+        order: &OrderId,
+        amount: Option<i64>,
+    ) -> Answer {
+        let effect = || self.inner.answer(key, operation, order, amount);
+        self.node.outside(key.to_owned(), effect).await.unwrap_or(Answer::Unknown)
+    }
+}
+
+struct GatedSink {
+    node: NodePorts,
+    inner: MemorySink,
+}
+
+#[async_trait]
+impl MailSink for GatedSink {
+    async fn send(&self, mail: &Mail) -> Sent {
+        let effect = || self.inner.answer(mail);
+        self.node.outside(mail.message_id.clone(), effect).await.unwrap_or(Sent::Unknown)
+    }
+}

@@ -1,0 +1,136 @@
+//! The world of a seed: workload and faults are drawn here, once, and are data from then on.
+
+use contract::{PaymentMode, Service};
+use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
+
+use crate::workload::{Order, Product, Workload, node};
+
+/// Orders of a default world.
+const ORDERS: u64 = 20;
+/// Faults of a default world; about two thirds meet their step.
+const FAULTS: u64 = 16;
+
+/// The default world of this seed.
+pub fn draw(seed: u64) -> Plan<Workload> {
+    let choices = Choices::new(seed);
+    let workload = workload(&choices);
+    let faults = faults(&choices, &workload);
+    Plan { seed, workload, faults }
+}
+
+fn workload(choices: &Choices) -> Workload {
+    let pick = |what: &str, below: u64| choices.below("workload", what, below);
+    let mut products: Vec<Product> = (0..5)
+        .map(|i| {
+            let price = 100 * (1 + pick("price", 30) as i64);
+            // Between too little for two orders and enough for all.
+            let stock = Some([3, 6, 12, 40, 200][pick("stock", 5) as usize]);
+            Product { id: format!("p{i}"), price, stock }
+        })
+        .collect();
+    products.push(Product { id: "declined".into(), price: 1_313, stock: Some(100) });
+    products.push(Product { id: "unstocked".into(), price: 500, stock: None });
+    let orders = (0..ORDERS).map(|i| order(choices, i, &products)).collect();
+    let mut instances = std::collections::BTreeMap::new();
+    for service in Service::ALL {
+        if pick("instances", 3) == 0 {
+            instances.insert(service.name().to_owned(), 2);
+        }
+    }
+    let deadline_ms = if pick("deadline", 4) == 0 { 3_000 } else { 900_000 };
+    Workload { as_written: false, instances, products, orders, deadline_ms, heal_ms: 12_000 }
+}
+
+fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
+    let pick = |what: &str, below: u64| choices.below("order", what, below);
+    let mode = match pick("mode", 10) {
+        0 | 1 => PaymentMode::AfterStock,
+        2 => PaymentMode::None,
+        _ => PaymentMode::Parallel,
+    };
+    let lines = match pick("sort", 10) {
+        0 => vec![("declined".to_owned(), 1)],
+        1 => vec![("p0".to_owned(), 1), ("unstocked".to_owned(), 1)],
+        _ => (0..=pick("lines", 3))
+            .map(|_| {
+                let product = &products[pick("product", 5) as usize];
+                (product.id.clone(), 1 + pick("qty", 3) as u32)
+            })
+            .collect(),
+    };
+    let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
+    Order { name: format!("A{i}"), at_ms: pick("at", 4_000), lines, mode, cancel_after_ms }
+}
+
+/// The calls that nodes of this service make.
+fn sites(service: Service) -> &'static [Site] {
+    use Site::{
+        Begin, Commit, CommitOffsets, Consume, Deliver, Http, Outside, Poll, Produce, Publish,
+        Read, Settle, Subscribe,
+    };
+    match service {
+        Service::Catalog => &[Begin, Commit, Read, Produce, Http],
+        Service::Orders => {
+            &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
+        }
+        Service::Inventory => {
+            &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe]
+        }
+        Service::Payments => {
+            &[Begin, Commit, Commit, Produce, Poll, CommitOffsets, Outside, Outside, Read]
+        }
+        Service::Query => &[Begin, Commit, Poll, CommitOffsets, Subscribe],
+        Service::NotificationsApi => &[Begin, Commit, Poll, CommitOffsets, Publish, Publish, Read],
+        Service::NotificationsWorker => {
+            &[Begin, Commit, Consume, Deliver, Settle, Settle, Outside, Outside]
+        }
+    }
+}
+
+/// How many calls of a site a node makes while orders run, roughly: faults are aimed within.
+fn reach(site: Site) -> u64 {
+    match site {
+        Site::Subscribe | Site::Consume => 2,
+        Site::Begin | Site::Commit | Site::Run => 60,
+        Site::Read => 80,
+        Site::Produce | Site::Poll | Site::CommitOffsets => 25,
+        Site::Publish | Site::Deliver | Site::Settle => 12,
+        Site::Http | Site::Outside => 16,
+    }
+}
+
+fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
+    let pick = |what: &str, below: u64| choices.below("faults", what, below);
+    // Swarm: each world does without some kinds, so that the others meet in more ways.
+    let kinds: Vec<FaultKind> =
+        FaultKind::ALL.into_iter().filter(|_| pick("swarm", 3) > 0).collect();
+    if kinds.is_empty() {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    while (faults.len() as u64) < FAULTS {
+        let kind = kinds[pick("kind", kinds.len() as u64) as usize];
+        let service = Service::ALL[pick("service", 7) as usize];
+        let instances = workload.nodes(service).len() as u64;
+        let node = node(service, pick("instance", instances) as u32);
+        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter);
+        // Now and then longer than the group's session, so that partitions move.
+        let for_ms = match pick("long", 6) {
+            0 => 7_000 + pick("for", 3_000),
+            _ => 20 + pick("for", 1_500),
+        };
+        let when = if kills && pick("any instant", 4) == 0 {
+            When::AtMs(500 + pick("at", 8_000))
+        } else {
+            let sites = sites(service);
+            let site = sites[pick("site", sites.len() as u64) as usize];
+            if !kind.legal(site) {
+                continue;
+            }
+            When::Call { site, nth: 1 + pick("nth", reach(site)) }
+        };
+        let for_ms = if kind == FaultKind::Slow { for_ms.min(4_000) } else { for_ms };
+        faults.push(FaultSpec { kind, node, when, for_ms });
+    }
+    faults
+}

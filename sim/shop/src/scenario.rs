@@ -1,0 +1,134 @@
+//! A scenario: a claim as a name, a workload, faults, and a verdict to pin in a snapshot.
+
+use contract::{PaymentMode, Service};
+use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, When, run_twice};
+
+use crate::shop::Shop;
+use crate::workload::{Order, Product, Workload, node};
+
+/// A world written by hand.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    name: &'static str,
+    claim: &'static str,
+    plan: Plan<Workload>,
+}
+
+impl Scenario {
+    /// A shop with enough of everything, no orders and no faults.
+    pub fn new(name: &'static str, claim: &'static str) -> Self {
+        let products =
+            [("tea", 350, Some(50)), ("cup", 1_200, Some(50)), ("declined", 1_313, Some(50))];
+        let products = products.map(|(id, price, stock)| Product { id: id.into(), price, stock });
+        let workload = Workload {
+            as_written: false,
+            instances: std::collections::BTreeMap::new(),
+            products: products.to_vec(),
+            orders: Vec::new(),
+            deadline_ms: 900_000,
+            heal_ms: 10_000,
+        };
+        Scenario { name, claim, plan: Plan { seed: 1, workload, faults: Vec::new() } }
+    }
+
+    /// Under another seed.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.plan.seed = seed;
+        self
+    }
+
+    /// In profile `catalog`.
+    pub fn as_written(mut self) -> Self {
+        self.plan.workload.as_written = true;
+        self
+    }
+
+    /// So many pieces of a product; `None`: Inventory does not know it.
+    pub fn stock(mut self, product: &str, stock: Option<i64>) -> Self {
+        self.plan.workload.products.retain(|p| p.id != product);
+        self.plan.workload.products.push(Product { id: product.into(), price: 500, stock });
+        self
+    }
+
+    /// So many instances of a service.
+    pub fn instances(mut self, service: Service, count: u32) -> Self {
+        self.plan.workload.instances.insert(service.name().to_owned(), count);
+        self
+    }
+
+    /// An order of one line, paid in parallel; each comes 200 ms after the one before.
+    pub fn order(self, product: &str, qty: u32) -> Self {
+        self.order_with(product, qty, PaymentMode::Parallel, None)
+    }
+
+    /// An order of one line.
+    pub fn order_with(
+        mut self,
+        product: &str,
+        qty: u32,
+        mode: PaymentMode,
+        cancel_after_ms: Option<u64>,
+    ) -> Self {
+        let orders = &mut self.plan.workload.orders;
+        let (name, at_ms) = (format!("A{}", orders.len() + 1), 200 * orders.len() as u64);
+        let lines = vec![(product.to_owned(), qty)];
+        orders.push(Order { name, at_ms, lines, mode, cancel_after_ms });
+        self
+    }
+
+    /// The saga's deadline.
+    pub fn deadline_ms(mut self, deadline_ms: u64) -> Self {
+        self.plan.workload.deadline_ms = deadline_ms;
+        self
+    }
+
+    /// A fault at the `nth` call of a site on the service's first node.
+    pub fn fault(self, kind: FaultKind, service: Service, site: Site, nth: u64) -> Self {
+        self.fault_for(kind, service, site, nth, 500)
+    }
+
+    /// A fault that lasts so long.
+    pub fn fault_for(
+        mut self,
+        kind: FaultKind,
+        service: Service,
+        site: Site,
+        nth: u64,
+        for_ms: u64,
+    ) -> Self {
+        let when = When::Call { site, nth };
+        self.plan.faults.push(FaultSpec { kind, node: node(service, 0), when, for_ms });
+        self
+    }
+
+    /// Runs it twice. The outcome for a snapshot: never times, never random ids.
+    pub fn run(&self) -> (Run, String) {
+        let run = run_twice(&Shop, &self.plan);
+        let mut text = format!("scenario: {}    seed {}\n", self.name, self.plan.seed);
+        text.push_str(&format!("claim:    {}\n", self.claim));
+        let faults: Vec<String> = run
+            .faults
+            .iter()
+            .map(|(step, n)| format!("{step} {}/{} effective", n.effective, n.injected))
+            .collect();
+        let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(" · ") };
+        text.push_str(&format!("faults:   {faults}\n"));
+        match &run.verdict {
+            Ok(summary) => {
+                for line in &summary.lines {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+                text.push_str(&format!("verdict:  {} invariants hold\n", summary.invariants));
+            }
+            Err(violations) => {
+                for violation in violations {
+                    let line =
+                        format!("verdict:  {} broken: {}\n", violation.invariant, violation.text);
+                    text.push_str(&line);
+                }
+            }
+        }
+        (run, text)
+    }
+}

@@ -1,0 +1,149 @@
+//! The shop as a system under test: set up, sell, heal, wait until all is quiet, judge.
+
+use std::time::Duration;
+
+use contract::{Service, Stream};
+use futures_util::future::join_all;
+use notifications_worker::rows::{MAILS, MailRow};
+use orders::rows::SAGAS;
+use orders::rules::{Saga, Terminal};
+use payments::rows::PAYMENTS;
+use payments::rules::Payment;
+use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
+
+use crate::customers::Customers;
+use crate::facts::{self, Facts};
+use crate::nodes::World;
+use crate::workload::Workload;
+use crate::{invariants, plan, story};
+
+/// After the faults have ended, everything is quiet within this time. The sum of what a recovery
+/// can wait for: a session (6 s) and the rebalance behind it, a lease (4 s), a claim of the worker
+/// (21 s) or of a timer (30 s) twice, the longest pause between attempts (mail: under 60 s after the
+/// few attempts that faults can cost), and as much again for the chain of services behind it.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(240);
+
+/// The order saga's services as one system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Shop;
+
+impl System for Shop {
+    type Workload = Workload;
+
+    fn plan(&self, seed: u64) -> Plan<Workload> {
+        plan::draw(seed)
+    }
+
+    fn settings(&self) -> Settings {
+        let log = model::log::Settings {
+            session_timeout: Duration::from_secs(6),
+            heartbeat: Duration::from_secs(2),
+            max_poll_interval: Duration::from_secs(30),
+            poll_wait: Duration::from_secs(1),
+            ..model::log::Settings::default()
+        };
+        Settings { log, delay_ms: 4, ..Settings::default() }
+    }
+
+    async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
+        let world = World::start(cluster.clone(), &workload);
+        let customers = Customers::new(world.clone(), &workload);
+        customers.set_up().await;
+        let begun = cluster.elapsed();
+        cluster.note("customers", "set up", String::new());
+        let orders = workload.orders.iter().cloned();
+        let shoppers: Vec<_> =
+            orders.map(|order| madsim::task::spawn(customers.clone().order(order))).collect();
+        let heal_at = begun + Duration::from_millis(workload.heal_ms);
+        madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
+        cluster.heal();
+        join_all(shoppers).await;
+        let healed = cluster.elapsed();
+        loop {
+            let left = left(&world);
+            if left.is_empty() {
+                break;
+            }
+            if cluster.elapsed() - healed > QUIET_WITHIN {
+                let facts = Facts::read(&world, &workload, customers.answered());
+                let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
+                let text = format!("not quiet {within_s} s after the faults: {left}");
+                let mut violations = vec![Violation::new("saga.lives", "", text)];
+                violations.extend(invariants::judge(&facts));
+                return Err(violations);
+            }
+            madsim::time::sleep(Duration::from_millis(500)).await;
+        }
+        let facts = Facts::read(&world, &workload, customers.answered());
+        let violations = invariants::judge(&facts);
+        if violations.is_empty() { Ok(summary(&facts)) } else { Err(violations) }
+    }
+}
+
+/// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. Empty: quiet.
+fn left(world: &World) -> Vec<String> {
+    let mut left = Vec::new();
+    world.cluster.log().with(|log| {
+        for group in log.groups() {
+            for topic in Stream::ALL.into_iter().filter(|topic| consumes(&group, *topic)) {
+                let lag = log.lag(&group, topic.name());
+                if lag > 0 {
+                    left.push(format!("{group} lags {lag} behind on {}", topic.name()));
+                }
+            }
+        }
+    });
+    for service in Service::ALL {
+        let unsent = world.cluster.database(service.name()).with(|db| db.outbox().count());
+        if unsent > 0 {
+            left.push(format!("{unsent} rows in the outbox of {}", service.name()));
+        }
+    }
+    let queued = facts::queued(world);
+    if queued > 0 {
+        left.push(format!("{queued} jobs in queues"));
+    }
+    let sagas = facts::rows::<Saga>(world, Service::Orders, &SAGAS);
+    let open = sagas.values().filter(|saga| saga.terminal == Terminal::None).count();
+    let payments = facts::rows::<Payment>(world, Service::Payments, &PAYMENTS);
+    let calls = payments.values().filter(|payment| payment.due.is_some()).count();
+    let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
+    let sends = mails.values().filter(|mail| mail.sending.due.is_some()).count();
+    for (count, what) in [(open, "open orders"), (calls, "gateway calls due"), (sends, "mails due")]
+    {
+        if count > 0 {
+            left.push(format!("{count} {what}"));
+        }
+    }
+    left
+}
+
+/// Whether the service of this group reads the topic, by the catalog in either profile.
+fn consumes(group: &str, topic: Stream) -> bool {
+    let rows = contract::CATALOG.iter().filter(|row| row.stream == topic && topic.is_topic());
+    rows.flat_map(|row| row.consumers.iter().chain(row.added_consumers))
+        .any(|consumer| consumer.name() == group)
+}
+
+fn summary(facts: &Facts) -> Summary {
+    let mut summary = Summary { invariants: invariants::ALL.len(), ..Summary::default() };
+    summary.lines = story::lines(facts);
+    for saga in facts.sagas.values() {
+        let reason = saga.reason.as_deref().unwrap_or("");
+        let mark = match saga.terminal {
+            Terminal::None => "open".to_owned(),
+            Terminal::Confirmed => "confirmed".to_owned(),
+            Terminal::Cancelled => format!("cancelled: {reason}"),
+        };
+        summary.mark(&mark, 1);
+        summary.mark("late facts", u64::from(saga.late.stock + saga.late.payment));
+    }
+    let copies = facts.said.len() as u64;
+    let ids: std::collections::BTreeSet<&str> =
+        facts.said.iter().map(|said| said.event_id.as_str()).collect();
+    summary.mark("events", ids.len() as u64);
+    summary.mark("duplicates on the log", copies - ids.len() as u64);
+    let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
+    summary.mark("mails", mails);
+    summary
+}

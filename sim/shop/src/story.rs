@@ -1,0 +1,97 @@
+//! Worlds in words: an order's way for snapshots, and failures as stories that end with what to do.
+
+use std::fmt::Write;
+
+use contract::{Event, PaymentStatus};
+use orders::rules::Terminal;
+use sim_engine::{Run, TraceEvent};
+
+use crate::facts::Facts;
+
+/// A line or two for each order, by its name: what was decided, never when.
+pub fn lines(facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    for answered in &facts.answered {
+        let Some(id) = &answered.order_id else {
+            lines.push(format!("order {:<4} answered {:?}", answered.name, answered.status));
+            continue;
+        };
+        let Some(saga) = facts.sagas.get(id) else { continue };
+        let mut way = Vec::new();
+        for said in facts.said.iter().filter(|said| said.key == *id) {
+            let step = match &said.event {
+                Event::OrderCreated(_) => (0, "OrderCreated".to_owned()),
+                Event::StockReserved(_) => (1, "StockReserved".to_owned()),
+                Event::StockFailed(e) => {
+                    (1, format!("StockFailed({})", e.reason.as_deref().unwrap_or("")))
+                }
+                Event::PaymentProcessed(e) => match e.status {
+                    PaymentStatus::Success => (2, "PaymentProcessed(success)".to_owned()),
+                    PaymentStatus::Failure => (2, "PaymentProcessed(failure)".to_owned()),
+                },
+                Event::OrderConfirmed(_) => (3, "OrderConfirmed".to_owned()),
+                Event::OrderCancelled(e) => {
+                    (3, format!("OrderCancelled({})", e.reason.as_deref().unwrap_or("")))
+                }
+                Event::ProductUpserted(_) | Event::NotificationJob(_) => continue,
+            };
+            if !way.contains(&step) {
+                way.push(step);
+            }
+        }
+        way.sort();
+        let way: Vec<&str> = way.iter().map(|(_, step)| step.as_str()).collect();
+        lines.push(format!("order {:<4} {}", answered.name, way.join(" → ")));
+        let account = facts.ledger.accounts.get(&saga.order_id).cloned().unwrap_or_default();
+        let stock = facts.reservations.get(id).map_or("none", |r| r.reservation.state.name());
+        let end = match saga.terminal {
+            Terminal::None => "open",
+            Terminal::Confirmed => "confirmed",
+            Terminal::Cancelled => "cancelled",
+        };
+        let mail = facts.mails.keys().filter(|m| m.starts_with(&format!("{id}."))).count();
+        lines.push(format!(
+            "           {end} · charged {} · captured {} · voided {} · stock {stock} · mails {mail}",
+            account.charges, account.captures, account.voids
+        ));
+    }
+    lines
+}
+
+/// A failed world as a story: the broken invariant, what led there, and how to see it again. The
+/// ids of orders are replaced by their names in the workload where the trace tells them.
+pub fn failure(run: &Run, place: &str, only: Option<&str>) -> String {
+    let mut text = String::new();
+    let Err(violations) = &run.verdict else { return text };
+    let first = &violations[0];
+    let _ = writeln!(text, "FAILED  {}        seed {}   {place}", first.invariant, run.seed);
+    for violation in violations.iter().take(5) {
+        let about = violation.about.first().map_or("the world", |about| about.as_str());
+        let _ = writeln!(text, "  {}  {about}: {}", violation.invariant, violation.text);
+    }
+    if violations.len() > 5 {
+        let _ = writeln!(text, "  and {} more", violations.len() - 5);
+    }
+    let about = only
+        .map(str::to_owned)
+        .or_else(|| violations.iter().find_map(|v| v.about.first().cloned()));
+    let events: Vec<&TraceEvent> =
+        run.trace.iter().filter(|event| matters(event, about.as_deref())).collect();
+    // The way to a failure is at its end.
+    let skipped = events.len().saturating_sub(40);
+    if skipped > 0 {
+        let _ = writeln!(text, "  ... {skipped} earlier events");
+    }
+    for event in &events[skipped..] {
+        let _ = writeln!(text, "{event}");
+    }
+    let only = about.map_or(String::new(), |about| format!(" --only {about}"));
+    let _ = writeln!(text, "reproduce   cargo sim replay {}{only}", run.seed);
+    text
+}
+
+/// Faults, kills and starts, and whatever names the thing.
+fn matters(event: &TraceEvent, about: Option<&str>) -> bool {
+    matches!(event.what, "fault" | "killed" | "healed")
+        || about.is_some_and(|about| event.text.contains(about))
+}

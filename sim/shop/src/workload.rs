@@ -1,0 +1,68 @@
+//! What a world is asked to do, as data: who sells what, who orders what and when.
+
+use contract::{PaymentMode, Profile, Service};
+use serde::{Deserialize, Serialize};
+
+/// Everything that happens to the shop but its misfortunes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Workload {
+    /// Whether the services keep to the owner's table as written.
+    pub as_written: bool,
+    /// Instances of each service, by its name; one where it is absent.
+    pub instances: std::collections::BTreeMap<String, u32>,
+    /// What is for sale.
+    pub products: Vec<Product>,
+    /// What is ordered.
+    pub orders: Vec<Order>,
+    /// How long the saga waits for its facts, milliseconds.
+    pub deadline_ms: u64,
+    /// When the faults end, milliseconds from the first order.
+    pub heal_ms: u64,
+}
+
+/// A product and its stock.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Product {
+    /// Its id.
+    pub id: String,
+    /// Minor units; an amount that ends in 13 is declined by the gateway.
+    pub price: i64,
+    /// Pieces; `None`: Inventory does not know it.
+    pub stock: Option<i64>,
+}
+
+/// A customer's order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Order {
+    /// Its name in this world; the Idempotency-Key.
+    pub name: String,
+    /// When it is placed, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// Product and quantity.
+    pub lines: Vec<(String, u32)>,
+    /// How it is paid.
+    pub mode: PaymentMode,
+    /// So long after it was accepted the customer cancels it, milliseconds.
+    pub cancel_after_ms: Option<u64>,
+}
+
+impl Workload {
+    /// The profile that the services run in.
+    pub fn profile(&self) -> Profile {
+        if self.as_written { Profile::Catalog } else { Profile::Default }
+    }
+
+    /// The names of a service's nodes.
+    pub fn nodes(&self, service: Service) -> Vec<String> {
+        let instances = self.instances.get(service.name()).copied().unwrap_or(1);
+        (0..instances).map(|i| node(service, i)).collect()
+    }
+}
+
+/// The name of an instance's node.
+pub fn node(service: Service, instance: u32) -> String {
+    format!("{}#{instance}", service.name())
+}

@@ -1,0 +1,99 @@
+//! Scenarios: each is a claim, and its outcome is pinned in `snapshots/`. Worlds by seed as well.
+
+mod failure;
+mod tidy;
+mod worlds;
+
+use contract::{PaymentMode, Service};
+use sim_engine::{FaultKind, Site};
+use sim_shop::scenario::Scenario;
+
+fn pin(name: &str, text: &str) {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../../snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(name, text));
+}
+
+/// Runs it, pins it, and insists that every fault met its step.
+fn holds(scenario: &Scenario, name: &str) {
+    let (run, text) = scenario.run();
+    pin(name, &text);
+    assert!(run.verdict.is_ok(), "{text}");
+    for (step, count) in &run.faults {
+        assert_eq!(count.masked(), 0, "{step} met nothing:\n{text}");
+    }
+}
+
+#[test]
+fn every_way_an_order_ends() {
+    let name = "saga.every_way_an_order_ends";
+    let scenario = Scenario::new(name, "each order ends once, by its own facts")
+        .stock("rare", Some(1))
+        .stock("unknown", None)
+        .order("tea", 2)
+        .order("declined", 1)
+        .order("rare", 2)
+        .order("unknown", 1)
+        .order_with("tea", 1, PaymentMode::AfterStock, None)
+        .order_with("tea", 1, PaymentMode::None, None)
+        .order_with("cup", 1, PaymentMode::Parallel, Some(0));
+    holds(&scenario, name);
+}
+
+#[test]
+fn catalog_as_written_keeps_the_money() {
+    let name = "money.catalog_as_written_keeps_the_money";
+    let claim = "the catalog as written: a payment succeeds, stock fails, nobody gives it back";
+    let scenario = Scenario::new(name, claim).as_written().stock("rare", Some(0)).order("rare", 1);
+    let (run, text) = scenario.run();
+    pin(name, &text);
+    let violations = run.verdict.expect_err("the catalog as written must lose here");
+    let broken: Vec<&str> = violations.iter().map(|v| v.invariant.as_str()).collect();
+    assert_eq!(broken, ["money.cancelled_holds_nothing"], "{text}");
+}
+
+#[test]
+fn the_additions_give_the_money_back() {
+    let name = "money.the_additions_give_the_money_back";
+    let claim = "the default profile: the same order, and the held money is voided";
+    let scenario = Scenario::new(name, claim).stock("rare", Some(0)).order("rare", 1);
+    holds(&scenario, name);
+}
+
+#[test]
+fn a_payment_redelivered_after_a_crash_is_charged_once() {
+    let name = "payments.crash_between_commit_and_offset";
+    let claim = "a payment redelivered after a crash is charged once";
+    let scenario = Scenario::new(name, claim)
+        .order("tea", 1)
+        .order("cup", 1)
+        .fault(FaultKind::KillBefore, Service::Payments, Site::CommitOffsets, 1)
+        .fault(FaultKind::KillAfter, Service::Payments, Site::Outside, 1);
+    holds(&scenario, name);
+}
+
+#[test]
+fn a_lost_commit_reply_reserves_once() {
+    let name = "inventory.lost_commit_reply";
+    let claim = "a commit whose reply is lost is looked up, not done again";
+    let scenario = Scenario::new(name, claim)
+        .order("tea", 3)
+        .order("tea", 2)
+        .fault(FaultKind::LostReply, Service::Inventory, Site::Commit, 12)
+        .fault(FaultKind::LostReply, Service::Inventory, Site::Produce, 1);
+    holds(&scenario, name);
+}
+
+#[test]
+fn mail_is_told_once_though_the_worker_crashes() {
+    let name = "mail.crash_between_commit_and_ack";
+    let claim = "a job redelivered after a crash is one mail";
+    let scenario = Scenario::new(name, claim)
+        .order("tea", 1)
+        .order("declined", 1)
+        .fault(FaultKind::KillBefore, Service::NotificationsWorker, Site::Settle, 1)
+        .fault(FaultKind::LostReply, Service::NotificationsApi, Site::Publish, 1);
+    holds(&scenario, name);
+}

@@ -1,0 +1,86 @@
+//! The demo's outcome as a table. Never judges: the books do.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::Folder;
+use super::place::Placed;
+use crate::books::Books;
+
+/// What became of the orders, how fast, and the books.
+pub fn table(placed: &[Placed], took: Duration, books: &Books) {
+    let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
+    for order in placed {
+        *ends.entry(order.end()).or_default() += 1;
+    }
+    println!("\n  orders       {:>7}", placed.len());
+    println!("    confirmed  {:>7}", ends.remove("confirmed").unwrap_or(0));
+    for (reason, count) in ends {
+        println!("    cancelled  {count:>7}  {reason}");
+    }
+    println!("  mails        {:>7}", books.mails);
+    let rate = placed.len() as f64 / took.as_secs_f64();
+    println!("  sagas/s      {rate:>7.0}  in {:.1} s", took.as_secs_f64());
+    let mut times: Vec<Duration> = placed.iter().map(|order| order.took).collect();
+    times.sort_unstable();
+    let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+    println!(
+        "  latency      {:>4} ms  p50, {} ms p99: from the POST to the final state in Query",
+        at(50).as_millis(),
+        at(99).as_millis()
+    );
+    let Books { stock, sold, earned, captured, held, .. } = books;
+    println!(
+        "  stock        {:>7}  on hand = {} available + {} reserved + {} committed; sold {sold}",
+        stock.on_hand, stock.available, stock.reserved, stock.committed
+    );
+    println!(
+        "  money        {:>7}  captured by the gateway, {} still held; confirmed orders {}",
+        money(*captured),
+        money(*held),
+        money(*earned)
+    );
+    if books.balance() {
+        println!("  the books balance: every piece and every cent is where it should be");
+    } else {
+        println!("  THE BOOKS DO NOT BALANCE:");
+        for line in books.wrong.iter().take(20) {
+            println!("    {line}");
+        }
+        if books.wrong.len() > 20 {
+            println!("    and {} more", books.wrong.len() - 20);
+        }
+    }
+}
+
+/// Minor units with two decimals.
+pub fn money(minor: i64) -> String {
+    let sign = if minor < 0 { "-" } else { "" };
+    let minor = minor.unsigned_abs();
+    format!("{sign}{}.{:02}", minor / 100, minor % 100)
+}
+
+/// What to do next.
+pub fn farewell(folder: &Folder, total_s: f64) {
+    println!("\n{total_s:.1} s in all. Next:");
+    println!("  cargo run -- serve               the same services, to play with by curl");
+    println!("  cargo test                       what holds, and why");
+    println!("  cargo sim run --seeds 0..100     a hundred worlds that go wrong on purpose");
+    if folder.temporary {
+        println!(
+            "  cargo run -- demo --keep         to look at the databases and mails afterwards"
+        );
+    } else {
+        println!("databases and mails are in {}", folder.path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::money;
+
+    #[test]
+    fn money_has_two_decimals() {
+        assert_eq!((money(5).as_str(), money(-1205).as_str()), ("0.05", "-12.05"));
+    }
+}

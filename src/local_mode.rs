@@ -1,0 +1,82 @@
+//! Local mode: everything in one process, on files of one folder, with nothing to install. For demos
+//! and development. It opens no socket.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use chassis::Ports;
+use contract::{Profile, Service};
+use local::{Local, TokioRuntime};
+use notifications_worker::eml::EmlFolder;
+use payments::simulated::Steering;
+use ports::Runtime;
+use tokio::runtime::Handle;
+
+use crate::gateway_journal::JournaledGateway;
+use crate::shop::{Outside, Setup, Shop, run_all};
+
+/// Says what this is, at start.
+pub const NOTICE: &str = "local mode: models of Kafka and RabbitMQ and SQLite files, for demos and \
+                          development; not for production";
+
+/// The services on a folder.
+pub struct LocalMode {
+    /// The running services.
+    pub shop: Shop,
+    /// The simulated gateway, whose books can be read.
+    pub gateway: Arc<JournaledGateway>,
+    /// Where mails go, one `.eml` file a copy sent.
+    pub mails: PathBuf,
+}
+
+/// What is outside the shop on this machine: a simulated gateway with its journal, and a folder of
+/// mails.
+pub fn outside(
+    folder: &Path,
+    steering: Steering,
+    runtime: &Arc<dyn Runtime>,
+) -> anyhow::Result<(Outside, Arc<JournaledGateway>, PathBuf)> {
+    let mails = folder.join("mails");
+    std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
+    let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering)?);
+    let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
+    Ok((Outside { gateway: gateway.clone(), mails: sink }, gateway, mails))
+}
+
+/// The runtime port of this process. Call it on a multi-threaded tokio runtime.
+pub fn runtime() -> Arc<dyn Runtime> {
+    Arc::new(TokioRuntime::new(Handle::current()))
+}
+
+impl LocalMode {
+    /// Opens the folder, or creates it, and starts the services on it. Fails where another process
+    /// uses the folder.
+    pub async fn start(
+        folder: &Path,
+        profile: Profile,
+        steering: Steering,
+    ) -> anyhow::Result<LocalMode> {
+        let runtime = runtime();
+        let local = match Local::open(folder, runtime.clone()) {
+            Ok(local) => local,
+            Err(fault) => bail!("cannot use the data folder: {fault}"),
+        };
+        let mut all = BTreeMap::new();
+        for service in Service::ALL {
+            let ports = Ports {
+                log: local.log(),
+                queue: local.queue(),
+                store: local.store(service.name())?,
+                runtime: runtime.clone(),
+            };
+            all.insert(service, ports);
+        }
+        let (outside, gateway, mails) = outside(folder, steering, &runtime)?;
+        // The folder has one process at a time: after a crash the leases are its own again.
+        let setup = Setup { instance: "local".to_owned(), profile };
+        let shop = run_all(&all, &outside, &setup).await?;
+        Ok(LocalMode { shop, gateway, mails })
+    }
+}

@@ -1,0 +1,46 @@
+//! A shop behind its HTTP address: started, and stopped in order. Never decides when.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::http_shell::Shell;
+use crate::shop::Shop;
+
+/// How long leaving may take: first for open requests, then for the services.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// A served shop.
+pub struct Running {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shop: Shop,
+    leave: oneshot::Sender<()>,
+    serving: JoinHandle<io::Result<()>>,
+}
+
+impl Running {
+    /// Serves the shop from now on.
+    #[allow(clippy::disallowed_methods, reason = "the shell's task is outside the services")]
+    pub fn start(shell: Shell, shop: Shop) -> Running {
+        let address = shell.address();
+        let (leave, left) = oneshot::channel();
+        let until = async move {
+            // A dropped sender is a reason to leave too.
+            let _ = left.await;
+        };
+        let serving = tokio::spawn(shell.serve(shop.router.clone(), until, DRAIN));
+        Running { address, shop, leave, serving }
+    }
+
+    /// No new requests, open ones finish, then the services finish what they have in hand. Whether
+    /// all was done in time; what was not is done after the next start.
+    pub async fn stop(self) -> anyhow::Result<bool> {
+        let _ = self.leave.send(());
+        self.serving.await??;
+        Ok(self.shop.stop(DRAIN).await)
+    }
+}

@@ -1,0 +1,129 @@
+//! `shakedown serve`: the services behind one address until a signal comes. Never serves local mode
+//! beyond loopback.
+
+use std::pin::pin;
+use std::process::ExitCode;
+
+use contract::Profile;
+use futures_util::future::{Either, select};
+use payments::simulated::Steering;
+use ports::Runtime;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::Serve;
+use crate::http_shell::Shell;
+use crate::local_mode::{self, LocalMode};
+use crate::running::Running;
+use crate::servers::Servers;
+use crate::shop::{Setup, Shop, run_all};
+use crate::usage;
+
+/// Amounts that end in these two digits are declined by the simulated gateway.
+pub const DECLINED_ENDING: i64 = 13;
+
+/// Runs until SIGINT or SIGTERM; a second one ends at once.
+pub async fn run(options: Serve) -> anyhow::Result<ExitCode> {
+    let servers = match Servers::read(&options.servers) {
+        Ok(servers) => servers,
+        Err(text) => return Ok(usage(&text)),
+    };
+    if servers.is_none() && !options.listen.ip().is_loopback() {
+        return Ok(usage(&format!(
+            "local mode is not for production and listens on loopback only, not on {}; use \
+             --listen 127.0.0.1:{}, or give --kafka, --rabbit and --postgres",
+            options.listen,
+            options.listen.port()
+        )));
+    }
+    let mut signals = Signals::new()?;
+    let shell = Shell::bind(options.listen).await?;
+    let shop = match servers {
+        None => start_local(&options).await?,
+        Some(servers) => start_on(&servers, &options).await?,
+    };
+    let running = Running::start(shell, shop);
+    invite(&running, options.profile.into());
+    signals.next().await;
+    eprintln!("leaving: finishing what is in hand; a second signal ends at once");
+    let (stopping, impatient) = (pin!(running.stop()), pin!(signals.next()));
+    let in_time = match select(stopping, impatient).await {
+        Either::Left((in_time, _)) => in_time?,
+        Either::Right(_) => return Ok(ExitCode::FAILURE),
+    };
+    if !in_time {
+        eprintln!("some work was not finished in time; it goes on after the next start");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn steering() -> Steering {
+    Steering { declined_ending: Some(DECLINED_ENDING), ..Steering::default() }
+}
+
+async fn start_local(options: &Serve) -> anyhow::Result<Shop> {
+    println!("{}", local_mode::NOTICE);
+    println!("data and mails in {}", options.data_dir.display());
+    let local = LocalMode::start(&options.data_dir, options.profile.into(), steering()).await?;
+    Ok(local.shop)
+}
+
+async fn start_on(servers: &Servers, options: &Serve) -> anyhow::Result<Shop> {
+    println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", options.data_dir.display());
+    let runtime = local_mode::runtime();
+    let ports = servers.connect(&runtime).await?;
+    let (outside, _, _) = local_mode::outside(&options.data_dir, steering(), &runtime)?;
+    let instance = instance(&*runtime);
+    let setup = Setup { instance, profile: options.profile.into() };
+    run_all(&ports, &outside, &setup).await
+}
+
+/// A name that no other instance has.
+fn instance(runtime: &dyn Runtime) -> String {
+    let pid = std::process::id();
+    format!("{pid}-{:016x}", runtime.choose("instance", "shakedown", u64::MAX))
+}
+
+/// Where it is, and three things to try.
+fn invite(running: &Running, profile: Profile) {
+    let url = format!("http://{}", running.address);
+    let json = "-H 'content-type: application/json'";
+    let price = match profile {
+        Profile::Default => ",\"price\":250",
+        Profile::Catalog => "",
+    };
+    println!("listening on {url}\n\nTry");
+    println!(
+        "  curl -X PUT {url}/catalog/products/tea {json} \
+         -d '{{\"name\":\"Tea\",\"categoryId\":\"drinks\"{price}}}'"
+    );
+    println!(
+        "  curl -X POST {url}/inventory/stock/tea/adjust {json} -H 'idempotency-key: first-tea' \
+         -d '{{\"delta\":10}}'"
+    );
+    println!(
+        "  curl -X POST {url}/orders {json} -H 'idempotency-key: order-1' \
+         -d '{{\"lines\":[{{\"productId\":\"tea\",\"qty\":2}}]}}'"
+    );
+    println!(
+        "\nand then {url}/query/orders in a browser. Amounts that end in {DECLINED_ENDING} \
+              are declined. Ctrl-C ends."
+    );
+}
+
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        let interrupt = signal(SignalKind::interrupt())?;
+        Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        let Signals { interrupt, terminate } = self;
+        select(pin!(interrupt.recv()), pin!(terminate.recv())).await;
+    }
+}

@@ -1,0 +1,260 @@
+//! All seven services on given ports, and their HTTP under one roof. Shared by `serve`, `demo` and
+//! tests; knows neither sockets nor where the ports come from.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::map_response;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use chassis::http::Problem;
+use chassis::{Ports, Settings, Stop};
+use contract::{Profile, Service, Streams};
+use futures_util::future::{join_all, select};
+use notifications_worker::sink::MailSink;
+use payments::gateway::Gateway;
+use serde_json::json;
+use tower::ServiceExt;
+
+use crate::http_shell::pause;
+
+/// What lies outside the shop.
+#[derive(Clone)]
+pub struct Outside {
+    /// Whom Payments calls.
+    pub gateway: Arc<dyn Gateway>,
+    /// Where the Notifications Worker sends.
+    pub mails: Arc<dyn MailSink>,
+}
+
+/// Who this instance is and what it promises.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// Unique among the instances on the same servers: the owner of leases.
+    pub instance: String,
+    /// Which promises the services keep.
+    pub profile: Profile,
+}
+
+/// The running services.
+pub struct Shop {
+    /// All their routes; see [`router`].
+    pub router: Router,
+    stops: Vec<Stop>,
+}
+
+type Services = Arc<BTreeMap<Service, Router>>;
+
+/// Starts all seven services.
+pub async fn run_all(
+    ports: &BTreeMap<Service, Ports>,
+    outside: &Outside,
+    setup: &Setup,
+) -> anyhow::Result<Shop> {
+    let mut routers = BTreeMap::new();
+    let mut stops = Vec::new();
+    for service in Service::ALL {
+        let ports = ports.get(&service).context("ports for every service")?.clone();
+        let started = run(service, ports, outside, setup).await;
+        let started = started.with_context(|| format!("{} did not start", service.name()))?;
+        routers.insert(service, started.router);
+        stops.push(started.stop);
+    }
+    Ok(Shop { router: router(routers), stops })
+}
+
+async fn run(
+    service: Service,
+    ports: Ports,
+    outside: &Outside,
+    setup: &Setup,
+) -> ports::Outcome<chassis::Service> {
+    let settings = Settings::new(service.name(), setup.instance.as_str());
+    let (streams, profile) = (Streams::default(), setup.profile);
+    match service {
+        Service::Catalog => {
+            let config = catalog::Config { streams, profile, ..Default::default() };
+            catalog::run(ports, settings, config).await
+        }
+        Service::Orders => {
+            let config = orders::Config { streams, profile, ..Default::default() };
+            orders::run(ports, settings, config).await
+        }
+        Service::Inventory => {
+            let config = inventory::Config { streams, profile, ..Default::default() };
+            inventory::run(ports, settings, config).await
+        }
+        Service::Payments => {
+            let config = payments::Config::new(outside.gateway.clone());
+            let config = payments::Config { streams, profile, ..config };
+            payments::run(ports, settings, config).await
+        }
+        Service::Query => {
+            let config = query::Config { streams, profile, ..Default::default() };
+            query::run(ports, settings, config).await
+        }
+        Service::NotificationsApi => {
+            let config = notifications_api::Config { streams, profile, ..Default::default() };
+            notifications_api::run(ports, settings, config).await
+        }
+        Service::NotificationsWorker => {
+            let config = notifications_worker::Config::new(outside.mails.clone());
+            let config = notifications_worker::Config { streams, profile, ..config };
+            notifications_worker::run(ports, settings, config).await
+        }
+    }
+}
+
+impl Shop {
+    /// Asks every service to finish what it has in hand, and waits, at most `deadline`. Returns
+    /// whether all ended in time.
+    pub async fn stop(&self, deadline: Duration) -> bool {
+        for stop in &self.stops {
+            stop.ask();
+        }
+        let ended = join_all(self.stops.iter().map(Stop::ended));
+        let late = pause(deadline);
+        matches!(select(pin!(ended), pin!(late)).await, futures_util::future::Either::Left(_))
+    }
+}
+
+/// The public paths: resources of the deciding services at the root, the others under a name of
+/// their own.
+///
+/// `/orders` `/payments` `/notifications` as the services have them; `/catalog/products`,
+/// `/inventory/stock`, `/inventory/reservations`, `/query/orders`, `/query/products`,
+/// `/worker/mails`; `/stubs` of Orders for operators; `/health` for all of them.
+pub fn router(services: BTreeMap<Service, Router>) -> Router {
+    let mut router = Router::new();
+    for (service, routes) in &services {
+        let prefix = match service {
+            Service::Orders | Service::Payments | Service::NotificationsApi => continue,
+            Service::Catalog => "/catalog",
+            Service::Inventory => "/inventory",
+            Service::Query => "/query",
+            Service::NotificationsWorker => "/worker",
+        };
+        router = nested(router, prefix, routes.clone());
+    }
+    router.route("/health", get(health)).fallback(at_root).with_state(Arc::new(services))
+}
+
+/// The services that have their resources at the root. They get the request as it is.
+async fn at_root(State(services): State<Services>, request: Request) -> Response {
+    let path = request.uri().path();
+    let service = match path.split('/').nth(1) {
+        Some("orders" | "stubs") => Service::Orders,
+        Some("payments") => Service::Payments,
+        Some("notifications") => Service::NotificationsApi,
+        _ => return no_such_route(path).into_response(),
+    };
+    match services.get(&service) {
+        Some(routes) => routes.clone().oneshot(request).await.into_response(),
+        None => no_such_route(path).into_response(),
+    }
+}
+
+/// Under a prefix; what the service says of its locations gets the prefix too.
+fn nested(router: Router<Services>, prefix: &'static str, routes: Router) -> Router<Services> {
+    let located = move |mut response: Response| async move {
+        if let Some(location) = response.headers().get(header::LOCATION)
+            && let Ok(location) = location.to_str()
+            && location.starts_with('/')
+            && let Ok(whole) = HeaderValue::from_str(&format!("{prefix}{location}"))
+        {
+            response.headers_mut().insert(header::LOCATION, whole);
+        }
+        response
+    };
+    router.nest_service(prefix, routes.layer(map_response(located)))
+}
+
+/// What each service says of its health; 503 when one of them is not well.
+async fn health(State(services): State<Services>) -> Response {
+    let mut said = serde_json::Map::new();
+    let mut well = true;
+    for (service, router) in services.iter() {
+        let request = Request::builder().uri("/health").body(Body::empty());
+        let request = request.expect("a constant request");
+        let Ok(response) = router.clone().oneshot(request).await;
+        let ok = response.status() == StatusCode::OK;
+        well &= ok;
+        let word = if ok { "ok" } else { "unavailable" };
+        said.insert(service.name().to_owned(), json!(word));
+    }
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if well { "ok" } else { "unavailable" };
+    (status, axum::Json(json!({ "status": word, "services": said }))).into_response()
+}
+
+fn no_such_route(path: &str) -> Problem {
+    let detail = format!(
+        "there is no {path}; there are /catalog/products, /inventory/stock, /orders, /payments, \
+         /query/orders, /notifications, /worker/mails and /health"
+    );
+    Problem { detail, ..Problem::not_found("resource", path) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    fn shop() -> Router {
+        let routes = |service: Service| {
+            let at = move |uri: axum::http::Uri| async move {
+                let name = service.name();
+                let location = [(header::LOCATION, uri.path().to_owned())];
+                (location, format!("{name} {}", uri.path()))
+            };
+            let health = || async move { StatusCode::OK };
+            Router::new().route("/health", get(health)).fallback(at)
+        };
+        router(Service::ALL.map(|service| (service, routes(service))).into_iter().collect())
+    }
+
+    async fn ask(path: &str) -> (StatusCode, String, String) {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let response = shop().oneshot(request).await.unwrap();
+        let status = response.status();
+        let location = response.headers().get(header::LOCATION);
+        let location = location.map_or(String::new(), |l| l.to_str().unwrap().to_owned());
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap(), location)
+    }
+
+    #[tokio::test]
+    async fn each_path_reaches_its_service() {
+        for (path, reached) in [
+            ("/orders", "orders /orders"),
+            ("/orders/1/cancel", "orders /orders/1/cancel"),
+            ("/payments/1", "payments /payments/1"),
+            ("/notifications/1", "notifications-api /notifications/1"),
+            ("/catalog/products/1", "catalog /products/1"),
+            ("/inventory/stock", "inventory /stock"),
+            ("/query/orders/1", "query /orders/1"),
+            ("/worker/mails/1", "notifications-worker /mails/1"),
+        ] {
+            let (_, body, location) = ask(path).await;
+            assert_eq!(body, reached);
+            assert_eq!(location, path);
+        }
+    }
+
+    #[tokio::test]
+    async fn health_is_of_all_and_unknown_paths_say_what_there_is() {
+        let (status, body, _) = ask("/health").await;
+        assert_eq!(status, StatusCode::OK);
+        assert_eq!(body.matches("\"ok\"").count(), 8, "{body}");
+        let (status, body, _) = ask("/nothing").await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(body.contains("/catalog/products"), "{body}");
+    }
+}

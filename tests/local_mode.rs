@@ -1,0 +1,239 @@
+//! Local mode as a whole: orders over HTTP to their ends, and a process that is killed in the middle
+//! of them and started again.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode};
+use contract::Profile;
+use futures_util::future::{join, join_all};
+use payments::simulated::{Ledger, Steering};
+use serde_json::{Value, json};
+use shakedown::books::Books;
+use shakedown::client::Client;
+use shakedown::gateway_journal::JournaledGateway;
+use shakedown::http_shell::{Shell, pause};
+use shakedown::local_mode::LocalMode;
+use shakedown::running::Running;
+
+const PRODUCTS: usize = 5;
+
+/// Five products, the last of which is scarce.
+async fn stock_up(client: &Client) {
+    for product in 0..PRODUCTS {
+        let body = json!({ "name": "Tea", "categoryId": "drinks", "price": 100 + product });
+        let path = format!("/catalog/products/p{product}");
+        let key = format!("product-{product}");
+        let answer = client.write(Method::PUT, &path, &key, &body).await.unwrap();
+        assert!(answer.status.is_success(), "{answer:?}");
+        let delta = if product + 1 == PRODUCTS { 5 } else { 1000 };
+        let path = format!("/inventory/stock/p{product}/adjust");
+        let body = json!({ "delta": delta });
+        let answer = client.write(Method::POST, &path, &format!("stock-{product}"), &body).await;
+        answer.unwrap().expect(StatusCode::OK).unwrap();
+    }
+}
+
+fn order(number: usize) -> Value {
+    json!({ "lines": [
+        { "productId": format!("p{}", number % PRODUCTS), "qty": 1 + number % 3 },
+        { "productId": format!("p{}", (number + 1) % PRODUCTS), "qty": 1 },
+    ] })
+}
+
+/// The order's id, once it was answered 201. `None` where nobody answers any more.
+async fn place(client: &Client, number: usize) -> Option<String> {
+    let key = format!("order-{number}");
+    loop {
+        let answer = client.once(Method::POST, "/orders", Some(&key), &order(number)).await.ok()?;
+        match answer.status.as_u16() {
+            201 => return Some(answer.body["orderId"].as_str().unwrap().to_owned()),
+            // A price has not arrived yet, or the service is busy.
+            422 | 503 => pause(Duration::from_millis(20)).await,
+            _ => panic!("{answer:?}"),
+        }
+    }
+}
+
+/// Waits until the books of the shop balance and each of these orders is final.
+async fn settle(client: &Client, orders: &BTreeSet<String>, folder: &Path) -> Books {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let mut open = 0;
+        for order in orders {
+            let answer = client.get(&format!("/query/orders/{order}")).await.unwrap();
+            open += usize::from(answer.body["terminal"].is_null());
+        }
+        if open == 0 {
+            let ledger = ledger(folder);
+            let books = Books::read(client, &ledger, &folder.join("mails"), orders).await.unwrap();
+            if books.balance() || tries > 100 {
+                return books;
+            }
+        }
+        assert!(tries <= 100, "{open} of {} orders are not final", orders.len());
+        pause(Duration::from_millis(100)).await;
+    }
+}
+
+/// The gateway's books, from a copy of its journal: the file itself has an owner.
+fn ledger(folder: &Path) -> Ledger {
+    let copy = tempfile::NamedTempFile::new().unwrap();
+    std::fs::copy(folder.join("gateway.jsonl"), copy.path()).unwrap();
+    JournaledGateway::open(copy.path(), Steering::default()).unwrap().ledger()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_order_ends_and_is_told_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let steering = Steering { limit: Some(400), ..Steering::default() };
+    let local = LocalMode::start(folder.path(), Profile::Default, steering).await.unwrap();
+    let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let running = Running::start(shell, local.shop);
+    let client = Client::new(running.address);
+    stock_up(&client).await;
+    let placed = join_all((0..60).map(|number| place(&client, number))).await;
+    let placed: BTreeSet<String> = placed.into_iter().map(|id| id.expect("answered")).collect();
+    assert_eq!(placed.len(), 60);
+    let again = place(&client, 7).await.unwrap();
+    assert!(placed.contains(&again), "the same Idempotency-Key is the same order");
+    let books = settle(&client, &placed, folder.path()).await;
+    assert_eq!(books.wrong, Vec::<String>::new());
+    assert_eq!(books.mails, 60);
+    let orders = client.list("/query/orders").await.unwrap();
+    let reasons: BTreeSet<&str> =
+        orders.iter().map(|order| order["terminal"]["reason"].as_str().unwrap_or("none")).collect();
+    assert_eq!(reasons, BTreeSet::from(["declined", "insufficient_stock", "none"]));
+    let health = client.get("/health").await.unwrap();
+    assert_eq!(health.expect(StatusCode::OK).unwrap()["status"], "ok");
+    assert!(running.stop().await.unwrap(), "it stops in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn profile_catalog_runs_without_prices() {
+    let folder = tempfile::tempdir().unwrap();
+    let steering = Steering::default();
+    let local = LocalMode::start(folder.path(), Profile::Catalog, steering).await.unwrap();
+    let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let running = Running::start(shell, local.shop);
+    let client = Client::new(running.address);
+    let body = json!({ "delta": 9 });
+    let answer = client.write(Method::POST, "/inventory/stock/p0/adjust", "s", &body).await;
+    answer.unwrap().expect(StatusCode::OK).unwrap();
+    let body = json!({ "lines": [{ "productId": "p0", "qty": 2 }] });
+    let answer = client.write(Method::POST, "/orders", "o", &body).await.unwrap();
+    let order = answer.expect(StatusCode::CREATED).unwrap();
+    let path = format!("/query/orders/{}", order["orderId"].as_str().unwrap());
+    for _ in 0..200 {
+        if client.get(&path).await.unwrap().body["status"] == "confirmed" {
+            assert!(running.stop().await.unwrap());
+            return;
+        }
+        pause(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", client.get(&path).await.unwrap());
+}
+
+/// A `serve` in a process of its own.
+struct Served {
+    child: Child,
+    /// Held open: a process that writes to nobody dies of it.
+    _stdout: BufReader<ChildStdout>,
+    address: SocketAddr,
+}
+
+impl Served {
+    fn start(folder: &Path) -> Served {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_shakedown"))
+            .args(["serve", "--listen", "127.0.0.1:0", "--log", "warn", "--data-dir"])
+            .arg(folder)
+            .env_remove("SHAKEDOWN_KAFKA")
+            .env_remove("SHAKEDOWN_RABBIT")
+            .env_remove("SHAKEDOWN_POSTGRES")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = stdout.by_ref().lines().map_while(Result::ok);
+        let address = lines.find_map(|l| l.strip_prefix("listening on http://")?.parse().ok());
+        Served { child, _stdout: stdout, address: address.expect("it listens") }
+    }
+
+    /// SIGKILL: no goodbye to anybody.
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut answered = BTreeSet::new();
+    for round in 0..3 {
+        let mut served = Served::start(folder.path());
+        let client = Client::new(served.address);
+        stock_up(&client).await;
+        let (count, dead) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let customers = join_all((0..8).map(|customer| {
+            let (client, count, dead) = (&client, &count, &dead);
+            async move {
+                let mut mine = Vec::new();
+                for turn in 0.. {
+                    let number = round * 100_000 + turn * 8 + customer;
+                    let Some(id) = place(client, number).await else { break };
+                    count.fetch_add(1, Ordering::Relaxed);
+                    mine.push(id);
+                    if dead.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+                mine
+            }
+        }));
+        let killer = async {
+            while count.load(Ordering::Relaxed) < 60 {
+                pause(Duration::from_millis(1)).await;
+            }
+            served.kill();
+            dead.store(true, Ordering::Relaxed);
+        };
+        let (placed, ()) = join(customers, killer).await;
+        let before = answered.len();
+        answered.extend(placed.into_iter().flatten());
+        assert!(answered.len() >= before + 60);
+    }
+    let served = Served::start(folder.path());
+    let client = Client::new(served.address);
+    for order in &answered {
+        let answer = client.get(&format!("/orders/{order}")).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{order} was answered 201 and is gone");
+    }
+    // Orders whose answer was lost count too: all that Query knows.
+    let mut all: BTreeSet<String> = BTreeSet::new();
+    for _ in 0..100 {
+        let known = client.list("/query/orders").await.unwrap();
+        all = known.iter().map(|o| o["orderId"].as_str().unwrap().to_owned()).collect();
+        if all.is_superset(&answered) && known.iter().all(|order| !order["terminal"].is_null()) {
+            break;
+        }
+        pause(Duration::from_millis(100)).await;
+    }
+    assert!(all.is_superset(&answered));
+    let books = settle(&client, &all, folder.path()).await;
+    assert_eq!(books.wrong, Vec::<String>::new());
+    assert_eq!(books.mails, all.len(), "one Message-ID a final order");
+}

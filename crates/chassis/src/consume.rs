@@ -195,6 +195,9 @@ impl<H: Handler> Member<'_, H> {
                     if !next.is_empty() {
                         self.consumer.seek(&next).await?;
                     }
+                    // An owner that died between its transaction and its offset commit left the
+                    // log's copy behind; without new records nobody else would mend it.
+                    self.uncommitted.extend(next);
                     return Ok(());
                 }
                 Err(fault @ Fault::Refused(_)) => return Err(fault),

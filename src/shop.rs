@@ -25,6 +25,10 @@ use tower::ServiceExt;
 
 use crate::http_shell::pause;
 
+/// How long the simulated gateway and the folder of mails may take. After a crash, what was in
+/// hand is taken up again after a little more than twice this.
+const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// What lies outside the shop.
 #[derive(Clone)]
 pub struct Outside {
@@ -93,7 +97,8 @@ async fn run(
         }
         Service::Payments => {
             let config = payments::Config::new(outside.gateway.clone());
-            let config = payments::Config { streams, profile, ..config };
+            let gateway_timeout = OUTSIDE_TIMEOUT;
+            let config = payments::Config { streams, profile, gateway_timeout, ..config };
             payments::run(ports, settings, config).await
         }
         Service::Query => {
@@ -106,7 +111,8 @@ async fn run(
         }
         Service::NotificationsWorker => {
             let config = notifications_worker::Config::new(outside.mails.clone());
-            let config = notifications_worker::Config { streams, profile, ..config };
+            let send_timeout = OUTSIDE_TIMEOUT;
+            let config = notifications_worker::Config { streams, profile, send_timeout, ..config };
             notifications_worker::run(ports, settings, config).await
         }
     }

@@ -1,3 +1,12 @@
 //! Statements of the broker contract as cases, run from one source against every backend.
+//! Never names a backend.
+#![warn(missing_docs)]
 
+mod case;
+pub mod log;
+pub mod queue;
+mod report;
 pub mod store;
+
+pub use case::{Case, NotApplicable, Observed, Verdict, run};
+pub use report::{Column, Section};

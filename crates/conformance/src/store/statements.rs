@@ -43,12 +43,12 @@ pub fn statements() -> Vec<Statement> {
         },
         Statement {
             name: "D4 an insert waits for the fate of the other transaction",
-            writers: Writers::Many,
+            writers: Writers::One,
             run: |store, runtime| Box::pin(an_insert_waits(store, runtime)),
         },
         Statement {
             name: "D4 an absent key can be locked",
-            writers: Writers::Many,
+            writers: Writers::One,
             run: |store, runtime| Box::pin(an_absent_key_can_be_locked(store, runtime)),
         },
         Statement {

@@ -1,7 +1,7 @@
 //! Who produces and who consumes what, as the code has it; a test holds it against
 //! `fixtures/catalog.toml`. Nothing subscribes or routes by it.
 
-use crate::Stream;
+use crate::{Profile, Stream};
 
 /// A service of the shop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +63,17 @@ pub struct Row {
     pub consumers: &'static [Service],
     /// Who reads it besides (docs/catalog.md).
     pub added_consumers: &'static [Service],
+}
+
+impl Row {
+    /// Who reads it in this profile.
+    pub fn consumers_in(&self, profile: Profile) -> impl Iterator<Item = Service> {
+        let added = match profile {
+            Profile::Default => self.added_consumers,
+            Profile::Catalog => &[],
+        };
+        self.consumers.iter().chain(added).copied()
+    }
 }
 
 use Service::{Catalog, Inventory, NotificationsApi, NotificationsWorker, Orders, Payments, Query};

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{CATALOG, Event, PaymentMode, Profile, Service};
+use contract::{CATALOG, Event, PaymentMode, Service};
 use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
@@ -353,16 +353,14 @@ fn each_handled(facts: &Facts) -> Vec<(String, String)> {
     if facts.queued > 0 {
         bad.push(found("", format!("{} jobs left in queues", facts.queued)));
     }
-    let catalog = facts.workload.profile() == Profile::Catalog;
     for said in &facts.said {
         let kind = said.event.kind();
         let row = CATALOG.iter().find(|row| row.event == kind);
         let row = row.unwrap_or_else(|| panic!("{kind} is not in the catalog"));
-        let added = if catalog { &[] } else { row.added_consumers };
-        for consumer in row.consumers.iter().chain(added) {
+        for consumer in row.consumers_in(facts.workload.profile()) {
             // Products are guarded by their versions and keep no inbox row.
             let guarded = matches!(said.event, Event::ProductUpserted(_));
-            if !guarded && !handled(facts, *consumer, said) {
+            if !guarded && !handled(facts, consumer, said) {
                 let text = format!("{kind} {} has no effect in {}", said.place, consumer.name());
                 bad.push(found(&said.key, text));
             }

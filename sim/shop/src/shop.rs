@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use contract::{Service, Stream};
+use contract::{CATALOG, Profile, Service, Stream};
 use futures_util::future::join_all;
 use notifications_worker::rows::{MAILS, MailRow};
 use orders::rows::SAGAS;
@@ -60,7 +60,7 @@ impl System for Shop {
         join_all(shoppers).await;
         let healed = cluster.elapsed();
         loop {
-            let left = left(&world);
+            let left = left(&world, workload.profile());
             if left.is_empty() {
                 break;
             }
@@ -81,11 +81,11 @@ impl System for Shop {
 }
 
 /// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. Empty: quiet.
-fn left(world: &World) -> Vec<String> {
+fn left(world: &World, profile: Profile) -> Vec<String> {
     let mut left = Vec::new();
     world.cluster.log().with(|log| {
         for group in log.groups() {
-            for topic in Stream::ALL.into_iter().filter(|topic| consumes(&group, *topic)) {
+            for topic in Stream::ALL.into_iter().filter(|topic| consumes(&group, *topic, profile)) {
                 let lag = log.lag(&group, topic.name());
                 if lag > 0 {
                     left.push(format!("{group} lags {lag} behind on {}", topic.name()));
@@ -118,11 +118,10 @@ fn left(world: &World) -> Vec<String> {
     left
 }
 
-/// Whether the service of this group reads the topic, by the catalog in either profile.
-fn consumes(group: &str, topic: Stream) -> bool {
-    let rows = contract::CATALOG.iter().filter(|row| row.stream == topic && topic.is_topic());
-    rows.flat_map(|row| row.consumers.iter().chain(row.added_consumers))
-        .any(|consumer| consumer.name() == group)
+/// Whether the service of this group reads the topic.
+fn consumes(group: &str, topic: Stream, profile: Profile) -> bool {
+    let rows = CATALOG.iter().filter(|row| row.stream == topic && topic.is_topic());
+    rows.flat_map(|row| row.consumers_in(profile)).any(|consumer| consumer.name() == group)
 }
 
 fn summary(facts: &Facts) -> Summary {

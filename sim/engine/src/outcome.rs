@@ -25,7 +25,7 @@ impl Violation {
     }
 }
 
-/// What a clean world reached: counts by name, and lines for a snapshot.
+/// What a world reached: counts by name, and lines for a snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Coverage marks: how often something was reached at all.
@@ -44,7 +44,26 @@ impl Summary {
 }
 
 /// The verdict on a world.
-pub type Verdict = Result<Summary, Vec<Violation>>;
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// What it reached, whether it is clean or not.
+    pub summary: Summary,
+    /// What does not hold; none in a clean world.
+    pub violations: Vec<Violation>,
+}
+
+impl Verdict {
+    /// Whether every invariant holds.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty()
+    }
+}
+
+impl From<Violation> for Verdict {
+    fn from(violation: Violation) -> Self {
+        Verdict { summary: Summary::default(), violations: vec![violation] }
+    }
+}
 
 /// How often faults of a kind at a step were planned and met.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -113,7 +113,7 @@ pub fn run_twice<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
             Some((a, b)) => format!("the same seed ran differently; first:\n  {a}\n  {b}"),
             None => "the same seed ran differently".to_owned(),
         };
-        first.verdict = Err(vec![Violation::new("world.deterministic", "", text)]);
+        first.verdict = Violation::new("world.deterministic", "", text).into();
     }
     first
 }
@@ -141,7 +141,7 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
 }
 
 fn failed(seed: u64, violation: Violation) -> Run {
-    let verdict = Err(vec![violation]);
+    let verdict = violation.into();
     Run { seed, hash: 0, verdict, trace: Vec::new(), faults: Default::default() }
 }
 

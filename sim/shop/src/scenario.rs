@@ -1,7 +1,7 @@
 //! A scenario: a claim as a name, a workload, faults, and a verdict to pin in a snapshot.
 
 use contract::{PaymentMode, Service};
-use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, When, run_twice};
+use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, Violation, When, run_twice};
 
 use crate::shop::Shop;
 use crate::workload::{Order, Product, Workload, node};
@@ -113,21 +113,17 @@ impl Scenario {
             .collect();
         let faults = if faults.is_empty() { "none".to_owned() } else { faults.join(" · ") };
         text.push_str(&format!("faults:   {faults}\n"));
-        match &run.verdict {
-            Ok(summary) => {
-                for line in &summary.lines {
-                    text.push_str(line);
-                    text.push('\n');
-                }
-                text.push_str(&format!("verdict:  {} invariants hold\n", summary.invariants));
-            }
-            Err(violations) => {
-                for violation in violations {
-                    let line =
-                        format!("verdict:  {} broken: {}\n", violation.invariant, violation.text);
-                    text.push_str(&line);
-                }
-            }
+        for line in &run.verdict.summary.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        if run.verdict.is_clean() {
+            let held = run.verdict.summary.invariants;
+            text.push_str(&format!("verdict:  {held} invariants hold\n"));
+        }
+        for violation in &run.verdict.violations {
+            let Violation { invariant, text: cause, .. } = violation;
+            text.push_str(&format!("verdict:  {invariant} broken: {cause}\n"));
         }
         (run, text)
     }

@@ -62,8 +62,8 @@ pub fn lines(facts: &Facts) -> Vec<String> {
 /// ids of orders are replaced by their names in the workload where the trace tells them.
 pub fn failure(run: &Run, place: &str, only: Option<&str>) -> String {
     let mut text = String::new();
-    let Err(violations) = &run.verdict else { return text };
-    let first = &violations[0];
+    let violations = &run.verdict.violations;
+    let Some(first) = violations.first() else { return text };
     let _ = writeln!(text, "FAILED  {}        seed {}   {place}", first.invariant, run.seed);
     for violation in violations.iter().take(5) {
         let about = violation.about.first().map_or("the world", |about| about.as_str());

@@ -105,23 +105,17 @@ fn replay(seed: &str, only: Option<&str>) -> ExitCode {
             println!("{event}");
         }
     }
-    match &run.verdict {
-        Ok(summary) => {
-            println!();
-            for line in &summary.lines {
-                println!("{line}");
-            }
-            println!(
-                "\nseed {}: {} invariants hold, hash {:032x}",
-                run.seed, summary.invariants, run.hash
-            );
-            ExitCode::SUCCESS
-        }
-        Err(_) => {
-            println!("\n{}", story::failure(&run, "replayed", only));
-            ExitCode::FAILURE
-        }
+    println!();
+    for line in &run.verdict.summary.lines {
+        println!("{line}");
     }
+    if !run.verdict.is_clean() {
+        println!("\n{}", story::failure(&run, "replayed", only));
+        return ExitCode::FAILURE;
+    }
+    let held = run.verdict.summary.invariants;
+    println!("\nseed {}: {held} invariants hold, hash {:032x}", run.seed, run.hash);
+    ExitCode::SUCCESS
 }
 
 /// A range of seeds on its way.
@@ -200,22 +194,17 @@ impl Sweep {
             sum.injected += count.injected;
             sum.effective += count.effective;
         }
-        match &run.verdict {
-            Ok(summary) => {
-                for (mark, count) in &summary.marks {
-                    *totals.marks.entry(mark.clone()).or_default() += count;
-                }
+        for (mark, count) in &run.verdict.summary.marks {
+            *totals.marks.entry(mark.clone()).or_default() += count;
+        }
+        if let Some(first) = run.verdict.violations.first() {
+            let place = format!("world {} of {}", run.seed - self.seeds.start + 1, self.count());
+            let story = story::failure(&run, &place, None);
+            keep(plan, &run, &story);
+            if totals.failed.is_empty() {
+                println!("\n{story}");
             }
-            Err(violations) => {
-                let place =
-                    format!("world {} of {}", run.seed - self.seeds.start + 1, self.count());
-                let story = story::failure(&run, &place, None);
-                keep(plan, &run, &story);
-                if totals.failed.is_empty() {
-                    println!("\n{story}");
-                }
-                totals.failed.push((run.seed, violations[0].invariant.clone()));
-            }
+            totals.failed.push((run.seed, first.invariant.clone()));
         }
     }
 

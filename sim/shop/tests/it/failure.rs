@@ -18,7 +18,7 @@ fn a_failure_reads_like_a_story_and_ends_with_what_to_do() {
     let run = Run {
         seed: 4711,
         hash: 0,
-        verdict: Err(vec![violation]),
+        verdict: violation.into(),
         trace: vec![
             event(12_402, "payments#1", "outside", "5f2c:authorise"),
             event(12_403, "payments#1", "fault", "lost reply payments#1 @ outside 1 for 500 ms"),

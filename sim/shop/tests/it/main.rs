@@ -20,7 +20,7 @@ fn pin(name: &str, text: &str) {
 fn holds(scenario: &Scenario, name: &str) {
     let (run, text) = scenario.run();
     pin(name, &text);
-    assert!(run.verdict.is_ok(), "{text}");
+    assert!(run.verdict.is_clean(), "{text}");
     for (step, count) in &run.faults {
         assert_eq!(count.masked(), 0, "{step} met nothing:\n{text}");
     }
@@ -49,8 +49,7 @@ fn catalog_as_written_keeps_the_money() {
     let scenario = Scenario::new(name, claim).as_written().stock("rare", Some(0)).order("rare", 1);
     let (run, text) = scenario.run();
     pin(name, &text);
-    let violations = run.verdict.expect_err("the catalog as written must lose here");
-    let broken: Vec<&str> = violations.iter().map(|v| v.invariant.as_str()).collect();
+    let broken: Vec<&str> = run.verdict.violations.iter().map(|v| v.invariant.as_str()).collect();
     assert_eq!(broken, ["money.cancelled_holds_nothing"], "{text}");
 }
 
@@ -83,6 +82,21 @@ fn a_lost_commit_reply_reserves_once() {
         .order("tea", 2)
         .fault(FaultKind::LostReply, Service::Inventory, Site::Commit, 12)
         .fault(FaultKind::LostReply, Service::Inventory, Site::Produce, 1);
+    holds(&scenario, name);
+}
+
+/// Seed 5 of the first sweep: the next owner read from the position, found nothing new, and left the
+/// group's committed offset behind for ever.
+#[test]
+fn an_offset_commit_lost_in_a_crash_is_made_up_for() {
+    let name = "offsets.crash_before_the_last_commit";
+    let claim = "the last offset commit dies with its owner; the next owner makes up for it";
+    let scenario = Scenario::new(name, claim).order("tea", 1).fault(
+        FaultKind::KillBefore,
+        Service::NotificationsApi,
+        Site::CommitOffsets,
+        2,
+    );
     holds(&scenario, name);
 }
 

@@ -202,7 +202,9 @@ impl PostgresTx {
             calls.push(Call::bare(ending));
         }
         if calls.is_empty() {
-            return Ok(vec![Reply::Done; ops.len()]);
+            // Sets that are empty: nothing to ask, and each operation has its own empty reply.
+            return replies(ops, &spans, Vec::new())
+                .map_err(|error| classify(&error, During::Statement));
         }
         let commits = end == End::Commit && self.wrote;
         let mut results = self.send(&calls, commits).await?;

@@ -87,6 +87,9 @@ pub struct ServerAddresses {
     /// PostgreSQL: postgres://user:password@host:port/database
     #[arg(long, value_name = "URL", env = "SHAKEDOWN_POSTGRES", hide_env_values = true)]
     pub postgres: Option<String>,
+    /// Before the name of every topic and queue; give the separator with it (test.)
+    #[arg(long, value_name = "TEXT", env = "SHAKEDOWN_PREFIX", default_value = "")]
+    pub prefix: String,
 }
 
 /// `shakedown demo`.

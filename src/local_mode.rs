@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use chassis::Ports;
-use contract::{Profile, Service};
+use contract::{Profile, Service, Streams};
 use local::{Local, TokioRuntime};
 use notifications_worker::eml::EmlFolder;
 use payments::simulated::Steering;
@@ -75,7 +75,7 @@ impl LocalMode {
         }
         let (outside, gateway, mails) = outside(folder, steering, &runtime)?;
         // The folder has one process at a time: after a crash the leases are its own again.
-        let setup = Setup { instance: "local".to_owned(), profile };
+        let setup = Setup { instance: "local".to_owned(), profile, streams: Streams::default() };
         let shop = run_all(&all, &outside, &setup).await?;
         Ok(LocalMode { shop, gateway, mails })
     }

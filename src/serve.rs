@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::process::ExitCode;
 
-use contract::Profile;
+use contract::{Profile, Streams};
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
 use ports::Runtime;
@@ -73,7 +73,8 @@ async fn start_on(servers: &Servers, options: &Serve) -> anyhow::Result<Shop> {
     let ports = servers.connect(&runtime).await?;
     let (outside, _, _) = local_mode::outside(&options.data_dir, steering(), &runtime)?;
     let instance = instance(&*runtime);
-    let setup = Setup { instance, profile: options.profile.into() };
+    let streams = Streams::prefixed(&options.servers.prefix);
+    let setup = Setup { instance, profile: options.profile.into(), streams };
     run_all(&ports, &outside, &setup).await
 }
 

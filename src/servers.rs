@@ -25,7 +25,7 @@ pub struct Servers {
 impl Servers {
     /// All three or none; an error names what is missing.
     pub fn read(addresses: &ServerAddresses) -> Result<Option<Servers>, String> {
-        let ServerAddresses { kafka, rabbit, postgres } = addresses;
+        let ServerAddresses { kafka, rabbit, postgres, prefix: _ } = addresses;
         let given = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
         match (given(kafka), given(rabbit), given(postgres)) {
             (None, None, None) => Ok(None),

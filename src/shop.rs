@@ -45,6 +45,8 @@ pub struct Setup {
     pub instance: String,
     /// Which promises the services keep.
     pub profile: Profile,
+    /// Names of topics and queues.
+    pub streams: Streams,
 }
 
 /// The running services.
@@ -81,7 +83,7 @@ async fn run(
     setup: &Setup,
 ) -> ports::Outcome<chassis::Service> {
     let settings = Settings::new(service.name(), setup.instance.as_str());
-    let (streams, profile) = (Streams::default(), setup.profile);
+    let (streams, profile) = (setup.streams.clone(), setup.profile);
     match service {
         Service::Catalog => {
             let config = catalog::Config { streams, profile, ..Default::default() };

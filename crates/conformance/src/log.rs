@@ -216,14 +216,14 @@ async fn a_restarted_producer_duplicates(backend: &dyn LogBackend) -> Observed {
         produce(&*producer, batch()).await;
     }
     let log = backend.client("reader").await;
+    let marks = log.watermarks(&topic).await.unwrap();
+    assert_eq!(marks.into_values().collect::<Vec<_>>(), [(0, 6)], "two times three records");
     let mut consumer = join_group(&*log, &format!("{topic}.readers"), &topic).await;
     assigned(&mut consumer).await;
     let found = read(&mut consumer, 6).await;
     assert!(found.is_sorted_by(|a, b| a.offset < b.offset), "at offsets of their own");
     let found: Vec<Record> = found.into_iter().map(|fetched| fetched.record).collect();
     assert_eq!(found, [batch(), batch()].concat(), "both copies");
-    let marks = log.watermarks(&topic).await.unwrap();
-    assert_eq!(marks.into_values().collect::<Vec<_>>(), [(0, 6)]);
     consumer.close().await;
     Ok(())
 }

@@ -24,6 +24,10 @@ impl InProcess {
             statement_timeout: Duration::from_millis(1_000),
             idle_in_transaction_timeout: Duration::from_millis(1_000),
         };
+        InProcess::with(settings, runtime).await
+    }
+
+    pub async fn with(settings: Settings, runtime: Arc<dyn Runtime>) -> Self {
         let server = StoreServer::new(settings, runtime.clone());
         let store: Arc<dyn Store> = Arc::new(server.client("one", runtime.clone()));
         store.prepare(&TABLES).await.unwrap();

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::join3;
 use local::TokioRuntime;
 use ports::Runtime;
-use shakedown_conformance::{Case, Column, Section, run};
+use shakedown_conformance::{Case, Column, Section, Verdict, run};
 
 /// For one case.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -92,9 +92,14 @@ async fn stores(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
         None => absent(&cases, "PostgreSQL", "SHAKEDOWN_POSTGRES"),
         Some(url) => {
             let name = run_name(&**runtime);
-            let backend = postgres::RealPostgres::at(url, &name, runtime.clone()).await;
-            let backend = backend.expect("PostgreSQL at SHAKEDOWN_POSTGRES answers");
-            run(&cases, "PostgreSQL", &backend, &**runtime, LIMIT).await
+            match postgres::RealPostgres::at(url, &name, runtime.clone()).await {
+                Ok(backend) => run(&cases, "PostgreSQL", &backend, &**runtime, LIMIT).await,
+                Err(fault) => {
+                    let verdicts =
+                        vec![Verdict::Differs(format!("no store: {fault}")); cases.len()];
+                    Column { name: "PostgreSQL".to_owned(), verdicts }
+                }
+            }
         }
     };
     Section::new("Store", &cases, vec![column])

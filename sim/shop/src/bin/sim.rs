@@ -14,10 +14,6 @@ use clap::{Parser, Subcommand};
 use sim_engine::{FaultCount, Plan, Run, System, run_plan, run_twice};
 use sim_shop::{Shop, Workload, story};
 
-/// Worlds are many small allocations on fresh threads.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Runs the order saga in simulated worlds. A seed is a world: the same seed, the same world.
 #[derive(Parser)]
 #[command(name = "cargo sim", bin_name = "cargo sim", version, arg_required_else_help = true)]

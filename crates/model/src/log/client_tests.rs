@@ -6,8 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use ports::{Consumer, EventLog, Fault, Offsets, Partition, Polled, Record, Runtime, TopicSpec};
 
-use super::test_runtime::TestRuntime;
 use super::{LogServer, Settings};
+use crate::virtual_time::VirtualTime;
 
 const TOPIC: &str = "orders.events";
 
@@ -22,12 +22,12 @@ fn partitions(indexes: std::ops::Range<i32>) -> Vec<Partition> {
 
 /// A server with one topic of two partitions, and its runtime.
 struct World {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     server: LogServer,
 }
 
 impl World {
-    async fn new(runtime: TestRuntime) -> World {
+    async fn new(runtime: VirtualTime) -> World {
         let server = LogServer::new(Settings::default());
         let world = World { runtime, server };
         let spec = TopicSpec { name: TOPIC.into(), partitions: 2 };
@@ -48,8 +48,8 @@ impl World {
     }
 }
 
-fn run<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(TestRuntime) -> F) {
-    let runtime = TestRuntime::default();
+fn run<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(VirtualTime) -> F) {
+    let runtime = VirtualTime::default();
     runtime.run(test(runtime.clone()));
 }
 

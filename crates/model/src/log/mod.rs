@@ -15,8 +15,6 @@ mod topics;
 mod client_tests;
 #[cfg(test)]
 mod group_tests;
-#[cfg(test)]
-mod test_runtime;
 
 pub use client::{LogClient, LogConsumer, LogServer};
 pub use group::{CommitError, MemberId, Step};

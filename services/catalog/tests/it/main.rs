@@ -1,70 +1,30 @@
 //! The whole service on the broker and store models, in virtual time: HTTP in, events out.
 
-#[path = "../../../../crates/model/src/log/test_runtime.rs"]
-mod test_runtime;
-
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
 use chassis::{Ports, Settings};
-use chrono::{DateTime, Utc};
 use envelope::Envelope;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
-use ports::{Runtime, Task};
+use model::virtual_time::VirtualTime;
+use ports::Runtime;
 use serde_json::{Value, json};
 use shakedown_catalog::Config;
-use test_runtime::TestRuntime;
 use tower::ServiceExt;
 
-/// The virtual clock, and choices that differ each time.
-#[derive(Clone, Default)]
-struct Node {
-    time: TestRuntime,
-    chosen: Arc<AtomicU64>,
-}
-
-#[async_trait]
-impl Runtime for Node {
-    fn now(&self) -> DateTime<Utc> {
-        self.time.now()
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.time.elapsed()
-    }
-
-    async fn sleep(&self, duration: Duration) {
-        self.time.sleep(duration).await;
-    }
-
-    fn spawn(&self, name: &'static str, task: Task) {
-        self.time.spawn(name, task);
-    }
-
-    fn choose(&self, _site: &'static str, _entity: &str, below: u64) -> u64 {
-        self.chosen.fetch_add(1, Ordering::SeqCst) % below
-    }
-
-    fn block(&self, work: &mut dyn FnMut()) {
-        work();
-    }
-}
-
 struct World {
-    runtime: Node,
+    runtime: VirtualTime,
     log: LogServer,
     router: Router,
 }
 
 impl World {
-    async fn start(runtime: Node) -> World {
+    async fn start(runtime: VirtualTime) -> World {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
@@ -109,9 +69,8 @@ impl World {
 }
 
 fn run<F: Future<Output = ()> + Send + 'static>(story: impl FnOnce(World) -> F + Send + 'static) {
-    let runtime = Node::default();
-    let time = runtime.time.clone();
-    time.run(async move { story(World::start(runtime).await).await });
+    let runtime = VirtualTime::default();
+    runtime.clone().run(async move { story(World::start(runtime).await).await });
 }
 
 #[test]

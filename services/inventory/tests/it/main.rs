@@ -1,8 +1,5 @@
 //! The whole service on the broker and store models, in virtual time: HTTP in, events in and out.
 
-#[path = "../../../../crates/model/src/log/test_runtime.rs"]
-mod test_runtime;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,21 +15,21 @@ use envelope::{CorrelationId, Envelope, EventId, Seal};
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
+use model::virtual_time::VirtualTime;
 use ports::{EventLog, Record, Runtime};
 use serde_json::{Value, json};
 use shakedown_inventory::Config;
-use test_runtime::TestRuntime;
 use tower::ServiceExt;
 
 struct World {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     log: LogServer,
     router: Router,
     events: u32,
 }
 
 impl World {
-    async fn start(runtime: TestRuntime) -> World {
+    async fn start(runtime: VirtualTime) -> World {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let ports = Ports {
@@ -143,7 +140,7 @@ fn books(product: &str, [on_hand, available, reserved, committed]: [i64; 4]) -> 
 
 #[test]
 fn adjusting_is_strict_relative_and_done_once() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let world = World::start(runtime).await;
         let path = "/stock/p/adjust";
@@ -183,7 +180,7 @@ fn adjusting_is_strict_relative_and_done_once() {
 
 #[test]
 fn an_order_reserves_then_commits_or_releases() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime).await;
         for (product, key) in [("a", "k1"), ("b", "k2")] {
@@ -208,7 +205,7 @@ fn an_order_reserves_then_commits_or_releases() {
 
 #[test]
 fn one_batch_may_hold_an_orders_whole_life() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime).await;
         world.http("POST", "/stock/a/adjust", Some("k"), r#"{"delta":10}"#).await;

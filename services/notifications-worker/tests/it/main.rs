@@ -1,9 +1,6 @@
 //! Both notification services on the broker and store models, in virtual time: ends of orders in,
 //! mails out.
 
-#[path = "../../../../crates/model/src/log/test_runtime.rs"]
-mod test_runtime;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +15,16 @@ use envelope::{CorrelationId, Seal};
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
+use model::virtual_time::VirtualTime;
 use ports::{EventLog, JobQueue, Record, Runtime};
 use serde_json::{Value, json};
 use shakedown_notifications_worker::mail::Mail;
 use shakedown_notifications_worker::memory::{Kept, MemorySink, Passage, Passes};
 use shakedown_notifications_worker::{Config, run};
-use test_runtime::TestRuntime;
 use tower::ServiceExt;
 
 struct World {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     log: LogServer,
     queue: QueueServer,
     sink: MemorySink,
@@ -37,7 +34,7 @@ struct World {
 }
 
 impl World {
-    async fn start(runtime: TestRuntime, passes: Passes) -> World {
+    async fn start(runtime: VirtualTime, passes: Passes) -> World {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
@@ -134,7 +131,7 @@ fn whole() -> Passes {
 
 #[test]
 fn each_end_is_told_once_whatever_is_repeated() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let world = World::start(runtime, whole()).await;
         world.say(&[confirmed("o1"), cancelled("o2"), confirmed("o1")]).await;
@@ -156,7 +153,7 @@ fn each_end_is_told_once_whatever_is_repeated() {
 
 #[test]
 fn unknown_sends_are_repeated_and_refusals_stay_visible() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let passes = |mail: &Mail, earlier| match (mail.to.starts_with("bad"), earlier) {
             (true, _) => Passage::Refused("no such\r\nmailbox".to_owned()),
@@ -180,7 +177,7 @@ fn unknown_sends_are_repeated_and_refusals_stay_visible() {
 
 #[test]
 fn a_resend_is_one_more_revision_for_each_key() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let world = World::start(runtime, whole()).await;
         let (status, early) = world.resend("o1", Some("k0")).await;
@@ -205,7 +202,7 @@ fn a_resend_is_one_more_revision_for_each_key() {
 
 #[test]
 fn a_worker_that_starts_anew_goes_on_from_its_table() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Arc::new(|_, _| Passage::LostBefore)).await;
         world.say(&[confirmed("o1")]).await;

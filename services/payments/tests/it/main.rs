@@ -1,8 +1,5 @@
 //! The whole service on the broker and store models and the simulated gateway, in virtual time.
 
-#[path = "../../../../crates/model/src/log/test_runtime.rs"]
-mod test_runtime;
-
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +17,17 @@ use envelope::{CorrelationId, Envelope, EventId, Seal};
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
+use model::virtual_time::VirtualTime;
 use ports::{EventLog, Record, Runtime};
 use serde_json::{Value, json};
 use shakedown_payments::Config;
 use shakedown_payments::gateway::Gateway;
 use shakedown_payments::rules::{Answer, Operation};
 use shakedown_payments::simulated::{Account, Passage, SimulatedGateway};
-use test_runtime::TestRuntime;
 use tower::ServiceExt;
 
 struct World {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     log: LogServer,
     gateway: SimulatedGateway,
     router: Router,
@@ -56,7 +53,7 @@ impl Gateway for Hangs {
 }
 
 impl World {
-    async fn start(runtime: TestRuntime, profile: Profile, hangs: bool) -> World {
+    async fn start(runtime: VirtualTime, profile: Profile, hangs: bool) -> World {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
@@ -165,7 +162,7 @@ fn success(order: &str) -> Value {
 
 #[test]
 fn money_is_held_then_taken_or_given_back() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Default, false).await;
         let late = Some(PaymentMode::AfterStock);
@@ -213,7 +210,7 @@ fn money_is_held_then_taken_or_given_back() {
 
 #[test]
 fn a_hanging_gateway_is_asked_again_with_the_same_key() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Default, true).await;
         world.say(&[created("o1", Some(100), None), cancelled("o1")]).await;
@@ -228,7 +225,7 @@ fn a_hanging_gateway_is_asked_again_with_the_same_key() {
 
 #[test]
 fn nothing_is_voided_before_the_authorisation_is_definite() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Default, false).await;
         world.gateway.steer(|s| s.passes = Some(Arc::new(|_| Passage::LostAfter)));
@@ -245,7 +242,7 @@ fn nothing_is_voided_before_the_authorisation_is_definite() {
 
 #[test]
 fn a_refused_capture_is_an_open_item() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Default, false).await;
         world.gateway.steer(|s| s.declined.extend([(id("o1"), Operation::Capture)]));
@@ -259,7 +256,7 @@ fn a_refused_capture_is_an_open_item() {
 
 #[test]
 fn profile_catalog_charges_once_and_never_gives_back() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Catalog, false).await;
         let events = [created("o1", None, None), cancelled("o1"), created("o1", None, None)];
@@ -274,7 +271,7 @@ fn profile_catalog_charges_once_and_never_gives_back() {
 
 #[test]
 fn payments_are_listed_newest_first() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let mut world = World::start(runtime, Profile::Default, false).await;
         for order in ["o1", "o2", "o3"] {

@@ -1,8 +1,5 @@
 //! The whole read model on the broker and store models, in virtual time: events in, lists out.
 
-#[path = "../../../../crates/model/src/log/test_runtime.rs"]
-mod test_runtime;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,22 +15,22 @@ use envelope::{CorrelationId, EventId, Seal};
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
+use model::virtual_time::VirtualTime;
 use ports::{EventLog, Record, Runtime};
 use serde_json::{Value, json};
 use shakedown_query::rows::{ORDERS, PRODUCTS};
 use shakedown_query::{Config, run};
-use test_runtime::TestRuntime;
 use tower::ServiceExt;
 
 struct World {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     log: LogServer,
     store: StoreServer,
     router: Router,
 }
 
 impl World {
-    async fn start(runtime: TestRuntime) -> World {
+    async fn start(runtime: VirtualTime) -> World {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
@@ -124,7 +121,7 @@ fn story() -> Vec<Event> {
 
 /// What the rows are after the events in this order.
 fn told(events: Vec<Event>) -> Vec<String> {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let world = World::start(runtime).await;
         for event in &events {
@@ -136,7 +133,7 @@ fn told(events: Vec<Event>) -> Vec<String> {
 
 #[test]
 fn the_story_is_shown_as_it_goes_on() {
-    let runtime = TestRuntime::default();
+    let runtime = VirtualTime::default();
     runtime.clone().run(async move {
         let world = World::start(runtime).await;
         let mut statuses = Vec::new();

@@ -1,4 +1,5 @@
-//! A runtime with a virtual clock for this module's tests: tasks in order, time when all wait.
+//! A runtime in virtual time, for tests that need no simulator: tasks run in order on the calling
+//! thread, and time goes on when all of them wait. Never chooses at random, loses or delays anything.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,11 +17,13 @@ struct State {
     now: Duration,
     sleepers: Vec<(Duration, Waker)>,
     spawned: Vec<Task>,
+    chosen: u64,
 }
 
-/// One node's runtime; clones share it.
+/// A runtime whose clock starts at the Unix epoch and stands still while any task can go on. Clones
+/// share it. Its choices count up: 0, 1, 2 and so on, each below what was asked for.
 #[derive(Clone, Default)]
-pub struct TestRuntime(Arc<Mutex<State>>);
+pub struct VirtualTime(Arc<Mutex<State>>);
 
 struct Flag(AtomicBool);
 
@@ -31,7 +34,7 @@ impl Wake for Flag {
 }
 
 struct Sleep {
-    runtime: TestRuntime,
+    runtime: VirtualTime,
     until: Duration,
 }
 
@@ -50,7 +53,7 @@ impl Future for Sleep {
 }
 
 #[async_trait]
-impl Runtime for TestRuntime {
+impl Runtime for VirtualTime {
     fn now(&self) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + self.elapsed()
     }
@@ -68,8 +71,11 @@ impl Runtime for TestRuntime {
         self.0.lock().expect("no test panics inside").spawned.push(task);
     }
 
-    fn choose(&self, _site: &'static str, _entity: &str, _below: u64) -> u64 {
-        0
+    fn choose(&self, _site: &'static str, _entity: &str, below: u64) -> u64 {
+        let mut state = self.0.lock().expect("no test panics inside");
+        let chosen = state.chosen;
+        state.chosen += 1;
+        chosen % below.max(1)
     }
 
     fn block(&self, work: &mut dyn FnMut()) {
@@ -77,8 +83,11 @@ impl Runtime for TestRuntime {
     }
 }
 
-impl TestRuntime {
-    /// Runs `main` and what it spawns until `main` is done.
+impl VirtualTime {
+    /// Runs `main` and what it spawns until `main` is done. What it spawned is dropped then.
+    ///
+    /// # Panics
+    /// Where all tasks wait and none of them for time: they would wait for ever.
     pub fn run<T: Send + 'static>(&self, main: impl Future<Output = T> + Send + 'static) -> T {
         let result = Arc::new(Mutex::new(None));
         let place = result.clone();
@@ -116,5 +125,41 @@ impl TestRuntime {
                 *until > now
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_share_a_clock_that_skips_waiting() {
+        let time = VirtualTime::default();
+        let order = time.clone().run(async move {
+            let order = Arc::new(Mutex::new(Vec::new()));
+            for seconds in [7_200, 3_600] {
+                let (sleeper, order) = (time.clone(), order.clone());
+                let task = async move {
+                    sleeper.sleep(Duration::from_secs(seconds)).await;
+                    order.lock().expect("alone").push(sleeper.elapsed().as_secs());
+                };
+                time.spawn("sleeper", Box::pin(task));
+            }
+            time.sleep(Duration::from_secs(10_000)).await;
+            order.lock().expect("alone").clone()
+        });
+        assert_eq!(order, [3_600, 7_200]);
+    }
+
+    #[test]
+    fn choices_count_up_below_their_bound() {
+        let time = VirtualTime::default();
+        assert_eq!([9, 9, 2, 1].map(|below| time.choose("site", "a", below)), [0, 1, 0, 0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "waits for ever")]
+    fn what_waits_for_nothing_is_found() {
+        VirtualTime::default().run(std::future::pending::<()>());
     }
 }

@@ -14,7 +14,7 @@ use madsim::time::TimeHandle;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
-use ports::{EventLog, Fault, JobQueue, Outcome, Runtime, Store, Task};
+use ports::{EventLog, Fault, JobQueue, Outcome, Record, Runtime, Store, Task};
 
 use crate::choices::Choices;
 use crate::fault::{FaultKind, FaultSpec, Site, When};
@@ -35,6 +35,9 @@ pub struct Settings {
     /// A port call takes 1 ms and up to this much more on its way there, and as much on its way
     /// back, milliseconds.
     pub delay_ms: u64,
+    /// A node's wall clock is wrong by up to this much, milliseconds; drawn anew at each start. The
+    /// servers' clocks are right.
+    pub skew_ms: u64,
 }
 
 /// What starts a node's code. An error is a failed start: the node is killed and started again.
@@ -80,6 +83,7 @@ struct State {
     trace: Trace,
     armed: BTreeMap<(String, Site), BTreeMap<u64, FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
+    met: Vec<FaultSpec>,
     healed: bool,
 }
 
@@ -132,6 +136,23 @@ pub(crate) struct Call {
 }
 
 impl Call {
+    /// A call that nothing happens to.
+    pub(crate) fn clean(site: Site) -> Self {
+        Call { site, fault: None }
+    }
+
+    /// Whether its caller never learns how it ended, though it goes on.
+    pub(crate) fn unanswered(&self) -> bool {
+        let kind = self.fault.as_ref().map(|fault| fault.kind);
+        matches!(kind, Some(FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect))
+    }
+
+    /// How late its effect comes, where it does not come at once.
+    pub(crate) fn late(&self) -> Option<Duration> {
+        let late = self.fault.as_ref().filter(|fault| fault.kind == FaultKind::LateEffect);
+        late.map(|fault| Duration::from_millis(fault.for_ms))
+    }
+
     /// Whether its effect is to happen twice.
     pub(crate) fn duplicated(&self) -> bool {
         self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::Duplicated)
@@ -154,6 +175,7 @@ impl Cluster {
             trace: Trace::default(),
             armed: BTreeMap::new(),
             faults: BTreeMap::new(),
+            met: Vec::new(),
             healed: false,
         };
         for fault in faults {
@@ -294,6 +316,11 @@ impl Cluster {
         self.state().faults.clone()
     }
 
+    /// The faults that met their step so far, in the order in which they did.
+    pub fn met(&self) -> Vec<FaultSpec> {
+        self.state().met.clone()
+    }
+
     /// Takes the cluster apart, so that nothing keeps itself alive, and gives its trace.
     pub(crate) fn dismantle(&self) -> Trace {
         let (places, stores, trace) = {
@@ -314,6 +341,21 @@ impl Cluster {
         self.state().stores.values().cloned().collect()
     }
 
+    /// Records that come late, whatever became of their sender.
+    pub(crate) fn send_late(&self, site: Site, client: &str, batch: Vec<Record>, late: Duration) {
+        let clock = Arc::new(ServerClock { time: self.shared.time.clone() });
+        let log = self.shared.log.client(client, clock.clone());
+        let queue = self.shared.queue.client(client, clock);
+        self.aside(async move {
+            madsim::time::sleep(late).await;
+            // Nobody waits for the answer.
+            drop(match site {
+                Site::Publish => queue.publish(batch).await,
+                _ => log.produce(batch).await,
+            });
+        });
+    }
+
     /// Runs beside the nodes, on none of them: a kill of the caller's node does not end it.
     fn aside(&self, task: impl Future<Output = ()> + Send + 'static) {
         let node = Handle::current().create_node().name("world").build();
@@ -327,14 +369,24 @@ impl Cluster {
             if !cluster.state().healed
                 && cluster.kill(&fault.node, Duration::from_millis(fault.for_ms))
             {
-                cluster.met(&fault);
+                cluster.meet(&fault);
             }
         });
     }
 
-    fn met(&self, fault: &FaultSpec) {
-        self.state().faults.entry(step(fault)).or_default().effective += 1;
+    fn meet(&self, fault: &FaultSpec) {
+        let mut state = self.state();
+        state.faults.entry(step(fault)).or_default().effective += 1;
+        state.met.push(fault.clone());
+        drop(state);
         self.note(&fault.node, "fault", fault.to_string());
+    }
+
+    /// How wrong the clock of an incarnation is.
+    fn skew(&self, client: &str) -> TimeDelta {
+        let most_ms = self.shared.settings.skew_ms;
+        let drawn_ms = self.shared.choices.below("skew", client, 2 * most_ms + 1);
+        TimeDelta::milliseconds(drawn_ms as i64 - most_ms as i64)
     }
 
     fn start(&self, name: &str) {
@@ -349,12 +401,13 @@ impl Cluster {
         };
         let client = format!("{name}.{incarnation}");
         let handle = Handle::current().create_node().name(&client).build();
+        let skew = self.skew(&client);
         let node = Arc::new(Node {
             name: name.into(),
             client,
             cluster: self.clone(),
             handle,
-            skew: TimeDelta::zero(),
+            skew,
             cut: AtomicBool::new(false),
         });
         if let Some(place) = self.state().places.get_mut(name) {
@@ -404,7 +457,7 @@ impl Node {
             self.cluster.note(&self.name, site.name(), about());
             return Ok(Call { site, fault: None });
         };
-        self.cluster.met(&fault);
+        self.cluster.meet(&fault);
         self.cluster.note(&self.name, site.name(), about());
         let long = Duration::from_millis(fault.for_ms);
         match fault.kind {
@@ -420,6 +473,7 @@ impl Node {
             FaultKind::KillAfter
             | FaultKind::LostReply
             | FaultKind::LostRequest
+            | FaultKind::LateEffect
             | FaultKind::Duplicated => {}
         }
         Ok(Call { site, fault: Some(fault) })
@@ -433,7 +487,7 @@ impl Node {
                     self.cluster.kill(&self.name, Duration::from_millis(fault.for_ms));
                     pending::<()>().await;
                 }
-                FaultKind::LostReply | FaultKind::LostRequest => {
+                FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect => {
                     self.delay(call.site).await;
                     return Err(Fault::unknown("injected: the reply was lost"));
                 }

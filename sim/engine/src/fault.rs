@@ -89,6 +89,8 @@ pub enum FaultKind {
     LostReply,
     /// The call has no effect, and the reply is lost all the same.
     LostRequest,
+    /// The reply is lost, and the effect comes late: after whatever the caller did next (K9, K11).
+    LateEffect,
     /// The call fails with no effect, and says so (D5, K13).
     Rejected,
     /// The call's effect happens twice (K5, R3, a customer's retry).
@@ -99,11 +101,12 @@ pub enum FaultKind {
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 7] = [
+    pub const ALL: [FaultKind; 8] = [
         FaultKind::KillBefore,
         FaultKind::KillAfter,
         FaultKind::LostReply,
         FaultKind::LostRequest,
+        FaultKind::LateEffect,
         FaultKind::Rejected,
         FaultKind::Duplicated,
         FaultKind::Slow,
@@ -124,6 +127,7 @@ impl FaultKind {
                     | Site::Http
                     | Site::Outside
             ),
+            FaultKind::LateEffect => matches!(site, Site::Produce | Site::Publish),
             FaultKind::Duplicated => matches!(site, Site::Produce | Site::Publish | Site::Outside),
         }
     }
@@ -135,6 +139,7 @@ impl FaultKind {
             FaultKind::KillAfter => "kill after",
             FaultKind::LostReply => "lost reply",
             FaultKind::LostRequest => "lost request",
+            FaultKind::LateEffect => "late effect",
             FaultKind::Rejected => "rejected",
             FaultKind::Duplicated => "duplicated",
             FaultKind::Slow => "slow",
@@ -167,7 +172,7 @@ pub struct FaultSpec {
     pub node: String,
     /// When.
     pub when: When,
-    /// How long: a killed node stays down, a slow call takes longer by this.
+    /// How long: a killed node stays down, a slow call takes longer, a late effect comes by this.
     pub for_ms: u64,
 }
 

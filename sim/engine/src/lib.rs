@@ -8,6 +8,7 @@ compile_error!(
     "your RUSTFLAGS replaced .cargo/config.toml, which sets --cfg madsim; run `env -u RUSTFLAGS cargo test`"
 );
 
+mod batch;
 mod choices;
 mod cluster;
 mod fault;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use model::log::LogClient;
 use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
 
+use crate::batch;
 use crate::cluster::Node;
 use crate::fault::Site;
 
@@ -38,23 +39,7 @@ impl EventLog for GatedLog {
     }
 
     async fn produce(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
-        let n = batch.len();
-        let call = match self.node.enter(Site::Produce, || words(&batch)).await {
-            Ok(call) => call,
-            Err(fault) => return vec![Err(fault); n],
-        };
-        let answers = if call.lost() {
-            vec![Ok(()); n]
-        } else {
-            if call.duplicated() {
-                self.inner.produce(batch.clone()).await;
-            }
-            self.inner.produce(batch).await
-        };
-        match self.node.leave(call, Ok(answers)).await {
-            Ok(answers) => answers,
-            Err(fault) => vec![Err(fault); n],
-        }
+        batch::send(&self.node, Site::Produce, batch, |batch| self.inner.produce(batch)).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use model::queue::QueueClient;
 use ports::{Delivered, Deliveries, Fault, JobQueue, Outcome, QueueSpec, Record};
 
+use crate::batch;
 use crate::cluster::Node;
 use crate::fault::Site;
-use crate::log::words;
 
 pub(crate) struct GatedQueue {
     pub(crate) node: Arc<Node>,
@@ -30,23 +30,7 @@ impl JobQueue for GatedQueue {
     }
 
     async fn publish(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
-        let n = batch.len();
-        let call = match self.node.enter(Site::Publish, || words(&batch)).await {
-            Ok(call) => call,
-            Err(fault) => return vec![Err(fault); n],
-        };
-        let answers = if call.lost() {
-            vec![Ok(()); n]
-        } else {
-            if call.duplicated() {
-                self.inner.publish(batch.clone()).await;
-            }
-            self.inner.publish(batch).await
-        };
-        match self.node.leave(call, Ok(answers)).await {
-            Ok(answers) => answers,
-            Err(fault) => vec![Err(fault); n],
-        }
+        batch::send(&self.node, Site::Publish, batch, |batch| self.inner.publish(batch)).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Outcome<Box<dyn Deliveries>> {

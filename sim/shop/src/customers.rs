@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::nodes::World;
-use crate::workload::{Order, Workload};
+use crate::workload::{Order, PriceChange, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -27,6 +27,12 @@ pub struct Answered {
     pub status: Option<u16>,
     /// The order's id, where it was accepted.
     pub order_id: Option<String>,
+    /// The amount, where it was accepted and has one.
+    pub amount: Option<i64>,
+    /// When it was first asked for, from the beginning of the world.
+    pub asked_at: Duration,
+    /// What was answered to the wish to cancel it: `None` where nobody wished it, or nobody answered.
+    pub cancel: Option<u16>,
 }
 
 /// The customers of one world.
@@ -84,20 +90,32 @@ impl Customers {
             body["paymentMode"] = json!(order.mode);
         }
         let (service, name) = (Service::Orders, &order.name);
+        let asked_at = self.world.cluster.elapsed();
         let answer = self.until_answered(service, "POST", "/orders", name, Some(body)).await;
         let status = answer.as_ref().map(|(status, _)| *status);
-        let order_id = answer
-            .filter(|(status, _)| *status == 201)
-            .and_then(|(_, body)| body["orderId"].as_str().map(str::to_owned));
+        let accepted = answer.filter(|(status, _)| *status == 201).map(|(_, body)| body);
+        let amount = accepted.as_ref().and_then(|body| body["amount"].as_i64());
+        let order_id = accepted.and_then(|body| body["orderId"].as_str().map(str::to_owned));
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
-        let answered = Answered { name: name.clone(), status, order_id: order_id.clone() };
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
-        if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, order_id) {
+        let mut answered =
+            Answered { name: name.clone(), status, order_id, amount, asked_at, cancel: None };
+        if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/orders/{order_id}/cancel");
             let key = format!("cancel-{name}");
-            self.until_answered(service, "POST", &path, &key, None).await;
+            let answer = self.until_answered(service, "POST", &path, &key, None).await;
+            answered.cancel = answer.map(|(status, _)| status);
         }
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+    }
+
+    /// The operator gives a product another price, at its time.
+    pub async fn reprice(self, change: PriceChange) {
+        let PriceChange { product, at_ms, price } = change;
+        madsim::time::sleep(Duration::from_millis(at_ms)).await;
+        let body = json!({ "name": product, "categoryId": "things", "price": price });
+        let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
+        self.until_answered(Service::Catalog, "PUT", &path, &key, Some(body)).await;
     }
 
     /// Repeats a request with the same key until the answer is for good: not a lost reply, not a

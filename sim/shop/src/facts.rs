@@ -2,19 +2,22 @@
 //! gateway and the mail server know. Read here once; never judged here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use chassis::{DEAD_LETTERS, DeadLetter, Document, INBOX, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
-use orders::rows::SAGAS;
-use orders::rules::Saga;
+use orders::rows::{PRICES, SAGAS};
+use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use payments::simulated::Ledger;
 use ports::Table;
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
+use sim_engine::{FaultKind, FaultSpec, Site, When};
 
 use crate::customers::Answered;
 use crate::nodes::World;
@@ -74,16 +77,26 @@ pub struct Facts {
     pub mails: BTreeMap<String, u32>,
     /// Sends that the worker could not be sure of, by Message-ID.
     pub unsure: BTreeMap<String, u32>,
-    /// Faults that may have made the worker send again without a doubt of its own on record: kills,
-    /// doubled sends, and sends slower than their time-out.
+    /// Faults of the worker's nodes that may have made it send again without a doubt of its own on
+    /// record: kills, doubled sends, and sends slower than their time-out.
     pub mail_doubts: u32,
+    /// Catalog's rows by product.
+    pub products: BTreeMap<String, catalog::rules::Product>,
+    /// Orders' replica of the prices.
+    pub prices: BTreeMap<String, Price>,
+    /// Query's replica of the products.
+    pub shown_products: BTreeMap<String, query::rules::Product>,
+    /// Services on whose nodes a fault met its step.
+    pub faulty: BTreeSet<Service>,
+    /// When orders were first seen to be final, and when the faults stopped.
+    pub ends: Seen,
     /// Jobs in the queue, ready or unacked, and dead ones.
     pub queued: usize,
 }
 
 impl Facts {
     /// Reads the whole world.
-    pub fn read(world: &World, workload: &Workload, answered: Vec<Answered>) -> Self {
+    pub fn read(world: &World, workload: &Workload, answered: Vec<Answered>, ends: Seen) -> Self {
         let mut facts = Facts {
             workload: workload.clone(),
             answered,
@@ -102,6 +115,11 @@ impl Facts {
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
             mail_doubts: mail_doubts(world),
+            products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
+            prices: rows(world, Service::Orders, &PRICES),
+            shown_products: rows(world, Service::Query, &query::rows::PRODUCTS),
+            faulty: faulty(world),
+            ends,
             queued: queued(world),
         };
         let adjustments: BTreeMap<String, AdjustmentRow> =
@@ -176,11 +194,66 @@ impl Facts {
 
 /// See [`Facts::mail_doubts`].
 fn mail_doubts(world: &World) -> u32 {
-    let faults = world.cluster.faults();
-    let doubts = faults.iter().filter(|(step, _)| {
-        step.starts_with("kill") || *step == "duplicated @ outside" || *step == "slow @ outside"
+    let met = world.cluster.met();
+    let of_worker = met.iter().filter(|f| service_of(f) == Some(Service::NotificationsWorker));
+    let doubts = of_worker.filter(|fault| match (fault.kind, fault.when) {
+        (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
+        (FaultKind::Duplicated | FaultKind::Slow, When::Call { site, .. }) => site == Site::Outside,
+        _ => false,
     });
-    doubts.map(|(_, count)| count.effective as u32).sum()
+    doubts.count() as u32
+}
+
+fn faulty(world: &World) -> BTreeSet<Service> {
+    world.cluster.met().iter().filter_map(service_of).collect()
+}
+
+/// Whose node a fault met.
+fn service_of(fault: &FaultSpec) -> Option<Service> {
+    let name = fault.node.split('#').next()?;
+    Service::ALL.into_iter().find(|service| service.name() == name)
+}
+
+/// When something was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Each final order, from the beginning of the world; at most 100 ms late.
+    pub final_at: BTreeMap<String, Duration>,
+    /// When the faults had stopped.
+    pub healed_at: Duration,
+}
+
+/// Looks at Orders' rows all the time: the rows themselves do not say when an order became final by
+/// the right clock.
+#[derive(Clone, Default)]
+pub struct Ends(Arc<Mutex<BTreeMap<String, Duration>>>);
+
+impl Ends {
+    /// Looks until it is aborted.
+    pub async fn watch(self, world: World) {
+        loop {
+            madsim::time::sleep(Duration::from_millis(100)).await;
+            let now = world.cluster.elapsed();
+            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            world.cluster.database(Service::Orders.name()).with(|db| {
+                for (key, row) in db.rows(&SAGAS) {
+                    if seen.contains_key(&**key) {
+                        continue;
+                    }
+                    let saga: Option<Saga> = document(row);
+                    if saga.is_some_and(|saga| saga.terminal != Terminal::None) {
+                        seen.insert(key.to_string(), now);
+                    }
+                }
+            });
+        }
+    }
+
+    /// What was seen so far.
+    pub fn seen(&self, healed_at: Duration) -> Seen {
+        let final_at = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Seen { final_at, healed_at }
+    }
 }
 
 /// All documents of a table.

@@ -8,25 +8,36 @@ use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
 
+use crate::agreement;
 use crate::facts::{Facts, Said};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 13] = [
+pub const ALL: [Invariant; 23] = [
     ("http.accepted_is_kept", accepted_is_kept),
+    ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("saga.ends", ends),
     ("saga.ends_once", ends_once),
     ("saga.one_end_everywhere", one_end_everywhere),
+    ("saga.deadline", agreement::deadline),
     ("stock.books", stock_books),
     ("stock.rejected_did_not_fit", rejected_did_not_fit),
+    ("money.priced_as_offered", agreement::priced_as_offered),
+    ("money.charged_as_agreed", agreement::charged_as_agreed),
     ("money.at_most_one_charge", at_most_one_charge),
     ("money.cancelled_holds_nothing", cancelled_holds_nothing),
     ("money.confirmed_is_captured", confirmed_is_captured),
     ("mail.one_for_each_end", mails),
     ("events.as_contracted", as_contracted),
+    ("events.said_once", agreement::said_once),
+    ("events.versions_rise", agreement::versions_rise),
+    ("events.published", agreement::published),
+    ("events.duplicates_have_a_cause", agreement::duplicates_have_a_cause),
     ("events.each_handled", each_handled),
+    ("read_model.shows_what_was_said", agreement::read_model),
+    ("read_model.one_product_everywhere", agreement::one_product_everywhere),
     ("dead_letters.have_a_cause", dead_letters),
 ];
 
@@ -39,7 +50,7 @@ pub fn judge(facts: &Facts) -> Vec<Violation> {
         .collect()
 }
 
-fn found(about: &str, text: impl Into<String>) -> (String, String) {
+pub(crate) fn found(about: &str, text: impl Into<String>) -> (String, String) {
     (about.to_owned(), text.into())
 }
 
@@ -193,24 +204,31 @@ fn stock_books(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// Where all orders together fit, none may be rejected for want of stock.
+/// Whoever was rejected for want of stock did not fit beside all that was ever held for others; and
+/// a product is unknown only where it was never adjusted.
 fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
-    let mut wanted: BTreeMap<&str, i64> = BTreeMap::new();
-    for order in &facts.workload.orders {
-        for (product, qty) in &order.lines {
-            *wanted.entry(product).or_default() += i64::from(*qty);
+    use inventory::rules::State;
+    let mut held: BTreeMap<&str, i64> = BTreeMap::new();
+    for row in facts.reservations.values() {
+        let was_held = match row.reservation.state {
+            State::Reserved | State::Committed | State::Released => true,
+            State::Pending | State::Failed | State::Tombstone => false,
+        };
+        for (product, qty) in row.reservation.lines.iter().flatten().filter(|_| was_held) {
+            *held.entry(product.as_str()).or_default() += qty;
         }
     }
-    let fits = |product: &str| {
+    let fits = |product: &str, qty: i64| {
         let stock = facts.adjusted.get(product).copied().unwrap_or(0);
-        wanted.get(product).copied().unwrap_or(0) <= stock
+        held.get(product).copied().unwrap_or(0) + qty <= stock
     };
     let mut bad = Vec::new();
     for (id, row) in &facts.reservations {
         let Some(lines) = &row.reservation.lines else { continue };
-        let failed = row.reservation.state == inventory::rules::State::Failed;
-        if failed && lines.keys().all(|product| fits(product.as_str())) {
-            bad.push(found(id, "rejected, though everything that was ever ordered fits"));
+        if row.reservation.state == State::Failed
+            && lines.iter().all(|(product, qty)| fits(product.as_str(), *qty))
+        {
+            bad.push(found(id, "rejected, though it fits beside all that was ever held"));
         }
     }
     bad

@@ -6,6 +6,7 @@ compile_error!(
     "your RUSTFLAGS replaced .cargo/config.toml, which sets --cfg madsim; run `env -u RUSTFLAGS cargo test`"
 );
 
+pub mod agreement;
 pub mod customers;
 pub mod facts;
 pub mod invariants;

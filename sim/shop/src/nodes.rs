@@ -15,11 +15,11 @@ use notifications_worker::rules::Answer as Sent;
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
 use payments::rules::{Answer, Operation};
-use payments::simulated::{SimulatedGateway, Steering};
+use payments::simulated::{Call, Passage, Passes, SimulatedGateway, Steering};
 use ports::Outcome;
 use sim_engine::{Cluster, NodePorts, Start};
 
-use crate::workload::Workload;
+use crate::workload::{LATE_CALLS, LATE_ENDING, Workload};
 
 /// Partitions of each topic.
 pub const PARTITIONS: i32 = 3;
@@ -39,7 +39,15 @@ pub struct World {
 impl World {
     /// All services of the workload, started.
     pub fn start(cluster: Cluster, workload: &Workload) -> Self {
-        let steering = Steering { declined_ending: Some(13), ..Steering::default() };
+        let late = |call: &Call| match call.amount.is_some_and(|a| a % 100 == LATE_ENDING)
+            && call.operation == Operation::Authorise
+            && call.earlier < LATE_CALLS
+        {
+            true => Passage::LostBefore,
+            false => Passage::Whole,
+        };
+        let passes: Option<Passes> = Some(Arc::new(late));
+        let steering = Steering { declined_ending: Some(13), passes, ..Steering::default() };
         let world = World {
             cluster,
             gateway: SimulatedGateway::new(steering),

@@ -3,10 +3,12 @@
 use contract::{PaymentMode, Service};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
-use crate::workload::{Order, Product, Workload, node};
+use crate::workload::{LATE_ENDING, Order, PriceChange, Product, Workload, node};
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
+/// Pairs of price changes while they are placed.
+const PRICES: u64 = 5;
 /// Faults of a default world; about two thirds meet their step.
 const FAULTS: u64 = 16;
 
@@ -30,7 +32,9 @@ fn workload(choices: &Choices) -> Workload {
         .collect();
     products.push(Product { id: "declined".into(), price: 1_313, stock: Some(100) });
     products.push(Product { id: "unstocked".into(), price: 500, stock: None });
-    let orders = (0..ORDERS).map(|i| order(choices, i, &products)).collect();
+    products.push(Product { id: "late".into(), price: 1_000 + LATE_ENDING, stock: Some(100) });
+    let mut orders: Vec<Order> = (0..ORDERS).map(|i| order(choices, i, &products)).collect();
+    let prices = (0..PRICES).flat_map(|_| reprice(choices, &products)).collect();
     let mut instances = std::collections::BTreeMap::new();
     for service in Service::ALL {
         if pick("instances", 3) == 0 {
@@ -38,7 +42,23 @@ fn workload(choices: &Choices) -> Workload {
         }
     }
     let deadline_ms = if pick("deadline", 4) == 0 { 3_000 } else { 900_000 };
-    Workload { as_written: false, instances, products, orders, deadline_ms, heal_ms: 12_000 }
+    if deadline_ms < 900_000 && pick("late", 3) == 0 {
+        // Its payment is not known before its deadline, whatever else happens.
+        orders[0].lines = vec![("late".to_owned(), 1)];
+    }
+    let (as_written, heal_ms) = (false, 12_000);
+    Workload { as_written, instances, products, prices, orders, deadline_ms, heal_ms }
+}
+
+/// Two new prices of a product, shortly one after the other.
+fn reprice(choices: &Choices, products: &[Product]) -> [PriceChange; 2] {
+    let pick = |what: &str, below: u64| choices.below("reprice", what, below);
+    let product = &products[pick("product", 2) as usize].id;
+    let first_ms = pick("at", 4_000);
+    [first_ms, first_ms + 1 + pick("gap", 60)].map(|at_ms| {
+        let price = 100 * (1 + pick("price", 30) as i64);
+        PriceChange { product: product.clone(), at_ms, price }
+    })
 }
 
 fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
@@ -69,7 +89,7 @@ fn sites(service: Service) -> &'static [Site] {
         Read, Settle, Subscribe,
     };
     match service {
-        Service::Catalog => &[Begin, Commit, Read, Produce, Http],
+        Service::Catalog => &[Begin, Commit, Commit, Read, Produce, Produce, Http],
         Service::Orders => {
             &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
         }
@@ -129,7 +149,6 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
             }
             When::Call { site, nth: 1 + pick("nth", reach(site)) }
         };
-        let for_ms = if kind == FaultKind::Slow { for_ms.min(4_000) } else { for_ms };
         faults.push(FaultSpec { kind, node, when, for_ms });
     }
     faults

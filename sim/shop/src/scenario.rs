@@ -24,6 +24,7 @@ impl Scenario {
             as_written: false,
             instances: std::collections::BTreeMap::new(),
             products: products.to_vec(),
+            prices: Vec::new(),
             orders: Vec::new(),
             deadline_ms: 900_000,
             heal_ms: 10_000,

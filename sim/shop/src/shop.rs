@@ -12,7 +12,7 @@ use payments::rules::Payment;
 use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 
 use crate::customers::Customers;
-use crate::facts::{self, Facts};
+use crate::facts::{self, Ends, Facts};
 use crate::nodes::World;
 use crate::workload::Workload;
 use crate::{invariants, plan, story};
@@ -38,11 +38,12 @@ impl System for Shop {
         let log = model::log::Settings {
             session_timeout: Duration::from_secs(6),
             heartbeat: Duration::from_secs(2),
-            max_poll_interval: Duration::from_secs(30),
+            // Shorter than slow calls can be: then the group moves on, and a zombie writes.
+            max_poll_interval: Duration::from_secs(5),
             poll_wait: Duration::from_secs(1),
             ..model::log::Settings::default()
         };
-        Settings { log, delay_ms: 4, ..Settings::default() }
+        Settings { log, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }
     }
 
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
@@ -52,8 +53,12 @@ impl System for Shop {
         let begun = cluster.elapsed();
         cluster.note("customers", "set up", String::new());
         let orders = workload.orders.iter().cloned();
-        let shoppers: Vec<_> =
+        let mut shoppers: Vec<_> =
             orders.map(|order| madsim::task::spawn(customers.clone().order(order))).collect();
+        let prices = workload.prices.iter().cloned();
+        shoppers.extend(prices.map(|it| madsim::task::spawn(customers.clone().reprice(it))));
+        let ends = Ends::default();
+        let watch = madsim::task::spawn(ends.clone().watch(world.clone()));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
         cluster.heal();
@@ -73,7 +78,8 @@ impl System for Shop {
             }
             madsim::time::sleep(Duration::from_millis(500)).await;
         }
-        let facts = Facts::read(&world, &workload, customers.answered());
+        watch.abort();
+        let facts = Facts::read(&world, &workload, customers.answered(), ends.seen(healed));
         violations.extend(invariants::judge(&facts));
         Verdict { summary: summary(&facts), violations }
     }

@@ -13,6 +13,9 @@ pub struct Workload {
     pub instances: std::collections::BTreeMap<String, u32>,
     /// What is for sale.
     pub products: Vec<Product>,
+    /// What becomes of their prices while customers order.
+    #[serde(default)]
+    pub prices: Vec<PriceChange>,
     /// What is ordered.
     pub orders: Vec<Order>,
     /// How long the saga waits for its facts, milliseconds.
@@ -27,10 +30,28 @@ pub struct Workload {
 pub struct Product {
     /// Its id.
     pub id: String,
-    /// Minor units; an amount that ends in 13 is declined by the gateway.
+    /// Minor units; an amount that ends in 13 is declined by the gateway, and see
+    /// [`LATE_ENDING`].
     pub price: i64,
     /// Pieces; `None`: Inventory does not know it.
     pub stock: Option<i64>,
+}
+
+/// Amounts that end in this are answered by the gateway only after a minute: see [`LATE_CALLS`].
+pub const LATE_ENDING: i64 = 77;
+/// So many calls to hold such an amount are lost: pauses of 0.5, 1, 2, 4, 8, 16 and 32 s follow.
+pub const LATE_CALLS: u32 = 7;
+
+/// A new price of a product.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PriceChange {
+    /// Which product.
+    pub product: String,
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// Minor units.
+    pub price: i64,
 }
 
 /// A customer's order.

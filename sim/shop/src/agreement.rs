@@ -1,0 +1,324 @@
+//! What must hold between a service's rows, what was published, what other services made of it, and
+//! what customers were told. Pure functions over facts, as those of `invariants`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
+use inventory::rules::State;
+use orders::rules::Terminal;
+
+use crate::facts::{Facts, Said};
+use crate::invariants::found;
+
+type Bad = Vec<(String, String)>;
+
+/// Longest from a deadline, or from the end of the faults, to the end of an order: a session (6 s),
+/// a timer's lost claim (30 s), and the way.
+const ENDS_WITHIN: Duration = Duration::from_secs(45);
+
+/// A cancel that was answered 200 or 202 is one; one that was answered 409 is none.
+pub fn cancel_is_kept(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for answered in &facts.answered {
+        let Some(id) = &answered.order_id else { continue };
+        let wished = facts
+            .workload
+            .orders
+            .iter()
+            .any(|order| order.name == answered.name && order.cancel_after_ms.is_some());
+        let end = facts.sagas.get(id).map(|saga| saga.terminal);
+        let holds = match (wished, answered.cancel) {
+            (false, _) => true,
+            (true, Some(200 | 202)) => end == Some(Terminal::Cancelled),
+            (true, Some(409)) => end == Some(Terminal::Confirmed),
+            (true, _) => false,
+        };
+        if !holds {
+            bad.push(found(id, format!("a cancel was answered {:?}: {end:?}", answered.cancel)));
+        }
+    }
+    bad
+}
+
+/// No order is cancelled for its deadline before it, and none is open long after it.
+pub fn deadline(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    let wait = Duration::from_millis(facts.workload.deadline_ms);
+    for answered in &facts.answered {
+        let Some(id) = &answered.order_id else { continue };
+        let Some(ended) = facts.ends.final_at.get(id) else { continue };
+        let due = answered.asked_at + wait;
+        let by_deadline = facts.sagas.get(id).and_then(|saga| saga.reason.as_deref());
+        if by_deadline == Some(reason::DEADLINE) && *ended < due {
+            bad.push(found(id, format!("cancelled {:?} ahead of its deadline", due - *ended)));
+        }
+        let latest = due.max(facts.ends.healed_at) + ENDS_WITHIN;
+        if *ended > latest {
+            bad.push(found(id, format!("open {:?} behind its deadline", *ended - due)));
+        }
+    }
+    bad
+}
+
+/// An order has the lines that its customer asked for, each at a price that was asked for it, and
+/// the amount that follows and that the customer was told.
+pub fn priced_as_offered(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    if facts.workload.profile() == Profile::Catalog {
+        return bad;
+    }
+    let mut offered: BTreeSet<(&str, i64)> = facts
+        .workload
+        .products
+        .iter()
+        .map(|product| (product.id.as_str(), product.price))
+        .collect();
+    offered.extend(facts.workload.prices.iter().map(|it| (it.product.as_str(), it.price)));
+    for answered in &facts.answered {
+        let Some(id) = &answered.order_id else { continue };
+        let placed = facts.sagas.get(id).and_then(|saga| saga.placed.as_ref());
+        let asked = facts.workload.orders.iter().find(|order| order.name == answered.name);
+        let (Some(placed), Some(asked)) = (placed, asked) else { continue };
+        let lines: Vec<(String, u32)> =
+            placed.lines.iter().map(|line| (line.product_id.to_string(), line.qty)).collect();
+        if lines != asked.lines || placed.mode != asked.mode {
+            bad.push(found(id, format!("asked for {:?}, placed {lines:?}", asked.lines)));
+        }
+        let mut sum = 0;
+        for line in &placed.lines {
+            let price = line.unit_price.unwrap_or(-1);
+            if !offered.contains(&(line.product_id.as_str(), price)) {
+                bad.push(found(id, format!("{} never cost {price}", line.product_id)));
+            }
+            sum += price * i64::from(line.qty);
+        }
+        if placed.amount != Some(sum) || answered.amount != Some(sum) {
+            let (placed, told) = (placed.amount, answered.amount);
+            bad.push(found(id, format!("lines of {sum}, placed {placed:?}, told {told:?}")));
+        }
+    }
+    bad
+}
+
+/// Nothing is charged in mode `none`, and in mode `after_stock` nothing without stock.
+pub fn charged_as_agreed(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for (id, saga) in &facts.sagas {
+        let charges = facts.ledger.accounts.get(&saga.order_id).map_or(0, |it| it.charges);
+        let mode = saga.placed.as_ref().map(|placed| placed.mode);
+        let stock = facts.reservations.get(id).map(|row| row.reservation.state);
+        let agreed = match (mode, stock) {
+            (Some(PaymentMode::Parallel), _) => true,
+            (Some(PaymentMode::AfterStock), Some(State::Committed | State::Released)) => true,
+            (Some(PaymentMode::AfterStock | PaymentMode::None) | None, _) => charges == 0,
+        };
+        if !agreed {
+            bad.push(found(id, format!("{mode:?} with stock {stock:?}, charged {charges} times")));
+        }
+    }
+    bad
+}
+
+/// What an event answers: it is answered once for each key.
+fn question(said: &Said) -> (&str, &'static str, u64) {
+    let key = said.key.as_str();
+    match &said.event {
+        Event::ProductUpserted(e) => (key, "product", e.product_version.unwrap_or(0)),
+        Event::OrderCreated(_) => (key, "order", 0),
+        Event::StockReserved(_) | Event::StockFailed(_) => (key, "stock", 0),
+        Event::PaymentProcessed(_) => (key, "payment", 0),
+        Event::OrderConfirmed(_) | Event::OrderCancelled(_) => (key, "end", 0),
+        Event::NotificationJob(_) => (key, "notification", 0),
+    }
+}
+
+/// Each fact is published under one id, however often, and by no other event.
+pub fn said_once(facts: &Facts) -> Bad {
+    let mut ids: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
+    for said in &facts.said {
+        let unversioned =
+            matches!(&said.event, Event::ProductUpserted(e) if e.product_version.is_none());
+        if !unversioned {
+            ids.entry(question(said)).or_default().insert(&said.event_id);
+        }
+    }
+    ids.into_iter()
+        .filter(|(_, ids)| ids.len() > 1)
+        .map(|((key, what, _), ids)| found(key, format!("{what} was said under {} ids", ids.len())))
+        .collect()
+}
+
+/// The versions of a product are first published in their order; repeats may come late.
+pub fn versions_rise(facts: &Facts) -> Bad {
+    let mut last: BTreeMap<&str, (u64, BTreeSet<u64>)> = BTreeMap::new();
+    let mut bad = Vec::new();
+    for said in &facts.said {
+        let Event::ProductUpserted(event) = &said.event else { continue };
+        let Some(version) = event.product_version else { continue };
+        let (highest, seen) = last.entry(&said.key).or_default();
+        if seen.insert(version) && version < *highest {
+            let text = format!("{}: version {version} behind {highest}", said.place);
+            bad.push(found(&said.key, text));
+        }
+        *highest = version.max(*highest);
+    }
+    bad
+}
+
+/// What each service's rows say was published, and nothing else was.
+pub fn published(facts: &Facts) -> Bad {
+    let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
+    let mut want = |key: &str, what: String| {
+        wanted.insert((key.to_owned(), what));
+    };
+    for (id, saga) in &facts.sagas {
+        if let Some(placed) = &saga.placed {
+            want(id, format!("created {:?} {:?}", placed.lines, placed.amount));
+        }
+        match saga.terminal {
+            Terminal::None => {}
+            Terminal::Confirmed => want(id, "confirmed".to_owned()),
+            Terminal::Cancelled => want(id, "cancelled".to_owned()),
+        }
+    }
+    for (id, row) in &facts.reservations {
+        match row.reservation.state {
+            State::Reserved | State::Committed | State::Released => want(id, "reserved".to_owned()),
+            State::Failed => want(id, format!("failed {:?}", row.reservation.reason)),
+            State::Pending | State::Tombstone => {}
+        }
+    }
+    for (id, payment) in &facts.payments {
+        match &payment.outcome {
+            Some(payments::rules::Outcome::Success) => want(id, "paid".to_owned()),
+            Some(payments::rules::Outcome::Failure(why)) => want(id, format!("unpaid {why}")),
+            None => {}
+        }
+    }
+    for (id, product) in &facts.products {
+        (1..=product.product_version).for_each(|version| want(id, format!("version {version}")));
+    }
+    let as_written = facts.workload.profile() == Profile::Catalog;
+    let said: BTreeSet<(String, String)> = facts
+        .said
+        .iter()
+        .filter(|said| !(as_written && said.stream == Stream::CatalogEvents))
+        .map(|said| (said.key.clone(), words(&said.event)))
+        .collect();
+    if as_written {
+        wanted.retain(|(_, what)| !what.starts_with("version"));
+    }
+    let unsaid = wanted.difference(&said).map(|(key, what)| found(key, format!("{what}: unsaid")));
+    let ghosts = said
+        .difference(&wanted)
+        .map(|(key, what)| found(key, format!("{what}: published, and in nobody's rows")));
+    unsaid.chain(ghosts).collect()
+}
+
+fn words(event: &Event) -> String {
+    match event {
+        Event::ProductUpserted(e) => format!("version {}", e.product_version.unwrap_or(0)),
+        Event::OrderCreated(e) => format!("created {:?} {:?}", e.lines, e.amount),
+        Event::StockReserved(_) => "reserved".to_owned(),
+        Event::StockFailed(e) => format!("failed {:?}", e.reason),
+        Event::PaymentProcessed(e) => match e.status {
+            PaymentStatus::Success => "paid".to_owned(),
+            PaymentStatus::Failure => format!("unpaid {}", e.reason.as_deref().unwrap_or("")),
+        },
+        Event::OrderConfirmed(_) => "confirmed".to_owned(),
+        Event::OrderCancelled(_) => "cancelled".to_owned(),
+        Event::NotificationJob(_) => "notification".to_owned(),
+    }
+}
+
+/// Without a fault on any of its nodes, a service publishes each event once.
+pub fn duplicates_have_a_cause(facts: &Facts) -> Bad {
+    let mut seen = BTreeSet::new();
+    let mut bad = Vec::new();
+    for said in &facts.said {
+        let producer = match said.stream {
+            Stream::CatalogEvents => Service::Catalog,
+            Stream::OrdersEvents => Service::Orders,
+            Stream::InventoryEvents => Service::Inventory,
+            Stream::PaymentsEvents => Service::Payments,
+            Stream::NotificationsJobs => Service::NotificationsApi,
+        };
+        if !seen.insert(said.event_id.as_str()) && !facts.faulty.contains(&producer) {
+            let text =
+                format!("{} is a repeat, and nothing befell {}", said.place, producer.name());
+            bad.push(found(&said.key, text));
+        }
+    }
+    bad
+}
+
+/// The read model has each order with all that was said of it, and nothing else.
+pub fn read_model(facts: &Facts) -> Bad {
+    use query::rules::{Payment, Stock};
+    let mut bad = Vec::new();
+    for said in &facts.said {
+        if said.stream == Stream::CatalogEvents {
+            continue;
+        }
+        let Some(order) = facts.shown.get(&said.key).map(|row| &row.order) else {
+            bad.push(found(&said.key, "an order that Query does not show"));
+            continue;
+        };
+        let stock = order.stock.as_ref().map(|facet| &facet.says);
+        let payment = order.payment.as_ref().map(|facet| &facet.says);
+        let shows = match &said.event {
+            Event::OrderCreated(e) => order.placed.as_ref().is_some_and(|facet| {
+                let placed = &facet.says;
+                let same = |(shown, line): (&query::rules::Line, &contract::Line)| {
+                    (&shown.product_id, shown.qty, shown.unit_price)
+                        == (&line.product_id, line.qty, line.unit_price)
+                };
+                placed.amount == e.amount
+                    && placed.payment_mode == e.payment_mode.unwrap_or(PaymentMode::Parallel)
+                    && placed.lines.len() == e.lines.len()
+                    && placed.lines.iter().zip(&e.lines).all(same)
+            }),
+            Event::StockReserved(_) => stock == Some(&Stock::Reserved),
+            Event::StockFailed(e) => stock == Some(&Stock::Failed { reason: e.reason.clone() }),
+            Event::PaymentProcessed(e) => match e.status {
+                PaymentStatus::Success => payment == Some(&Payment::Succeeded),
+                PaymentStatus::Failure => {
+                    payment == Some(&Payment::Failed { reason: e.reason.clone() })
+                }
+            },
+            Event::OrderConfirmed(_) | Event::OrderCancelled(_) => order.terminal.is_some(),
+            Event::ProductUpserted(_) | Event::NotificationJob(_) => true,
+        };
+        if !shows {
+            bad.push(found(&said.key, format!("{} is not what Query shows", said.place)));
+        }
+    }
+    for id in facts.shown.keys().filter(|id| !facts.sagas.contains_key(*id)) {
+        bad.push(found(id, "an order that only Query knows"));
+    }
+    bad
+}
+
+/// Replicas of a product are as the catalog has it.
+pub fn one_product_everywhere(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    let versioned = facts.workload.profile() == Profile::Default;
+    for (id, product) in &facts.products {
+        let price = product.content.price;
+        let shown = facts.shown_products.get(id).map(|shown| &shown.says);
+        let same = shown.is_some_and(|shown| {
+            shown.price == price
+                && shown.name == product.content.name
+                && (!versioned || shown.product_version == Some(product.product_version))
+        });
+        if !same {
+            bad.push(found(id, format!("{product:?} in Catalog, {shown:?} in Query")));
+        }
+        let known = facts.prices.get(id);
+        if versioned && known.is_none_or(|known| known.price != price) {
+            bad.push(found(id, format!("{price:?} in Catalog, {known:?} in Orders")));
+        }
+    }
+    bad
+}

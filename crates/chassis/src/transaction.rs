@@ -290,16 +290,20 @@ struct Deciding<'a, H: Handler> {
 impl<H: Handler> Deciding<'_, H> {
     /// Ends one input: fenced, already done, repeated, refused or applied.
     fn end(&mut self, slot: &Slot<H::Fact>, input: Option<&Input<H::Fact>>) -> Ended {
+        let known = match (input, &slot.state) {
+            (Some(input), _) => Some((input.id.as_ref(), &input.fingerprint)),
+            (None, State::Dead { id, fingerprint, .. }) => Some((Some(id), fingerprint)),
+            (None, State::Skip | State::Input(_)) => None,
+        };
         if let Source::Log { partition, offset } = &slot.source
             && let Some(ended) = self.advance(partition, *offset)
         {
+            if let (Ended::Fenced, Some((Some(id), _))) = (&ended, known) {
+                self.leave_to_owner(id);
+            }
             return ended;
         }
-        let (id, fingerprint) = match (input, &slot.state) {
-            (Some(input), _) => (input.id.as_ref(), &input.fingerprint),
-            (None, State::Dead { id, fingerprint, .. }) => (Some(id), fingerprint),
-            (None, State::Skip | State::Input(_)) => return Ended::Skipped,
-        };
+        let Some((id, fingerprint)) = known else { return Ended::Skipped };
         if let Some(id) = id
             && let Some(ended) = self.repeated(slot, id, fingerprint)
         {
@@ -313,6 +317,14 @@ impl<H: Handler> Deciding<'_, H> {
         match decided {
             Ok(decided) => self.applied(id, fingerprint, decided),
             Err(reason) => self.refused(slot, id, fingerprint, reason),
+        }
+    }
+
+    /// The inbox row that this batch inserted for a fenced record must not be committed with the
+    /// batch's other inputs: the partition's owner would take the record for handled.
+    fn leave_to_owner(&mut self, id: &Key) {
+        if !self.existing.contains_key(id) && !self.replies.contains_key(id) {
+            self.writes.forget.insert(id.clone());
         }
     }
 
@@ -376,6 +388,7 @@ impl<H: Handler> Deciding<'_, H> {
     fn applied(&mut self, id: Option<&Key>, fingerprint: &str, decided: Decided) -> Ended {
         let Decided { emits, reply } = decided;
         if let Some(id) = id {
+            self.writes.forget.remove(id);
             self.replies.insert(id.clone(), (fingerprint.to_owned(), reply.clone()));
             match &reply {
                 Some(reply) if !reply.kept => {
@@ -407,6 +420,7 @@ impl<H: Handler> Deciding<'_, H> {
         reason: Reason,
     ) -> Ended {
         if let Some(id) = id {
+            self.writes.forget.remove(id);
             self.replies.insert(id.clone(), (fingerprint.to_owned(), None));
             let code = reason.code.to_string();
             self.rewrite(id, |fingerprint, seen_at| InboxRow::Dead { fingerprint, seen_at, code });

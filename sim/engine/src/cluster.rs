@@ -321,6 +321,21 @@ impl Cluster {
         self.state().met.clone()
     }
 
+    /// Ends the tasks of all nodes. A task that waits for something it owns itself, a bell say, would
+    /// outlive the world otherwise, and the world with it.
+    pub(crate) async fn stop(&self) {
+        let running: Vec<Arc<Node>> = {
+            let mut state = self.state();
+            state.places.values_mut().filter_map(|place| place.running.take()).collect()
+        };
+        for node in running {
+            node.cut.store(true, Ordering::Relaxed);
+            Handle::current().kill(node.handle.id());
+        }
+        // Killed tasks are dropped when they are next looked at.
+        madsim::time::sleep(Duration::from_millis(1)).await;
+    }
+
     /// Takes the cluster apart, so that nothing keeps itself alive, and gives its trace.
     pub(crate) fn dismantle(&self) -> Trace {
         let (places, stores, trace) = {

@@ -132,6 +132,7 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
     let (verdict, cluster) = runtime.block_on(async {
         let cluster = Cluster::new(seed, system.settings(), &faults);
         let verdict = system.run(workload, cluster.clone()).await;
+        cluster.stop().await;
         (verdict, cluster)
     });
     // Tasks end with the runtime, before the servers they hold on to.

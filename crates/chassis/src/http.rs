@@ -1,9 +1,10 @@
-//! What every service's HTTP has in common: problems (RFC 9457), strict JSON bodies, the
-//! Idempotency-Key, replies. Never decides, never keeps time.
+//! What every service's HTTP has in common: problems (RFC 9457), strict JSON bodies, parameters and
+//! paths, the Idempotency-Key, replies. Never decides, never keeps time.
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use envelope::EventId;
@@ -136,6 +137,32 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Strict<T> {
     }
 }
 
+/// The parameters behind `?`, read strictly: give the type `#[serde(deny_unknown_fields)]`.
+#[derive(Debug)]
+pub struct Parameters<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let read = Query::try_from_uri(&parts.uri);
+        read.map(|Query(value)| Parameters(value)).map_err(|e| Problem::invalid(e.body_text()))
+    }
+}
+
+/// The one variable part of a path; 422 where it is no text or no such id.
+#[derive(Debug)]
+pub struct InPath<T>(pub T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = Path::from_request_parts(parts, state).await;
+        read.map(|Path(value)| InPath(value)).map_err(|e| Problem::invalid(e.body_text()))
+    }
+}
+
 fn too_large() -> Problem {
     let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
     Problem::new(413, "body-too-large", "The body is too large", detail)
@@ -163,6 +190,22 @@ pub fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<Key
             Err(Problem::new(400, "idempotency-key-invalid", title, detail))
         }
     }
+}
+
+/// A command's id in the inbox: its route with the Idempotency-Key, or the request's own fresh id.
+pub fn command_id(route: &'static str, key: Option<&Key>, request: &EventId) -> Key {
+    match key {
+        Some(key) => format!("{route}:{key}").into(),
+        None => format!("req:{request}").into(),
+    }
+}
+
+/// The fingerprint of a request: the same Idempotency-Key with another one is refused. `path` is the
+/// route's own, whatever prefix it is mounted under.
+pub fn request_fingerprint(method: &str, path: &str, body: &[u8]) -> String {
+    let mut said = format!("{method} {path}\n").into_bytes();
+    said.extend_from_slice(body);
+    envelope::fingerprint(&said)
 }
 
 /// A JSON body with status 200.

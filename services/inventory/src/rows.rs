@@ -12,6 +12,8 @@ use crate::rules::{Reservation, Stock};
 pub static RESERVATIONS: Table = Table { name: "reservations", index: &["state"] };
 /// One row a product.
 pub static STOCK: Table = Table { name: "stock", index: &["product"] };
+/// Position of `product` in the index of [`STOCK`].
+pub const PRODUCT: usize = 0;
 /// One row for each accepted adjustment: the books that `on_hand` is held against.
 pub static ADJUSTMENTS: Table = Table { name: "adjustments", index: &["product"] };
 

@@ -14,6 +14,8 @@ pub static ORDERS: Table = Table { name: "orders", index: &[] };
 /// One row a notification, under `order|type|channel|revision`. `told` is the order and the
 /// revision, with a space between, which no id has.
 pub static NOTIFICATIONS: Table = Table { name: "notifications", index: &["told"] };
+/// Position of `told`.
+pub const TOLD: usize = 0;
 
 /// All of them, in the order in which they are locked.
 pub static ALL: [&Table; 2] = [&ORDERS, &NOTIFICATIONS];
@@ -55,6 +57,11 @@ pub struct NotificationRow {
 }
 
 impl NotificationRow {
+    /// Lowest value of `told` for an order, and the first behind the highest.
+    pub fn of_order(order: &OrderId) -> (String, String) {
+        (format!("{order} "), format!("{order}!"))
+    }
+
     /// The value of `told`.
     pub fn told(order: &OrderId, revision: u32) -> String {
         format!("{order} {revision:010}")

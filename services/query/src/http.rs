@@ -1,27 +1,20 @@
 //! Query's HTTP: orders and products as they are known here. Never writes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
-use axum::http::Uri;
+use axum::extract::State;
 use axum::response::Response;
 use axum::routing::get;
-use chassis::http::{self, Problem};
-use chassis::{Document, document};
+use chassis::http::{self, InPath, Parameters, Problem};
+use chassis::page::{List, Page, list_page, read_row};
 use contract::{OrderId, ProductId};
-use ports::{Key, Op, Reply, Store};
+use ports::Store;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::page::{self, List};
-use crate::rows::OrderRow;
+use crate::rows::{BY_STATUS, CREATED, OrderRow, PRODUCT};
 use crate::rules::{Product, Status};
-
-/// Behind every index value that is visible ASCII.
-const BEHIND_ALL: &str = "\u{7f}";
 
 type Shared = Arc<dyn Store>;
 
@@ -43,70 +36,43 @@ struct OrdersPage {
     cursor: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ProductsPage {
-    limit: Option<usize>,
-    cursor: Option<String>,
-}
-
-fn parameters<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
-    let read = Query::<T>::try_from_uri(uri).map_err(|e| Problem::invalid(e.body_text()))?;
-    Ok(read.0)
-}
-
 /// Orders, the newest first.
-async fn list_orders(State(store): State<Shared>, uri: Uri) -> Result<Response, Problem> {
-    let OrdersPage { status, limit, cursor } = parameters(&uri)?;
-    let (column, (from, to)) = match status {
-        None => (0, (String::new(), BEHIND_ALL.to_owned())),
-        Some(status) => (1, OrderRow::with_status(status)),
+async fn list_orders(
+    State(store): State<Shared>,
+    Parameters(OrdersPage { status, limit, cursor }): Parameters<OrdersPage>,
+) -> Result<Response, Problem> {
+    let list = match status {
+        None => List::all(CREATED),
+        Some(status) => List::between(BY_STATUS, OrderRow::with_status(status)),
     };
-    let list = List { column, from, to, descending: true };
-    let (rows, next) =
-        page::read::<OrderRow>(store.as_ref(), list, limit, cursor.as_deref()).await?;
-    let items: Vec<Value> = rows.iter().map(order_json).collect();
-    Ok(http::ok(json!({ "items": items, "next": next })))
+    list_page(store.as_ref(), list.descending(), Page { limit, cursor }, order_json).await
 }
 
 /// An order, also one whose creation has not come here yet.
 async fn show_order(
     State(store): State<Shared>,
-    Path(id): Path<String>,
+    InPath(id): InPath<OrderId>,
 ) -> Result<Response, Problem> {
-    let id = OrderId::parse(&id).map_err(|e| Problem::invalid(format!("orderId: {e}")))?;
-    let row = row::<OrderRow>(store.as_ref(), id.key()).await?;
+    let row = read_row(store.as_ref(), &id.key()).await?;
     let row = row.ok_or_else(|| Problem::not_found("order", id.as_str()))?;
     Ok(http::ok(order_json(&row)))
 }
 
 /// Products, by their ids.
-async fn list_products(State(store): State<Shared>, uri: Uri) -> Result<Response, Problem> {
-    let ProductsPage { limit, cursor } = parameters(&uri)?;
-    let (from, to) = (String::new(), BEHIND_ALL.to_owned());
-    let list = List { column: 0, from, to, descending: false };
-    let (rows, next) =
-        page::read::<Product>(store.as_ref(), list, limit, cursor.as_deref()).await?;
-    let items: Vec<Value> = rows.iter().map(product_json).collect();
-    Ok(http::ok(json!({ "items": items, "next": next })))
+async fn list_products(
+    State(store): State<Shared>,
+    Parameters(page): Parameters<Page>,
+) -> Result<Response, Problem> {
+    list_page(store.as_ref(), List::all(PRODUCT), page, product_json).await
 }
 
 async fn show_product(
     State(store): State<Shared>,
-    Path(id): Path<String>,
+    InPath(id): InPath<ProductId>,
 ) -> Result<Response, Problem> {
-    let id = ProductId::parse(&id).map_err(|e| Problem::invalid(format!("productId: {e}")))?;
-    let row = row::<Product>(store.as_ref(), id.key()).await?;
+    let row = read_row(store.as_ref(), &id.key()).await?;
     let row = row.ok_or_else(|| Problem::not_found("product", id.as_str()))?;
     Ok(http::ok(product_json(&row)))
-}
-
-async fn row<D: Document>(store: &dyn Store, key: Key) -> Result<Option<D>, Problem> {
-    let keys = BTreeSet::from([key.clone()]);
-    match store.read(vec![Op::Read { table: D::TABLE, keys }]).await?.pop() {
-        Some(Reply::Rows(rows)) => Ok(rows.get(&key).and_then(document)),
-        _ => Err(Problem::unavailable("the store did not answer; try again")),
-    }
 }
 
 /// An order as it is shown; `createdAt` and what was ordered are null before they are known.

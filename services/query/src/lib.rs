@@ -4,7 +4,6 @@
 
 pub mod handler;
 mod http;
-mod page;
 pub mod rows;
 pub mod rules;
 

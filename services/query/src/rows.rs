@@ -10,8 +10,14 @@ use crate::rules::{Order, Product, Status};
 /// One row an order. `created` is its time; `by_status` is `status|time`. Both are absent before
 /// OrderCreated came, which keeps such rows out of lists.
 pub static ORDERS: Table = Table { name: "orders", index: &["created", "by_status"] };
+/// Position of `created`.
+pub const CREATED: usize = 0;
+/// Position of `by_status`.
+pub const BY_STATUS: usize = 1;
 /// One row a product.
 pub static PRODUCTS: Table = Table { name: "products", index: &["product"] };
+/// Position of `product`.
+pub const PRODUCT: usize = 0;
 
 /// All of them, in the order in which they are locked.
 pub static ALL: [&Table; 2] = [&ORDERS, &PRODUCTS];

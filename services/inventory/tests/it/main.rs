@@ -168,8 +168,9 @@ fn adjusting_is_strict_relative_and_done_once() {
 
         world.http("POST", "/stock/a/adjust", Some("k5"), r#"{"delta":0}"#).await;
         let first = world.get("/stock?limit=1").await;
-        assert_eq!(first, json!({ "items": [books("a", [0; 4])], "next": "a" }));
-        let rest = world.get("/stock?limit=1&cursor=a").await;
+        assert_eq!(first["items"], json!([books("a", [0; 4])]));
+        let next = first["next"].as_str().unwrap();
+        let rest = world.get(&format!("/stock?limit=1&cursor={next}")).await;
         assert_eq!(rest, json!({ "items": [books("p", [3, 3, 0, 0])], "next": null }));
         for bad in ["limit=0", "limit=201", "limit=x", "cursor=", "page=2"] {
             let (status, _) = world.http("GET", &format!("/stock?{bad}"), None, "").await;

@@ -1,51 +1,21 @@
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
-
-use async_trait::async_trait;
 use axum::body::Body;
 use axum::http::Request;
-use chrono::{DateTime, Utc};
+use chassis::Document;
+use chrono::DateTime;
 use contract::{NotificationChannel, NotificationType};
+use futures_util::FutureExt;
 use model::store::{Settings, StoreServer};
-use ports::{Row, Rows, Runtime, Task};
+use model::virtual_time::VirtualTime;
+use ports::{Op, Row, Rows, Runtime};
 use tower::ServiceExt;
 
 use super::*;
 use crate::rows::ALL;
 use crate::rules::{Sending, Wanted};
 
-/// A node on which no time passes.
-struct Still;
-
-#[async_trait]
-impl Runtime for Still {
-    fn now(&self) -> DateTime<Utc> {
-        DateTime::UNIX_EPOCH
-    }
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
-    async fn sleep(&self, _: Duration) {
-        std::future::pending().await
-    }
-    fn spawn(&self, name: &'static str, _: Task) {
-        panic!("nothing spawns {name} here")
-    }
-    fn choose(&self, _: &'static str, _: &str, _: u64) -> u64 {
-        0
-    }
-    fn block(&self, work: &mut dyn FnMut()) {
-        work();
-    }
-}
-
 /// The outcome of what never waits.
 fn now<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits"),
-    }
+    future.now_or_never().expect("it does not wait")
 }
 
 fn get_json(store: &Arc<dyn Store>, uri: &str) -> (u16, Value) {
@@ -58,7 +28,7 @@ fn get_json(store: &Arc<dyn Store>, uri: &str) -> (u16, Value) {
 
 /// Eleven revisions for order `a`, the second undeliverable, and one for order `a!` beside it.
 fn mails() -> Arc<dyn Store> {
-    let runtime: Arc<dyn Runtime> = Arc::new(Still);
+    let runtime: Arc<dyn Runtime> = Arc::new(VirtualTime::default());
     let server = StoreServer::new(Settings::default(), runtime.clone());
     let store: Arc<dyn Store> = Arc::new(server.client("worker", runtime));
     now(store.prepare(&ALL)).unwrap();

@@ -1,0 +1,132 @@
+//! Reads for HTTP: a row by its key, and pages of a list, with a cursor that says where the next page
+//! begins. Never locks a row, never counts what is on other pages.
+
+use std::collections::BTreeSet;
+
+use axum::response::Response;
+use ports::{Key, Op, Range, Reply, Store};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::http::{Problem, ok};
+use crate::{Document, document};
+
+/// Most rows on a page.
+pub const LIMIT_MAX: usize = 200;
+/// Rows on a page, where the caller does not say.
+pub const LIMIT_DEFAULT: usize = 50;
+/// Behind every key and index value: they are ASCII without control characters.
+const BEHIND_ALL: &str = "\u{7f}";
+
+/// Which page of a list: `?limit&cursor`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Page {
+    /// 1 to [`LIMIT_MAX`]; [`LIMIT_DEFAULT`] where absent.
+    pub limit: Option<usize>,
+    /// The `next` of the page before; the first page where absent.
+    pub cursor: Option<String>,
+}
+
+/// What is listed: rows by one index column.
+#[derive(Debug)]
+pub struct List {
+    column: usize,
+    from: String,
+    to: String,
+    descending: bool,
+}
+
+impl List {
+    /// All rows that have a value in the column at this position, lowest first.
+    pub fn all(column: usize) -> Self {
+        List::between(column, (String::new(), BEHIND_ALL.to_owned()))
+    }
+
+    /// Those with a value from the lowest (included) to the highest (excluded), lowest first.
+    pub fn between(column: usize, (from, to): (String, String)) -> Self {
+        List { column, from, to, descending: false }
+    }
+
+    /// The same, highest first.
+    pub fn descending(self) -> Self {
+        List { descending: true, ..self }
+    }
+}
+
+/// The document under a key as it is committed, `None` where there is none.
+pub async fn read_row<D: Document>(store: &dyn Store, key: &Key) -> Result<Option<D>, Problem> {
+    let keys = BTreeSet::from([key.clone()]);
+    match store.read(vec![Op::Read { table: D::TABLE, keys }]).await?.pop() {
+        Some(Reply::Rows(rows)) => Ok(rows.get(key).and_then(document)),
+        _ => Err(no_answer()),
+    }
+}
+
+/// A page as `{"items": [...], "next": cursor or null}`, each document as `shown` shows it.
+pub async fn list_page<D: Document>(
+    store: &dyn Store,
+    list: List,
+    page: Page,
+    shown: impl Fn(&D) -> Value,
+) -> Result<Response, Problem> {
+    let limit = page.limit.unwrap_or(LIMIT_DEFAULT);
+    if !(1..=LIMIT_MAX).contains(&limit) {
+        return Err(Problem::invalid(format!("limit is from 1 to {LIMIT_MAX}")));
+    }
+    let List { column, from, to, descending } = list;
+    let after = match page.cursor.as_deref().map(decode) {
+        None => None,
+        Some(Some((value, key))) if from <= value && value < to => Some((value, key)),
+        Some(_) => return Err(Problem::invalid("the cursor is not one of this list")),
+    };
+    // One more than asked for tells whether there is a next page.
+    let range = Range { column, from, to, after, descending, limit: limit + 1 };
+    let replies = store.read(vec![Op::List { table: D::TABLE, range }]).await?.pop();
+    let Some(Reply::Listed(mut rows)) = replies else { return Err(no_answer()) };
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let last = rows.last().filter(|_| more);
+    let next = last.and_then(|(key, row)| Some(encode(row.index.get(column)?.as_deref()?, key)));
+    let documents = rows.iter().filter_map(|(_, row)| document::<D>(row));
+    let items: Vec<Value> = documents.map(|document| shown(&document)).collect();
+    Ok(ok(json!({ "items": items, "next": next })))
+}
+
+fn no_answer() -> Problem {
+    Problem::unavailable("the store did not answer; try again")
+}
+
+/// Hexadecimal digits of `value`, a line break, and the key: neither has line breaks.
+fn encode(value: &str, key: &str) -> String {
+    format!("{value}\n{key}").bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decode(cursor: &str) -> Option<(String, Key)> {
+    let digits = cursor.as_bytes().chunks(2).map(|pair| {
+        let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+        u8::from_str_radix(pair, 16).ok()
+    });
+    let text = String::from_utf8(digits.collect::<Option<Vec<u8>>>()?).ok()?;
+    let (value, key) = text.split_once('\n')?;
+    let readable = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~'));
+    (readable(value) && readable(key)).then(|| (value.to_owned(), key.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_comes_back_as_it_was() {
+        let at = ("placed 2026-01-02T03:04:05.000Z".to_owned(), Key::from("o|1"));
+        assert_eq!(decode(&encode(&at.0, &at.1)), Some(at));
+    }
+
+    #[test]
+    fn what_is_no_cursor_is_refused() {
+        for text in ["", "6", "zz", "+1+2", "c3", "c328", "6161", "é1", "000a61", "0a", "610a"] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 
 mod fault;
+pub mod headers;
 mod log;
 mod queue;
 mod record;

@@ -4,7 +4,6 @@
 #![warn(missing_docs)]
 
 mod classify;
-mod headers;
 mod pipeline;
 mod placeholders;
 mod pool;

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ports::{
     Channel, Fault, Key, Op, OutboxRow, Outcome, Outgoing, Range, Reply, Row, Rows, Shard, Table,
+    headers,
 };
 use tokio_postgres::types::ToSql;
 
-use crate::headers;
 use crate::statement::Statement;
 
 /// A value of a statement.
@@ -153,7 +153,7 @@ fn append(rows: &[Outgoing]) -> Call<'_> {
         Box::new(rows.iter().map(channel).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|row| &*row.to).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|row| &*row.key).collect::<Vec<_>>()),
-        Box::new(rows.iter().map(|row| headers::pack(&row.headers)).collect::<Vec<_>>()),
+        Box::new(rows.iter().map(|row| headers::encode(&row.headers)).collect::<Vec<_>>()),
         Box::new(rows.iter().map(|row| &row.payload[..]).collect::<Vec<_>>()),
     ];
     Call { statement: Statement::Append, parameters }
@@ -232,13 +232,14 @@ fn read_outbox_row(
     row: &tokio_postgres::Row,
     shard: Shard,
 ) -> Result<OutboxRow, tokio_postgres::Error> {
+    let headers = headers::decode(row.try_get(5)?);
     let channel = if row.try_get::<_, i32>(2)? == 0 { Channel::Topic } else { Channel::Queue };
     let outgoing = Outgoing {
         shard,
         channel,
         to: row.try_get::<_, &str>(3)?.into(),
         key: row.try_get::<_, &str>(4)?.into(),
-        headers: headers::unpack(row.try_get(5)?),
+        headers: headers.expect("the outbox holds headers as they were encoded"),
         payload: Bytes::copy_from_slice(row.try_get(6)?),
     };
     Ok(OutboxRow { id: row.try_get(0)?, at: row.try_get::<_, SystemTime>(1)?.into(), outgoing })

@@ -9,12 +9,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use model::log::Log;
 use model::queue::{Effect, Message, Queues};
-use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec};
+use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec, headers};
 use rusqlite::{Connection, Row, params};
 
-use super::codec;
-
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
     CREATE TABLE topics (name TEXT PRIMARY KEY, partitions INTEGER NOT NULL) WITHOUT ROWID, STRICT;
     CREATE TABLE records (
@@ -159,8 +157,8 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {
 
 /// Key, headers and payload from three columns.
 fn record(row: &Row<'_>, to: Arc<str>, column: usize) -> rusqlite::Result<Record> {
-    let headers =
-        codec::decode(row.get_ref(column + 1)?.as_blob()?).ok_or(rusqlite::Error::InvalidQuery)?;
+    let headers = headers::decode(row.get_ref(column + 1)?.as_blob()?)
+        .ok_or(rusqlite::Error::InvalidQuery)?;
     let payload = Bytes::copy_from_slice(row.get_ref(column + 2)?.as_blob()?);
     Ok(Record { to, key: text(row, column)?, headers, payload })
 }
@@ -174,7 +172,7 @@ fn write(connection: &Connection, round: &Round) -> rusqlite::Result<()> {
         connection.prepare_cached("INSERT INTO records VALUES (?1,?2,?3,?4,?5,?6,?7)")?;
     for Fetched { partition, offset, at, record } in &round.records {
         let (topic, at) = (&*partition.topic, at.timestamp_micros());
-        let headers = codec::encode(&record.headers);
+        let headers = headers::encode(&record.headers);
         let row =
             params![topic, partition.index, offset, at, &*record.key, headers, &*record.payload];
         insert.execute(row)?;
@@ -211,7 +209,7 @@ fn write(connection: &Connection, round: &Round) -> rusqlite::Result<()> {
 
 fn insert_message(connection: &Connection, message: &Message) -> rusqlite::Result<()> {
     let Message { id, record, returns, .. } = message;
-    let (key, headers) = (&*record.key, codec::encode(&record.headers));
+    let (key, headers) = (&*record.key, headers::encode(&record.headers));
     let row = params![id.cast_signed(), &*record.to, key, headers, &*record.payload, returns];
     connection.prepare_cached("INSERT INTO messages VALUES (?1,?2,?3,?4,?5,?6)")?.execute(row)?;
     Ok(())

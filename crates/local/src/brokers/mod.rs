@@ -2,7 +2,6 @@
 //! through one writer thread, is synced, and only then becomes visible and is confirmed. Never keeps
 //! state that the models do not have.
 
-mod codec;
 mod journal;
 mod log;
 mod queue;

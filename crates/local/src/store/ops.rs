@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use ports::{
-    Channel, Fault, Header, Key, Op, OutboxRow, Outcome, Outgoing, Range, Reply, Row, Rows, Shard,
-    Table,
+    Channel, Fault, Key, Op, OutboxRow, Outcome, Outgoing, Range, Reply, Row, Rows, Shard, Table,
+    headers,
 };
 use rusqlite::types::{ToSql, ToSqlOutput, Value};
 use rusqlite::{Connection, ErrorCode, params, params_from_iter};
@@ -229,7 +229,7 @@ fn append(
             Channel::Topic => 0,
             Channel::Queue => 1,
         };
-        let headers = pack(&row.headers);
+        let headers = headers::encode(&row.headers);
         let at = now.timestamp_micros();
         let payload = &row.payload[..];
         statement.execute(params![row.shard, at, channel, row.to, row.key, headers, payload])?;
@@ -276,48 +276,18 @@ fn unsent(connection: &Connection, shard: Shard, limit: usize) -> rusqlite::Resu
     let rows = statement.query_map(params![shard, limit], |row| {
         let channel = if row.get::<_, i64>(2)? == 0 { Channel::Topic } else { Channel::Queue };
         let at = DateTime::from_timestamp_micros(row.get(1)?).unwrap_or_default();
+        let headers = headers::decode(row.get_ref(5)?.as_blob()?);
         let outgoing = Outgoing {
             shard,
             channel,
             to: row.get_ref(3)?.as_str()?.into(),
             key: row.get_ref(4)?.as_str()?.into(),
-            headers: unpack(row.get_ref(5)?.as_blob()?),
+            headers: headers.ok_or(rusqlite::Error::InvalidQuery)?,
             payload: Bytes::copy_from_slice(row.get_ref(6)?.as_blob()?),
         };
         Ok(OutboxRow { id: row.get(0)?, at, outgoing })
     })?;
     rows.collect()
-}
-
-/// Headers in one blob: for each the lengths of name and value (4 bytes each, big endian), then
-/// both.
-fn pack(headers: &[Header]) -> Vec<u8> {
-    let mut packed = Vec::new();
-    for (name, value) in headers {
-        for part in [name.as_bytes(), value] {
-            packed.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        }
-        packed.extend(name.as_bytes());
-        packed.extend(value);
-    }
-    packed
-}
-
-/// The opposite of [`pack`]. Stops where a damaged blob makes no sense.
-fn unpack(packed: &[u8]) -> Vec<Header> {
-    let mut headers = Vec::new();
-    let mut rest = packed;
-    while let Some((lengths, content)) = rest.split_at_checked(8) {
-        let length = |from: usize| {
-            lengths[from..from + 4].iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
-        };
-        let Some((name, content)) = content.split_at_checked(length(0)) else { break };
-        let Some((value, content)) = content.split_at_checked(length(4)) else { break };
-        let Ok(name) = std::str::from_utf8(name) else { break };
-        headers.push((name.into(), Bytes::copy_from_slice(value)));
-        rest = content;
-    }
-    headers
 }
 
 #[cfg(test)]
@@ -354,19 +324,5 @@ mod tests {
         }
         let missing = rusqlite::Error::QueryReturnedNoRows;
         assert_eq!(name(classify(&missing)), "refused");
-    }
-
-    #[test]
-    fn headers_survive_packing_and_damage_does_not_panic() {
-        let headers: Vec<Header> = vec![
-            ("traceparent".into(), Bytes::from_static(b"00-ab")),
-            ("".into(), Bytes::new()),
-            ("ß".into(), Bytes::from_static(&[0, 255])),
-        ];
-        let packed = pack(&headers);
-        assert_eq!(unpack(&packed), headers);
-        for end in 0..packed.len() {
-            assert!(unpack(&packed[..end]).len() < headers.len());
-        }
     }
 }

@@ -17,5 +17,5 @@ pub use payload::{
     StockFailed, StockReserved, TEXT_CHARS_MAX, reason,
 };
 pub use schema::schema;
-pub use stream::{Profile, Stream, Streams};
+pub use stream::{JobsQueue, Profile, Stream, Streams};
 pub use table::{CATALOG, Row, Service};

@@ -50,6 +50,18 @@ impl Stream {
     }
 }
 
+/// The queue of jobs as both its sides declare it: a queue that exists with other arguments is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobsQueue {
+    /// Its name on the broker.
+    pub name: Arc<str>,
+    /// How often a job may come back before it is dead-lettered. It guards only the insert of the
+    /// mail: sending has its own retries (saga-rules 15).
+    pub delivery_limit: u32,
+    /// Where dead letters go.
+    pub dead_letters: Arc<str>,
+}
+
 /// The streams' names under one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Streams {
@@ -65,6 +77,13 @@ impl Streams {
     /// The stream's name on the brokers.
     pub fn name(&self, stream: Stream) -> Arc<str> {
         format!("{}{}", self.prefix, stream.name()).into()
+    }
+
+    /// How [`Stream::NotificationsJobs`] is declared.
+    pub fn jobs(&self) -> JobsQueue {
+        let name = self.name(Stream::NotificationsJobs);
+        let dead_letters = format!("{name}.dead").into();
+        JobsQueue { name, delivery_limit: 10, dead_letters }
     }
 }
 

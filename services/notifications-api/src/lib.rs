@@ -7,17 +7,11 @@ mod http;
 pub mod rows;
 pub mod rules;
 
-use std::sync::Arc;
-
 use chassis::{App, Ports, Service, Settings};
-use contract::{Profile, Stream, Streams};
+use contract::{JobsQueue, Profile, Stream, Streams};
 use ports::{Outcome, QueueSpec, TopicSpec};
 
 use crate::handler::NotificationsApi;
-
-/// How often a job may come back before it is dead-lettered. It guards only the insert of the mail:
-/// sending has its own retries (saga-rules 15).
-pub const DELIVERY_LIMIT: u32 = 10;
 
 /// How the service is set up.
 #[derive(Debug, Clone)]
@@ -37,19 +31,14 @@ impl Default for Config {
     }
 }
 
-/// The queue of jobs as both its sides declare it; its dead letters go to `<queue>.dead`.
-pub fn queue(streams: &Streams) -> QueueSpec {
-    let name = streams.name(Stream::NotificationsJobs);
-    let dead_letters: Arc<str> = format!("{name}.dead").into();
-    QueueSpec { name, delivery_limit: DELIVERY_LIMIT, dead_letters: Some(dead_letters) }
-}
-
 /// Starts the service: declares its topic and queue, reads the one and relays to the other.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
     let Config { streams, profile, partitions } = config;
     let topic = streams.name(Stream::OrdersEvents);
     ports.log.declare(&[TopicSpec { name: topic.clone(), partitions }]).await?;
-    ports.queue.declare(&queue(&streams)).await?;
+    let JobsQueue { name, delivery_limit, dead_letters } = streams.jobs();
+    let jobs = QueueSpec { name, delivery_limit, dead_letters: Some(dead_letters) };
+    ports.queue.declare(&jobs).await?;
     let store = ports.store.clone();
     let app = App::start(ports, settings, NotificationsApi { streams, profile }).await?;
     app.consume(vec![topic]);

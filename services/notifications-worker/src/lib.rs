@@ -17,16 +17,13 @@ use std::time::Duration;
 
 use chassis::{App, Due, Ports, Service, Settings};
 use chrono::TimeDelta;
-use contract::{Profile, Stream, Streams};
+use contract::{JobsQueue, Profile, Streams};
 use ports::{Outcome, QueueSpec};
 
 use crate::handler::NotificationsWorker;
 use crate::rules::Retry;
 use crate::sink::{MailSink, Sends};
 
-/// How often a job may come back before it is dead-lettered. It guards only the insert of the mail:
-/// sending has its own retries (saga-rules 15). As the Notifications API declares it.
-pub const DELIVERY_LIMIT: u32 = 10;
 /// Jobs in hand that are not acked.
 const PREFETCH: u16 = 64;
 
@@ -67,10 +64,10 @@ impl Config {
 /// Starts the service: declares its queue, takes jobs from it, sends what is due.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
     let Config { streams, profile: _, partitions: _, sink, send_timeout, retry, parallel } = config;
-    let name = streams.name(Stream::NotificationsJobs);
-    let dead_letters = Some(format!("{name}.dead").into());
-    let queue = QueueSpec { name: name.clone(), delivery_limit: DELIVERY_LIMIT, dead_letters };
-    ports.queue.declare(&queue).await?;
+    let JobsQueue { name, delivery_limit, dead_letters } = streams.jobs();
+    let dead_letters = Some(dead_letters);
+    let jobs = QueueSpec { name: name.clone(), delivery_limit, dead_letters };
+    ports.queue.declare(&jobs).await?;
     let (runtime, store) = (ports.runtime.clone(), ports.store.clone());
     let app = App::start(ports, settings, NotificationsWorker { retry }).await?;
     app.jobs(name, PREFETCH);

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
-use envelope::{Envelope, Object, Payload, Seal, printable};
+use chrono::{DateTime, Utc};
+use envelope::{CorrelationId, Envelope, EventId, Object, Payload, Seal, printable};
 
 use crate::{
-    CATALOG, FinalStatus, NotificationJob, OrderCancelled, OrderConfirmed, OrderCreated,
-    PaymentProcessed, ProductUpserted, Row, StockFailed, StockReserved, Stream,
+    CATALOG, FinalStatus, NotificationJob, OrderCancelled, OrderConfirmed, OrderCreated, OrderId,
+    PaymentProcessed, ProductUpserted, Profile, Row, StockFailed, StockReserved, Stream,
+    derived_id,
 };
 
 /// Every event and job of the catalog.
@@ -153,6 +155,30 @@ impl Event {
             Event::OrderCancelled(e) => Envelope::seal(seal, e),
             Event::NotificationJob(e) => Envelope::seal(seal, e),
         }
+    }
+
+    /// Wraps what an order can have once: whoever tells it again derives the same event id
+    /// (saga-rules 8). Profile `catalog` says no cause.
+    ///
+    /// # Panics
+    /// As [`Event::seal`].
+    pub fn seal_derived(
+        &self,
+        order: &OrderId,
+        profile: Profile,
+        cause: Option<EventId>,
+        now: DateTime<Utc>,
+    ) -> Envelope {
+        let correlation_id = CorrelationId::parse(order.as_str());
+        self.seal(Seal {
+            event_id: derived_id(order, self.kind()),
+            occurred_at: now,
+            correlation_id: correlation_id.expect("an order's id is an id"),
+            causation_id: match profile {
+                Profile::Default => cause,
+                Profile::Catalog => None,
+            },
+        })
     }
 
     /// `eventType` on the wire.

@@ -194,12 +194,31 @@ pub enum NotificationType {
     Cancelled,
 }
 
+impl NotificationType {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotificationType::Confirmed => "confirmed",
+            NotificationType::Cancelled => "cancelled",
+        }
+    }
+}
+
 /// How a notification travels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NotificationChannel {
     /// Email, simulated: `.eml` files.
     Email,
+}
+
+impl NotificationChannel {
+    /// Its name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            NotificationChannel::Email => "email",
+        }
+    }
 }
 
 /// Tell the customer.

@@ -6,10 +6,8 @@ use std::collections::BTreeSet;
 use chassis::http::Problem;
 use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
 use chrono::{DateTime, Utc};
-use contract::{
-    Event, OrderId, ProductId, Profile, StockFailed, StockReserved, Streams, derived_id,
-};
-use envelope::{CorrelationId, Envelope, Seal};
+use contract::{Event, OrderId, ProductId, Profile, StockFailed, StockReserved, Streams};
+use envelope::Envelope;
 use ports::{Channel, Key, Table};
 use serde_json::json;
 
@@ -177,21 +175,12 @@ impl Inventory {
         input: &Input<Fact>,
         now: DateTime<Utc>,
     ) -> Emit {
-        let correlation = CorrelationId::parse(order.as_str()).expect("an order's id is an id");
-        let seal = Seal {
-            event_id: derived_id(order, event.kind()),
-            occurred_at: now,
-            correlation_id: correlation,
-            causation_id: match self.profile {
-                Profile::Default => input.context.cause.clone(),
-                Profile::Catalog => None,
-            },
-        };
+        let cause = input.context.cause.clone();
         Emit {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal(seal),
+            envelope: event.seal_derived(order, self.profile, cause, now),
         }
     }
 }

@@ -12,7 +12,7 @@ use ports::{Channel, Key, Table};
 use serde_json::json;
 
 use crate::rows::{ALL, NotificationRow, ORDERS, OrderRow};
-use crate::rules::{self, CHANNEL, OrderFact, Refusal, Told, channel_name, name};
+use crate::rules::{self, CHANNEL, OrderFact, Refusal, Told};
 
 /// Something that happened to an order.
 #[derive(Debug, Clone)]
@@ -193,7 +193,7 @@ impl NotificationsApi {
 
 /// The job's id: whoever derives it again derives the same (saga-rules 8).
 pub fn job_id(order: &OrderId, told: Told) -> EventId {
-    let (kind, channel) = (name(told.kind), channel_name(CHANNEL));
+    let (kind, channel) = (told.kind.name(), CHANNEL.name());
     derived_id(order, &format!("NotificationJob|{kind}|{channel}|{}", told.revision))
 }
 

@@ -31,7 +31,7 @@ pub enum OrderFact {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It ended in the other way before: the decider ends an order once.
-    #[error("the order was {} before", name(*.0))]
+    #[error("the order was {} before", .0.name())]
     Contradiction(NotificationType),
     /// There is nothing to tell again.
     #[error("the order has not ended, or its end has not come here yet")]
@@ -58,23 +58,8 @@ pub fn decide(told: Option<Told>, fact: OrderFact) -> Result<Option<Told>, Refus
 /// The business key of a notification: `order|type|channel|revision` (saga-rules 8). An id may have
 /// bars in it; the three parts behind the last ones may not.
 pub fn key(order: &OrderId, told: Told) -> String {
-    let (kind, channel) = (name(told.kind), channel_name(CHANNEL));
+    let (kind, channel) = (told.kind.name(), CHANNEL.name());
     format!("{order}|{kind}|{channel}|{}", told.revision)
-}
-
-/// The type's name on the wire.
-pub fn name(kind: NotificationType) -> &'static str {
-    match kind {
-        NotificationType::Confirmed => "confirmed",
-        NotificationType::Cancelled => "cancelled",
-    }
-}
-
-/// The channel's name on the wire.
-pub fn channel_name(channel: NotificationChannel) -> &'static str {
-    match channel {
-        NotificationChannel::Email => "email",
-    }
 }
 
 #[cfg(test)]
@@ -100,14 +85,6 @@ mod tests {
         ] {
             assert_eq!(decide(told, fact), outcome, "{told:?} {fact:?}");
         }
-    }
-
-    #[test]
-    fn names_are_those_of_the_wire() {
-        for kind in [Confirmed, Cancelled] {
-            assert_eq!(serde_json::to_value(kind).unwrap(), name(kind));
-        }
-        assert_eq!(serde_json::to_value(CHANNEL).unwrap(), channel_name(CHANNEL));
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use chrono::{DateTime, Utc};
 use contract::NotificationType;
 
-use crate::rules::{Wanted, name};
+use crate::rules::Wanted;
 
 /// Who sends.
 const FROM: &str = "Orders <orders@shakedown.invalid>";
@@ -39,7 +39,7 @@ impl Mail {
             body.push(format!("You asked to be told again: this is message {revision}."));
         }
         Mail {
-            message_id: format!("{safe}.{}.{revision}@shakedown.invalid", name(*kind)),
+            message_id: format!("{safe}.{}.{revision}@shakedown.invalid", kind.name()),
             to: format!("{safe}@example.invalid"),
             subject: format!("Order {order_id} {happened}"),
             date: wanted_at,

@@ -48,8 +48,7 @@ impl Document for MailRow {
     const TABLE: &'static Table = &MAILS;
     fn index(&self) -> Vec<Option<String>> {
         let Wanted { order_id, kind, channel, revision } = &self.wanted;
-        let kind = crate::rules::name(*kind);
-        let channel = crate::rules::channel_name(*channel);
+        let (kind, channel) = (kind.name(), channel.name());
         let mail = format!("{order_id} {revision:010} {kind} {channel}");
         let by_state = format!("{} {mail}", self.sending.state.name());
         vec![self.sending.due.map(Due::at), Some(mail), Some(by_state)]

@@ -25,7 +25,7 @@ impl Wanted {
     /// `order|type|channel|revision`. An id may have bars in it; the parts behind it may not.
     pub fn key(&self) -> String {
         let Wanted { order_id, kind, channel, revision } = self;
-        format!("{order_id}|{}|{}|{revision}", name(*kind), channel_name(*channel))
+        format!("{order_id}|{}|{}|{revision}", kind.name(), channel.name())
     }
 }
 
@@ -33,21 +33,6 @@ impl From<NotificationJob> for Wanted {
     fn from(job: NotificationJob) -> Self {
         let NotificationJob { order_id, kind, channel, revision } = job;
         Wanted { order_id, kind, channel, revision: revision.unwrap_or(1) }
-    }
-}
-
-/// The type's name on the wire.
-pub fn name(kind: NotificationType) -> &'static str {
-    match kind {
-        NotificationType::Confirmed => "confirmed",
-        NotificationType::Cancelled => "cancelled",
-    }
-}
-
-/// The channel's name on the wire.
-pub fn channel_name(channel: NotificationChannel) -> &'static str {
-    match channel {
-        NotificationChannel::Email => "email",
     }
 }
 
@@ -216,11 +201,6 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_wire() {
-        for kind in [NotificationType::Confirmed, NotificationType::Cancelled] {
-            assert_eq!(serde_json::to_value(kind).unwrap(), name(kind));
-        }
-        let channel = NotificationChannel::Email;
-        assert_eq!(serde_json::to_value(channel).unwrap(), channel_name(channel));
         for state in [State::Pending, State::Undeliverable, State::Sent] {
             assert_eq!(serde_json::to_value(state).unwrap(), state.name());
         }

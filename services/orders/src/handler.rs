@@ -9,9 +9,9 @@ use chassis::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Touch
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     CartId, Event, FinalStatus, Line, OrderCancelled, OrderConfirmed, OrderCreated, OrderId,
-    PaymentMode, PaymentStatus, ProductId, Profile, Streams, derived_id,
+    PaymentMode, PaymentStatus, ProductId, Profile, Streams,
 };
-use envelope::{CorrelationId, Envelope, Seal};
+use envelope::Envelope;
 use ports::{Channel, Key, Table};
 use serde_json::json;
 
@@ -240,21 +240,12 @@ impl Orders {
 
     fn emit(&self, action: Action, saga: &Saga, context: &Context, now: DateTime<Utc>) -> Emit {
         let event = self.event(action, saga);
-        let correlation_id = CorrelationId::parse(saga.order_id.as_str());
-        let seal = Seal {
-            event_id: derived_id(&saga.order_id, event.kind()),
-            occurred_at: now,
-            correlation_id: correlation_id.expect("an order's id is an id"),
-            causation_id: match self.profile {
-                Profile::Default => context.cause.clone(),
-                Profile::Catalog => None,
-            },
-        };
+        let (order, cause) = (&saga.order_id, context.cause.clone());
         Emit {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal(seal),
+            envelope: event.seal_derived(order, self.profile, cause, now),
         }
     }
 

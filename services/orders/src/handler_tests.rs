@@ -3,8 +3,9 @@
 use chrono::DateTime;
 use contract::{
     Event, OrderCancelled, PaymentProcessed, ProductUpserted, StockFailed, StockReserved,
+    derived_id,
 };
-use envelope::EventId;
+use envelope::{CorrelationId, EventId, Seal};
 use ports::Rows;
 use serde_json::Value;
 

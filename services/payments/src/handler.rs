@@ -7,9 +7,8 @@ use chassis::{Decided, Emit, Handler, Input, Read, Reason, Touched};
 use chrono::{DateTime, Utc};
 use contract::{
     Event, OrderCreated, OrderId, PaymentMode, PaymentProcessed, PaymentStatus, Profile, Streams,
-    derived_id,
 };
-use envelope::{CorrelationId, Envelope, Seal};
+use envelope::Envelope;
 use ports::{Channel, Key, Table};
 
 use crate::rows::ALL;
@@ -111,22 +110,13 @@ impl Payments {
             Outcome::Failure(reason) => (PaymentStatus::Failure, Some(reason.clone())),
         };
         let order_id = payment.order_id.clone();
-        let correlation = CorrelationId::parse(order_id.as_str()).expect("an order's id is an id");
         let event = Event::PaymentProcessed(PaymentProcessed { order_id, status, reason });
-        let seal = Seal {
-            event_id: derived_id(&payment.order_id, event.kind()),
-            occurred_at: now,
-            correlation_id: correlation,
-            causation_id: match self.profile {
-                Profile::Default => payment.cause.clone(),
-                Profile::Catalog => None,
-            },
-        };
+        let (order, cause) = (&payment.order_id, payment.cause.clone());
         Emit {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal(seal),
+            envelope: event.seal_derived(order, self.profile, cause, now),
         }
     }
 }

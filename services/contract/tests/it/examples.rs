@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{CATALOG, Event};
+use contract::{CATALOG, Event, NotificationChannel, NotificationType};
 use envelope::{Envelope, Seal};
 use serde_json::{Value, json};
 
@@ -186,4 +186,13 @@ fn sealing_what_every_reader_refuses_panics() {
     let Event::OrderCreated(mut order) = event else { panic!("another event") };
     order.lines[0].qty = 0;
     Event::OrderCreated(order).seal(seal_of(&envelope));
+}
+
+#[test]
+fn names_are_those_of_the_wire() {
+    for kind in [NotificationType::Confirmed, NotificationType::Cancelled] {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
+    }
+    let channel = NotificationChannel::Email;
+    assert_eq!(serde_json::to_value(channel).unwrap(), channel.name());
 }

@@ -2,8 +2,9 @@
 //! failures and snapshots carry; none knows how the world was run.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
-use contract::{CATALOG, Event, PaymentMode, Service};
+use contract::{CATALOG, Event, PaymentMode, Row, Service};
 use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
@@ -320,13 +321,11 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
 fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
     let mut bad: Vec<(String, String)> =
         facts.unreadable.iter().map(|place| found("", format!("{place} is unreadable"))).collect();
-    let mut validators: BTreeMap<&'static str, Validator> = BTreeMap::new();
     let mut contents: BTreeMap<&str, &Said> = BTreeMap::new();
     let mut created = BTreeSet::new();
     for said in &facts.said {
         let kind = said.event.kind();
-        let validator = validators.entry(kind).or_insert_with(|| validator(kind));
-        if let Err(error) = validator.validate(&said.json) {
+        if let Err(error) = SCHEMAS[kind].validate(&said.json) {
             bad.push(found(&said.key, format!("{} does not fit its schema: {error}", said.place)));
         }
         if said.key != *said.event.key() || said.stream != said.event.stream() {
@@ -356,11 +355,15 @@ fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-fn validator(kind: &'static str) -> Validator {
-    let text = contract::schema(kind, 1).unwrap_or_else(|| panic!("{kind} has no schema"));
-    let schema = serde_json::from_str(text).expect("schemas are JSON");
-    jsonschema::validator_for(&schema).expect("schemas are schemas")
-}
+/// The closed schemas, compiled once for all worlds of a process: they never change.
+static SCHEMAS: LazyLock<BTreeMap<&'static str, Validator>> = LazyLock::new(|| {
+    let schema = |row: &Row| {
+        let text = contract::schema(row.event, row.version).expect("every event has a schema");
+        let schema = serde_json::from_str(text).expect("schemas are JSON");
+        (row.event, jsonschema::validator_for(&schema).expect("schemas are schemas"))
+    };
+    CATALOG.iter().map(schema).collect()
+});
 
 /// Everything committed was published, and every event has gone through each consumer's inbox.
 fn each_handled(facts: &Facts) -> Vec<(String, String)> {

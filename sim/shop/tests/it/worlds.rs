@@ -1,7 +1,26 @@
 //! Worlds by seed, each run twice. `MADSIM_TEST_SEED=N cargo test seeded_worlds` runs one.
 
-use sim_engine::{System, run_twice};
-use sim_shop::{Shop, story};
+use sim_engine::{Plan, System, run_twice};
+use sim_shop::{Shop, Workload, story};
+
+/// Plans that once failed, each named after the bug it found: their seeds may be drawn otherwise by
+/// now, the plans are data and stay.
+#[test]
+fn plans_that_once_failed_are_clean() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/plans");
+    let entries = std::fs::read_dir(folder).expect("fixtures/plans is there");
+    let mut plans: Vec<_> = entries.map(|e| e.expect("it can be listed").path()).collect();
+    plans.sort();
+    assert!(!plans.is_empty());
+    for path in plans {
+        let text = std::fs::read_to_string(&path).expect("a plan can be read");
+        let plan: Plan<Workload> = serde_json::from_str(&text)
+            .unwrap_or_else(|e| panic!("{} is no plan any more: {e}", path.display()));
+        let run = run_twice(&Shop, &plan);
+        let place = path.display().to_string();
+        assert!(run.verdict.is_clean(), "\n{}", story::failure(&run, &place, None));
+    }
+}
 
 /// Worlds in `cargo test`; `cargo sim run` runs as many as one likes.
 const WORLDS: u64 = 60;

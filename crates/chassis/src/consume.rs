@@ -45,10 +45,20 @@ pub(crate) struct Done {
 struct Member<'a, H: Handler> {
     shared: &'a Shared<H>,
     consumer: Box<dyn Consumer>,
-    epochs: BTreeMap<Partition, u64>,
+    /// The partitions that are ours by the group.
+    held: BTreeMap<Partition, Held>,
     /// In the database, not yet confirmed by the log.
     uncommitted: Offsets,
     work: &'a mpsc::Sender<Work>,
+}
+
+/// A partition that is ours by the group.
+#[derive(Default)]
+struct Held {
+    /// Under which its position is ours; `None` before the claim, and when a later one fenced it.
+    epoch: Option<u64>,
+    /// The first offset that was read and not handled, where the claim finds no position.
+    again: Option<i64>,
 }
 
 /// Why a membership ends.
@@ -74,8 +84,8 @@ pub(crate) async fn run<H: Handler>(
                 continue;
             }
         };
-        let (epochs, uncommitted) = (BTreeMap::new(), Offsets::new());
-        let mut member = Member { shared: &shared, consumer, epochs, uncommitted, work: &work };
+        let (held, uncommitted) = (BTreeMap::new(), Offsets::new());
+        let mut member = Member { shared: &shared, consumer, held, uncommitted, work: &work };
         match member.read(&working, &mut failures).await {
             Leave::Asked => {
                 member.commit(3).await;
@@ -94,7 +104,8 @@ pub(crate) async fn run<H: Handler>(
 impl<H: Handler> Member<'_, H> {
     async fn read(&mut self, working: &Working, failures: &mut u32) -> Leave {
         let batch_max = self.shared.settings.batch_max;
-        loop {
+        // Asked first: a backlog would always have records ready.
+        while !working.asked() {
             let polled =
                 match select(self.consumer.poll(batch_max), pin!(working.until_asked())).await {
                     Either::Left((polled, _)) => polled,
@@ -102,7 +113,11 @@ impl<H: Handler> Member<'_, H> {
                 };
             let step = match polled {
                 Ok(Polled::Records(records)) => self.handle(records).await,
-                Ok(Polled::Assigned(partitions)) => self.claim(partitions).await,
+                Ok(Polled::Assigned(partitions)) => {
+                    self.forget(&partitions);
+                    self.held.extend(partitions.into_iter().map(|p| (p, Held::default())));
+                    self.claim().await
+                }
                 Ok(Polled::Revoked(partitions)) => {
                     self.commit(3).await;
                     self.forget(&partitions);
@@ -124,34 +139,39 @@ impl<H: Handler> Member<'_, H> {
                 Err(fault) => return Leave::Broken(fault),
             }
         }
+        Leave::Asked
     }
 
     fn forget(&mut self, partitions: &[Partition]) {
         for partition in partitions {
-            self.epochs.remove(partition);
+            self.held.remove(partition);
             self.uncommitted.remove(partition);
+        }
+    }
+
+    fn epoch(&self, partition: &Partition) -> Option<u64> {
+        self.held.get(partition)?.epoch
+    }
+
+    /// Notes records that were read and not handled: they are to be read again.
+    fn drop_unhandled(&mut self, unhandled: &Offsets) {
+        for (partition, offset) in unhandled {
+            if let Some(held) = self.held.get_mut(partition) {
+                held.epoch = None;
+                held.again = Some(held.again.map_or(*offset, |again| again.min(*offset)));
+            }
         }
     }
 
     /// Hands records to the batch and waits for their commit.
     async fn handle(&mut self, records: Vec<Fetched>) -> Outcome<()> {
-        let unclaimed: Vec<Partition> = records
-            .iter()
-            .map(|r| &r.partition)
-            .filter(|p| !self.epochs.contains_key(*p))
-            .cloned()
-            .collect();
-        if !unclaimed.is_empty() {
-            // Fenced by a claim that came late, yet still ours by the group: claim again, and read
-            // again from the position.
-            let mut all: Vec<Partition> = records.into_iter().map(|r| r.partition).collect();
-            all.sort();
-            all.dedup();
-            return self.claim(all).await;
-        }
+        let (records, unclaimed): (Vec<Fetched>, Vec<Fetched>) =
+            records.into_iter().partition(|record| self.epoch(&record.partition).is_some());
+        self.drop_unhandled(&firsts(&unclaimed));
+        let claim = self.held.values().any(|held| held.epoch.is_none());
         if !records.is_empty() {
-            let partitions = records.iter().map(|r| &r.partition);
-            let epochs = partitions.map(|p| (p.clone(), self.epochs[p])).collect();
+            let first = firsts(&records);
+            let epochs = first.keys().filter_map(|p| Some((p.clone(), self.epoch(p)?))).collect();
             let records = records.into_iter().map(|fetched| {
                 let Fetched { partition, offset, record, .. } = fetched;
                 Taken { source: Source::Log { partition, offset }, record }
@@ -161,8 +181,16 @@ impl<H: Handler> Member<'_, H> {
             let leaving = || Fault::retry("the service is leaving");
             self.work.send(work).await.map_err(|_| leaving())?;
             let Done { next, fenced } = committed.await.map_err(|_| leaving())?;
-            self.forget(&fenced);
-            self.uncommitted.extend(next.into_iter().filter(|(p, _)| self.epochs.contains_key(p)));
+            self.uncommitted.extend(next);
+            // A claim that came late, or a later owner's: the next poll says whether they are still
+            // ours by the group.
+            for partition in &fenced {
+                self.uncommitted.remove(partition);
+            }
+            self.drop_unhandled(&first.into_iter().filter(|(p, _)| fenced.contains(p)).collect());
+        }
+        if claim {
+            self.claim().await?;
         }
         self.commit(1).await;
         Ok(())
@@ -185,28 +213,25 @@ impl<H: Handler> Member<'_, H> {
         }
     }
 
-    /// Raises the epochs of these partitions' positions, so that an older owner's transactions fail,
-    /// and reads from the positions on.
-    async fn claim(&mut self, partitions: Vec<Partition>) -> Outcome<()> {
+    /// Raises the epochs of the positions of what is ours and not claimed, so that an older owner's
+    /// transactions fail, and reads from the positions on.
+    async fn claim(&mut self) -> Outcome<()> {
+        let unclaimed = self.held.iter().filter(|(_, held)| held.epoch.is_none());
+        let partitions: Vec<Partition> =
+            unclaimed.map(|(partition, _)| partition.clone()).collect();
+        if partitions.is_empty() {
+            return Ok(());
+        }
         let mut failures = 0;
         loop {
             match self.try_claim(&partitions).await {
-                Ok(next) => {
-                    if !next.is_empty() {
-                        self.consumer.seek(&next).await?;
-                    }
-                    // An owner that died between its transaction and its offset commit left the
-                    // log's copy behind; without new records nobody else would mend it.
-                    self.uncommitted.extend(next);
-                    return Ok(());
-                }
+                Ok(claimed) => return self.start(claimed).await,
                 Err(fault @ Fault::Refused(_)) => return Err(fault),
                 Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
                     tracing::debug!(service = self.shared.settings.service, %fault,
                         "positions not claimed; again");
                     if failures > 5 {
-                        // Poll in between, or the group takes us for dead; the records that come
-                        // are unclaimed, and claim again.
+                        // Poll in between, or the group takes us for dead; then claim again.
                         return Ok(());
                     }
                     self.shared.back_off("claim", &mut failures).await;
@@ -215,28 +240,56 @@ impl<H: Handler> Member<'_, H> {
         }
     }
 
-    async fn try_claim(&mut self, partitions: &[Partition]) -> Outcome<Offsets> {
+    /// Reads claimed partitions from their positions on. Only after the seek they count as claimed:
+    /// else what was dropped before it would be passed over.
+    async fn start(&mut self, claimed: BTreeMap<Partition, Position>) -> Outcome<()> {
+        let next: Offsets =
+            claimed.iter().filter_map(|(p, position)| Some((p.clone(), position.next?))).collect();
+        let again = |p: &Partition| self.held.get(p).and_then(|held| held.again);
+        let mut from: Offsets =
+            claimed.keys().filter_map(|p| Some((p.clone(), again(p)?))).collect();
+        from.extend(next.clone());
+        if !from.is_empty() {
+            self.consumer.seek(&from).await?;
+        }
+        for (partition, Position { epoch, .. }) in claimed {
+            self.held.insert(partition, Held { epoch: Some(epoch), again: None });
+        }
+        // An owner that died between its transaction and its offset commit left the log's copy
+        // behind; without new records nobody else would mend it.
+        self.uncommitted.extend(next);
+        Ok(())
+    }
+
+    async fn try_claim(
+        &mut self,
+        partitions: &[Partition],
+    ) -> Outcome<BTreeMap<Partition, Position>> {
         let keys: BTreeMap<Key, &Partition> =
             partitions.iter().map(|p| (position_key(p), p)).collect();
         let lock = Op::Lock { table: &POSITIONS, keys: keys.keys().cloned().collect() };
         let (tx, replies) = self.shared.ports.store.begin(vec![lock]).await?;
         let mut puts = Rows::new();
-        let mut epochs = BTreeMap::new();
-        let mut next = Offsets::new();
+        let mut claimed = BTreeMap::new();
         for (key, row) in rows(replies.into_iter().next()) {
             let partition = keys[&key];
             let mut position =
                 document::<Position>(&row).unwrap_or(Position { epoch: 0, next: None });
             position.epoch += 1;
-            epochs.insert(partition.clone(), position.epoch);
-            if let Some(offset) = position.next {
-                next.insert(partition.clone(), offset);
-            }
             let (index, body) = (position.index(), json(&position));
             puts.insert(key, Row { version: row.version, index, body });
+            claimed.insert(partition.clone(), position);
         }
         tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await?;
-        self.epochs.extend(epochs);
-        Ok(next)
+        Ok(claimed)
     }
+}
+
+/// The first offset of each partition.
+fn firsts(records: &[Fetched]) -> Offsets {
+    let mut first = Offsets::new();
+    for Fetched { partition, offset, .. } in records {
+        first.entry(partition.clone()).or_insert(*offset);
+    }
+    first
 }

@@ -46,7 +46,7 @@ async fn deliver(
     working: &Working,
     failures: &mut u32,
 ) -> Outcome<()> {
-    loop {
+    while !working.asked() {
         let asked = pin!(working.until_asked());
         let delivered = match select(channel.next(usize::from(prefetch)), asked).await {
             Either::Left((delivered, _)) => delivered?,
@@ -68,4 +68,5 @@ async fn deliver(
         channel.settle(&tags, &[]).await?;
         *failures = 0;
     }
+    Ok(())
 }

@@ -60,6 +60,11 @@ impl Reason {
     pub fn new(code: &'static str, text: impl Into<String>) -> Self {
         Reason { code: Cow::Borrowed(code), text: text.into() }
     }
+
+    /// What a command that broke the contract is answered.
+    pub(crate) fn to_reply(&self) -> Reply {
+        crate::http::Problem::invalid(self.to_string()).into_reply()
+    }
 }
 
 /// An event or job to publish.

@@ -40,7 +40,7 @@ pub enum InboxRow {
     Applied {
         /// What it said.
         fingerprint: String,
-        /// When it was first seen, by the store's clock, RFC 3339.
+        /// When it was first seen, by the node's clock, RFC 3339.
         seen_at: String,
         /// For a repeat of the same command.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,10 +50,13 @@ pub enum InboxRow {
     Dead {
         /// What it said.
         fingerprint: String,
-        /// When, RFC 3339.
+        /// When, by the node's clock, RFC 3339.
         seen_at: String,
         /// The reason's code.
         code: String,
+        /// For a repeat of the same command.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reply: Option<StoredReply>,
     },
 }
 
@@ -89,6 +92,13 @@ pub struct StoredReply {
     /// `Location`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
+}
+
+impl From<&Reply> for StoredReply {
+    fn from(reply: &Reply) -> Self {
+        let Reply { status, body, location, .. } = reply.clone();
+        StoredReply { status, body, location }
+    }
 }
 
 impl From<StoredReply> for Reply {

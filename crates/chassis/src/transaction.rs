@@ -138,23 +138,35 @@ pub(crate) async fn run<H: Handler>(
 ) -> Outcome<Committed> {
     let seen_at = at(shared.ports.runtime.now());
     let positions: BTreeSet<Key> = slots.iter().filter_map(Slot::position_key).collect();
-    let inbox: Rows = slots.iter().filter_map(|s| s.inbox_row(&seen_at)).collect();
+    let mut inbox = Rows::new();
+    for (id, row) in slots.iter().filter_map(|slot| slot.inbox_row(&seen_at)) {
+        inbox.entry(id).or_insert(row);
+    }
     // Inputs leave their slots for the time of the transaction, so that rules see them as a slice.
     let inputs = Inputs::take(slots);
-    let result = run_inputs(shared, slots, epochs, positions, inbox, &inputs).await;
+    let known = Known { seen_at, positions, inbox };
+    let result = run_inputs(shared, slots, epochs, known, &inputs).await;
     inputs.put_back(slots);
     result
+}
+
+/// What a batch knows of itself before its transaction.
+struct Known {
+    seen_at: String,
+    positions: BTreeSet<Key>,
+    /// Inbox rows to insert: of the first input of each id.
+    inbox: Rows,
 }
 
 async fn run_inputs<H: Handler>(
     shared: &Shared<H>,
     slots: &[Slot<H::Fact>],
     epochs: &BTreeMap<Partition, u64>,
-    positions: BTreeSet<Key>,
-    inbox: Rows,
+    known: Known,
     inputs: &Inputs<H::Fact>,
 ) -> Outcome<Committed> {
     let handler = &shared.handler;
+    let Known { seen_at, positions, inbox } = known;
     let mut touched = Touched::new();
     let mut ops = vec![
         Op::Now,
@@ -198,6 +210,7 @@ async fn run_inputs<H: Handler>(
         positions,
         epochs,
         existing,
+        seen_at,
         inbox,
         replies: BTreeMap::new(),
         writes: Writes::default(),
@@ -252,9 +265,11 @@ impl<F> Inputs<F> {
 /// What the transaction will write besides the handler's rows.
 #[derive(Default)]
 struct Writes {
+    /// What is to stand where another outcome was inserted.
     inbox: Rows,
-    forget: BTreeSet<Key>,
-    fresh: bool,
+    /// Ids whose inbox rows stand. The others that this batch inserted go: their inputs were fenced
+    /// (the partition's owner must not take them for handled), or passed without a trace.
+    kept: BTreeSet<Key>,
     dead: Rows,
     outgoing: Vec<Outgoing>,
     positions: Rows,
@@ -280,6 +295,7 @@ struct Deciding<'a, H: Handler> {
     epochs: &'a BTreeMap<Partition, u64>,
     /// Inbox rows that were there before this batch.
     existing: Rows,
+    seen_at: String,
     /// Inbox rows as this batch inserted them.
     inbox: Rows,
     /// What the first input of an id in this batch was answered, with its fingerprint.
@@ -290,20 +306,16 @@ struct Deciding<'a, H: Handler> {
 impl<H: Handler> Deciding<'_, H> {
     /// Ends one input: fenced, already done, repeated, refused or applied.
     fn end(&mut self, slot: &Slot<H::Fact>, input: Option<&Input<H::Fact>>) -> Ended {
-        let known = match (input, &slot.state) {
-            (Some(input), _) => Some((input.id.as_ref(), &input.fingerprint)),
-            (None, State::Dead { id, fingerprint, .. }) => Some((Some(id), fingerprint)),
-            (None, State::Skip | State::Input(_)) => None,
-        };
         if let Source::Log { partition, offset } = &slot.source
             && let Some(ended) = self.advance(partition, *offset)
         {
-            if let (Ended::Fenced, Some((Some(id), _))) = (&ended, known) {
-                self.leave_to_owner(id);
-            }
             return ended;
         }
-        let Some((id, fingerprint)) = known else { return Ended::Skipped };
+        let (id, fingerprint) = match (input, &slot.state) {
+            (Some(input), _) => (input.id.as_ref(), &input.fingerprint),
+            (None, State::Dead { id, fingerprint, .. }) => (Some(id), fingerprint),
+            (None, State::Skip | State::Input(_)) => return Ended::Skipped,
+        };
         if let Some(id) = id
             && let Some(ended) = self.repeated(slot, id, fingerprint)
         {
@@ -317,14 +329,6 @@ impl<H: Handler> Deciding<'_, H> {
         match decided {
             Ok(decided) => self.applied(id, fingerprint, decided),
             Err(reason) => self.refused(slot, id, fingerprint, reason),
-        }
-    }
-
-    /// The inbox row that this batch inserted for a fenced record must not be committed with the
-    /// batch's other inputs: the partition's owner would take the record for handled.
-    fn leave_to_owner(&mut self, id: &Key) {
-        if !self.existing.contains_key(id) && !self.replies.contains_key(id) {
-            self.writes.forget.insert(id.clone());
         }
     }
 
@@ -355,7 +359,7 @@ impl<H: Handler> Deciding<'_, H> {
                 InboxRow::Applied { fingerprint, reply, .. } => {
                     (fingerprint, reply.map(Reply::from))
                 }
-                InboxRow::Dead { fingerprint, .. } => (fingerprint, None),
+                InboxRow::Dead { fingerprint, reply, .. } => (fingerprint, reply.map(Reply::from)),
             },
         };
         if said == fingerprint {
@@ -387,25 +391,14 @@ impl<H: Handler> Deciding<'_, H> {
 
     fn applied(&mut self, id: Option<&Key>, fingerprint: &str, decided: Decided) -> Ended {
         let Decided { emits, reply } = decided;
-        if let Some(id) = id {
-            self.writes.forget.remove(id);
-            self.replies.insert(id.clone(), (fingerprint.to_owned(), reply.clone()));
-            match &reply {
-                Some(reply) if !reply.kept => {
-                    assert!(emits.is_empty(), "a reply that is not kept must leave no trace");
-                    self.writes.forget.insert(id.clone());
-                }
-                Some(reply) => self.rewrite(id, |fingerprint, seen_at| InboxRow::Applied {
-                    fingerprint,
-                    seen_at,
-                    reply: Some(StoredReply {
-                        status: reply.status,
-                        body: reply.body.clone(),
-                        location: reply.location.clone(),
-                    }),
-                }),
-                None => self.writes.fresh = true,
-            }
+        let passing = reply.as_ref().is_some_and(|reply| !reply.kept);
+        assert!(!passing || emits.is_empty(), "a reply that is not kept must leave no trace");
+        if let Some(id) = id
+            && !passing
+        {
+            let (fingerprint, seen_at) = (fingerprint.to_owned(), self.seen_at.clone());
+            let stored = reply.as_ref().map(StoredReply::from);
+            self.keep(id, InboxRow::Applied { fingerprint, seen_at, reply: stored }, &reply);
         }
         let shards = self.shared.settings.shards;
         self.writes.outgoing.extend(emits.into_iter().map(|emit| outgoing(emit, shards)));
@@ -420,26 +413,25 @@ impl<H: Handler> Deciding<'_, H> {
         reason: Reason,
     ) -> Ended {
         if let Some(id) = id {
-            self.writes.forget.remove(id);
-            self.replies.insert(id.clone(), (fingerprint.to_owned(), None));
-            let code = reason.code.to_string();
-            self.rewrite(id, |fingerprint, seen_at| InboxRow::Dead { fingerprint, seen_at, code });
+            let (fingerprint, seen_at) = (fingerprint.to_owned(), self.seen_at.clone());
+            let reply = matches!(slot.source, Source::Command).then(|| reason.to_reply());
+            let (code, stored) = (reason.code.to_string(), reply.as_ref().map(StoredReply::from));
+            self.keep(id, InboxRow::Dead { fingerprint, seen_at, code, reply: stored }, &reply);
         }
         self.bury(slot, fingerprint, &reason);
         Ended::Refused(reason)
     }
 
-    /// Writes the outcome over the inbox row that this transaction inserted.
-    fn rewrite(&mut self, id: &Key, outcome: impl FnOnce(String, String) -> InboxRow) {
-        let inserted = self.inbox.get(id).map(|row| Row { version: 1, ..row.clone() });
-        let Some(InboxRow::Applied { fingerprint, seen_at, .. }) =
-            inserted.as_ref().and_then(document)
-        else {
-            panic!("inbox row {id} was not inserted by this batch")
-        };
-        let outcome = outcome(fingerprint, seen_at);
-        let row = Row { version: 1, index: outcome.index(), body: json(&outcome) };
-        self.writes.inbox.insert(id.clone(), row);
+    /// Has this outcome stand in the inbox, and repeats in this batch answered with the reply.
+    fn keep(&mut self, id: &Key, outcome: InboxRow, reply: &Option<Reply>) {
+        let (index, body) = (outcome.index(), json(&outcome));
+        let inserted = self.inbox.get(id);
+        let inserted = inserted.unwrap_or_else(|| panic!("no inbox row {id} in this batch"));
+        if inserted.body != body {
+            self.writes.inbox.insert(id.clone(), Row { version: 1, index, body });
+        }
+        self.writes.kept.insert(id.clone());
+        self.replies.insert(id.clone(), (outcome.fingerprint().to_owned(), reply.clone()));
     }
 
     /// Keeps the record as a dead letter.
@@ -450,7 +442,8 @@ impl<H: Handler> Deciding<'_, H> {
                 (format!("{partition}@{offset}").into(), Some(partition.index), Some(*offset))
             }
             Source::Queue | Source::Command => {
-                (format!("{}:{}:{fingerprint}", record.to, record.key).into(), None, None)
+                let id = text(record.key.as_bytes());
+                (format!("{}:{id}:{fingerprint}", record.to).into(), None, None)
             }
         };
         let mut error = reason.text.clone();
@@ -474,7 +467,7 @@ impl<H: Handler> Deciding<'_, H> {
     }
 
     fn into_last(self) -> Last {
-        let Writes { inbox, forget, fresh, dead, outgoing, positions } = self.writes;
+        let Writes { inbox, kept, dead, outgoing, positions } = self.writes;
         let mut ops = self.touched.into_puts();
         let due = ops.iter().any(|op| match op {
             Op::Put { rows, .. } => rows.values().any(|row| row.index.iter().any(Option::is_some)),
@@ -493,7 +486,9 @@ impl<H: Handler> Deciding<'_, H> {
         if !positions.is_empty() {
             ops.push(Op::Put { table: &POSITIONS, rows: positions });
         }
-        let writes = fresh || !ops.is_empty();
+        let writes = !kept.is_empty() || !ops.is_empty();
+        let inserted = self.inbox.into_keys().filter(|id| !self.existing.contains_key(id));
+        let forget: BTreeSet<Key> = inserted.filter(|id| !kept.contains(id)).collect();
         if !forget.is_empty() {
             // Alone it is no reason to commit: the rollback forgets it too.
             ops.push(Op::Delete { table: &INBOX, keys: forget });

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::batch::Batches;
 use crate::commands::Command;
-use crate::stop::Working;
+use crate::stop::{Stage, Working};
 use crate::{Commands, Due, Handler, Outside, Settings, Stop, consume, http, jobs, relay, work};
 
 /// What a service runs on.
@@ -55,15 +55,20 @@ pub struct Service {
 }
 
 impl<H: Handler> Shared<H> {
-    /// Pauses after a failure: twice as long each time, up to a bound, with jitter.
+    /// Pauses after a failure.
     pub(crate) async fn back_off(&self, what: &'static str, failures: &mut u32) {
+        let pause = self.pause(what, failures);
+        self.ports.runtime.sleep(pause).await;
+    }
+
+    /// How long to pause after a failure: twice as long each time, up to a bound, with jitter.
+    pub(crate) fn pause(&self, what: &'static str, failures: &mut u32) -> Duration {
         let Settings { backoff, backoff_max, instance, .. } = &self.settings;
         let full = backoff.saturating_mul(1 << (*failures).min(16)).min(*backoff_max);
         *failures += 1;
         let full_ms = full.as_millis() as u64;
-        let runtime = &self.ports.runtime;
-        let jitter_ms = runtime.choose(what, instance, full_ms / 2 + 1);
-        runtime.sleep(Duration::from_millis(full_ms / 2 + jitter_ms)).await;
+        let jitter_ms = self.ports.runtime.choose(what, instance, full_ms / 2 + 1);
+        Duration::from_millis(full_ms / 2 + jitter_ms)
     }
 }
 
@@ -82,7 +87,7 @@ impl<H: Handler> App<H> {
         let shared = Arc::new(Shared { ports, settings, handler, appended, due, stop });
         let app = App { shared, commands: Commands { queue, runtime, reply_timeout }, work };
         let batches = Batches::new(app.shared.clone(), commands, records);
-        app.spawn("batch", |working| Box::pin(batches.run(working)));
+        app.spawn("batch", Stage::Batch, |working| Box::pin(batches.run(working)));
         Ok(app)
     }
 
@@ -99,26 +104,32 @@ impl<H: Handler> App<H> {
     /// Consumes these topics in the service's group.
     pub fn consume(&self, topics: Vec<Arc<str>>) {
         let (shared, work) = (self.shared.clone(), self.work.clone());
-        self.spawn("consume", |working| Box::pin(consume::run(shared, topics, work, working)));
+        self.spawn("consume", Stage::Intake, |working| {
+            Box::pin(consume::run(shared, topics, work, working))
+        });
     }
 
     /// Consumes this queue.
     pub fn jobs(&self, queue: Arc<str>, prefetch: u16) {
         let (shared, work) = (self.shared.clone(), self.work.clone());
-        self.spawn("jobs", |working| Box::pin(jobs::run(shared, queue, prefetch, work, working)));
+        self.spawn("jobs", Stage::Intake, |working| {
+            Box::pin(jobs::run(shared, queue, prefetch, work, working))
+        });
     }
 
     /// Sends the outbox.
     pub fn relay(&self) {
         let shared = self.shared.clone();
-        self.spawn("relay", |working| Box::pin(relay::run(shared, working)));
+        self.spawn("relay", Stage::Relay, |working| Box::pin(relay::run(shared, working)));
     }
 
     /// Claims what is due in a table, calls the outside for it, and hands in what comes of it. Timers
     /// are outside calls that answer at once.
     pub fn work(&self, due: Due, outside: impl Outside<H::Fact>) {
         let (shared, commands) = (self.shared.clone(), self.commands.clone());
-        self.spawn("work", |working| Box::pin(work::run(shared, due, outside, commands, working)));
+        self.spawn("work", Stage::Intake, |working| {
+            Box::pin(work::run(shared, due, outside, commands, working))
+        });
     }
 
     /// The service with its HTTP: the given routes and `/health`.
@@ -129,8 +140,8 @@ impl<H: Handler> App<H> {
         Service { router, stop: self.shared.stop.clone() }
     }
 
-    fn spawn(&self, name: &'static str, task: impl FnOnce(Working) -> Task) {
-        let working = self.shared.stop.working();
+    fn spawn(&self, name: &'static str, stage: Stage, task: impl FnOnce(Working) -> Task) {
+        let working = self.shared.stop.working(stage);
         self.shared.ports.runtime.spawn(name, task(working));
     }
 }

@@ -6,13 +6,12 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::{Either, select};
-use ports::{Fault, Offsets, Outcome, Partition};
+use ports::{Fault, Offsets, Partition};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::Shared;
 use crate::commands::Command;
 use crate::consume::{Done, Taken, Work};
-use crate::http::Problem;
 use crate::stop::Working;
 use crate::transaction::{Ended, Slot, Source};
 use crate::{Handler, Reason, Reply, transaction};
@@ -53,6 +52,9 @@ impl<H: Handler> Batches<H> {
                 return;
             }
             self.gather(&mut gathered);
+            if gathered.slots.is_empty() {
+                continue;
+            }
             if !self.carry_out(gathered, &working).await {
                 return;
             }
@@ -61,12 +63,19 @@ impl<H: Handler> Batches<H> {
 
     /// Waits for the first input. `false`: the service leaves and nothing waits.
     async fn wait(&mut self, gathered: &mut Gathered<H::Fact>, working: &Working) -> bool {
+        if working.last() {
+            // Who comes from here on hears that nothing was done.
+            self.commands.close();
+            self.work.close();
+            self.gather(gathered);
+            return !gathered.slots.is_empty();
+        }
         let first = {
             // A service without commands, or without a topic, has that way in closed: the other one
             // goes on, and only leaving ends the loop.
             let (command, work) = (open(&mut self.commands), open(&mut self.work));
             let (command, work) = (pin!(command), pin!(work));
-            match select(select(command, work), pin!(working.until_asked())).await {
+            match select(select(command, work), pin!(working.until_last())).await {
                 Either::Left((Either::Left((command, _)), _)) => Some(Either::Left(command)),
                 Either::Left((Either::Right((work, _)), _)) => Some(Either::Right(work)),
                 Either::Right(_) => None,
@@ -75,17 +84,22 @@ impl<H: Handler> Batches<H> {
         match first {
             Some(Either::Left(command)) => gathered.command(command),
             Some(Either::Right(work)) => gathered.work(&self.shared.handler, work),
-            None => {
-                self.gather(gathered);
-                return !gathered.slots.is_empty();
-            }
+            // Nothing came, but something may have since: the next look closes the ways in.
+            None => {}
         }
         true
     }
 
-    /// Takes what waits besides, up to the largest batch.
+    /// Takes what waits besides, up to the largest batch and a portion of records. Commands get the
+    /// first half of it: neither a backlog of records nor a flood of commands shuts the others out.
     fn gather(&mut self, gathered: &mut Gathered<H::Fact>) {
         let batch_max = self.shared.settings.batch_max;
+        while gathered.slots.len() < batch_max.div_ceil(2) {
+            match self.commands.try_recv() {
+                Ok(command) => gathered.command(command),
+                Err(_) => break,
+            }
+        }
         while gathered.slots.len() < batch_max {
             match self.work.try_recv() {
                 Ok(work) => gathered.work(&self.shared.handler, work),
@@ -144,7 +158,7 @@ impl<H: Handler> Batches<H> {
         for (at, sender) in replies {
             let reply = match &mut ended[at] {
                 Ended::Applied(reply) | Ended::Repeated(reply) => reply.take(),
-                Ended::Refused(reason) => Some(Problem::invalid(reason.to_string()).into_reply()),
+                Ended::Refused(reason) => Some(reason.to_reply()),
                 Ended::Skipped | Ended::Fenced => None,
             };
             // Its caller may have stopped waiting.
@@ -162,11 +176,22 @@ impl<H: Handler> Batches<H> {
         working: &Working,
     ) -> Option<Result<Vec<Ended>, String>> {
         let mut failures = 0;
+        // After an unknown commit the repeat finds everything done, and cannot tell what was new.
+        let mut unknown = false;
         loop {
-            match self.attempt(slots, epochs).await {
-                Ok(ended) => return Some(Ok(ended)),
+            match transaction::run(&self.shared, slots, epochs).await {
+                Ok(committed) => {
+                    if committed.appended || unknown {
+                        self.shared.appended.notify_one();
+                    }
+                    if committed.due || unknown {
+                        self.shared.due.notify_waiters();
+                    }
+                    return Some(Ok(committed.ended));
+                }
                 Err(Fault::Refused(cause)) => return Some(Err(cause.to_string())),
                 Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                    unknown |= matches!(fault, Fault::Unknown(_));
                     if working.asked() && failures > 3 {
                         return None;
                     }
@@ -176,21 +201,6 @@ impl<H: Handler> Batches<H> {
                 }
             }
         }
-    }
-
-    async fn attempt(
-        &self,
-        slots: &mut [Slot<H::Fact>],
-        epochs: &BTreeMap<Partition, u64>,
-    ) -> Outcome<Vec<Ended>> {
-        let committed = transaction::run(&self.shared, slots, epochs).await?;
-        if committed.appended {
-            self.shared.appended.notify_one();
-        }
-        if committed.due {
-            self.shared.due.notify_waiters();
-        }
-        Ok(committed.ended)
     }
 }
 

@@ -6,15 +6,29 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::{join, select};
-use ports::{Channel, Key, Op, OutboxRow, Outcome, Record, Reply, Rows, Shard, timeout};
+use ports::{Channel, Key, Op, OutboxRow, Outcome, Outgoing, Record, Reply, Rows, Shard, timeout};
 
 use crate::app::Shared;
 use crate::stop::Working;
 use crate::tables::Lease;
 use crate::touched::document;
 use crate::transaction::{clock, lease_row, rows};
-use crate::{Handler, LEASES};
+use crate::{Handler, LEASES, Settings};
+
+/// At most so many times [`Settings::relay_max`] rows of a shard are read to find one that can be sent.
+const WINDOW_MAX: usize = 16;
+
+/// Where a row goes and under which key: what is kept in order.
+type Path = (Channel, Arc<str>, Key);
+
+/// A path whose first row could not be sent.
+struct Failing {
+    tries: u32,
+    /// When to try again, by this node's monotonic clock.
+    again: Duration,
+}
 
 /// The relay of one instance.
 struct Relay<H: Handler> {
@@ -23,6 +37,12 @@ struct Relay<H: Handler> {
     held: BTreeMap<Shard, i64>,
     /// When they were last renewed, by this node's monotonic clock; taken before the request.
     renewed: Duration,
+    failing: BTreeMap<Path, Failing>,
+    /// How many rows of a shard are read. It grows while rows that fail take up all that was read.
+    window: usize,
+    /// When the service had done its last batch, by the store's clock: what others appended later
+    /// is for others to send.
+    until: Option<DateTime<Utc>>,
 }
 
 /// What one round of sending came to.
@@ -32,52 +52,64 @@ struct Round {
 }
 
 pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
-    let mut relay = Relay { shared, held: BTreeMap::new(), renewed: Duration::ZERO };
+    let mut relay = Relay::new(shared);
     let mut failures = 0;
     loop {
-        let leaving = working.asked();
-        match relay.round().await {
-            Ok(Round { sent: 0, failed: 0 }) => {
-                failures = 0;
-                if leaving {
-                    return;
-                }
-                // A commit since the round left a permit: then this does not wait.
-                let Shared { ports, settings, appended, .. } = relay.shared.as_ref();
-                let wait = timeout(ports.runtime.as_ref(), settings.idle, appended.notified());
-                select(pin!(wait), pin!(working.until_asked())).await;
-            }
+        let leaving = working.last();
+        match relay.round(leaving).await {
             Ok(Round { sent: 1.., .. }) => failures = 0,
-            Ok(Round { .. }) => relay.rest(leaving, &mut failures).await,
+            Ok(Round { failed: 0, .. }) if leaving => break,
+            // Rows that fail have pauses of their own.
+            Ok(_) if !leaving => {
+                failures = 0;
+                // A commit since the round left a permit: then this does not wait.
+                let Shared { ports, appended, .. } = relay.shared.as_ref();
+                let wait = timeout(ports.runtime.as_ref(), relay.idle(), appended.notified());
+                select(pin!(wait), pin!(working.until_last())).await;
+            }
+            Ok(_) => relay.shared.back_off("relay", &mut failures).await,
             Err(fault) => {
                 tracing::debug!(service = relay.shared.settings.service, %fault, "relay");
                 // Whatever it was, the leases may be another's now: look again.
                 relay.held.clear();
-                relay.rest(leaving, &mut failures).await;
+                relay.shared.back_off("relay", &mut failures).await;
             }
         }
         if leaving && failures > 3 {
-            return;
+            break;
         }
+    }
+    if let Err(fault) = relay.give_up().await {
+        tracing::debug!(service = relay.shared.settings.service, %fault, "leases run out");
     }
 }
 
 impl<H: Handler> Relay<H> {
-    async fn rest(&self, leaving: bool, failures: &mut u32) {
-        if leaving && *failures > 3 {
-            return;
-        }
-        self.shared.back_off("relay", failures).await;
+    fn new(shared: Arc<Shared<H>>) -> Self {
+        let window = shared.settings.relay_max;
+        let (held, failing, renewed) = (BTreeMap::new(), BTreeMap::new(), Duration::ZERO);
+        Relay { shared, held, renewed, failing, window, until: None }
     }
 
-    async fn round(&mut self) -> Outcome<Round> {
+    /// How long there is nothing to do unless something is appended.
+    fn idle(&self) -> Duration {
+        let elapsed = self.shared.ports.runtime.elapsed();
+        let pauses = self.failing.values().map(|failing| failing.again.saturating_sub(elapsed));
+        pauses.min().unwrap_or(Duration::MAX).min(self.shared.settings.idle)
+    }
+
+    async fn round(&mut self, leaving: bool) -> Outcome<Round> {
         let elapsed = self.shared.ports.runtime.elapsed();
         let settings = &self.shared.settings;
         let all = self.held.len() == usize::from(settings.shards);
         if !all || elapsed.saturating_sub(self.renewed) > settings.lease / 3 {
             self.acquire().await?;
         }
-        let unsent = self.unsent().await?;
+        if leaving && self.until.is_none() {
+            let now = self.shared.ports.store.read(vec![Op::Now]).await?;
+            self.until = Some(clock(now.into_iter().next()));
+        }
+        let unsent = self.unsent(leaving).await?;
         if unsent.is_empty() {
             return Ok(Round { sent: 0, failed: 0 });
         }
@@ -98,11 +130,13 @@ impl<H: Handler> Relay<H> {
         for (row, outcome) in outcomes {
             match outcome {
                 Ok(()) => {
+                    self.failing.remove(&path(row));
                     sent.insert(row.id);
                 }
                 // Whatever it is: the same bytes again, before later rows of this key.
                 Err(fault) => {
                     failed += 1;
+                    self.failed(row);
                     tracing::debug!(service = self.shared.settings.service, to = %row.outgoing.to,
                         key = %row.outgoing.key, %fault, "not sent; again later");
                 }
@@ -110,33 +144,59 @@ impl<H: Handler> Relay<H> {
         }
         let round = Round { sent: sent.len(), failed };
         if !sent.is_empty() {
-            self.renew(shards, vec![Op::Sent { ids: sent }]).await?;
+            self.renew(shards, self.shared.settings.lease, vec![Op::Sent { ids: sent }]).await?;
         }
         Ok(round)
     }
 
-    /// Of the held shards' rows, the first of each key.
-    async fn unsent(&self) -> Outcome<Vec<OutboxRow>> {
+    fn failed(&mut self, row: &OutboxRow) {
+        let new = Failing { tries: 0, again: Duration::ZERO };
+        let failing = self.failing.entry(path(row)).or_insert(new);
+        let pause = self.shared.pause("relay", &mut failing.tries);
+        failing.again = self.shared.ports.runtime.elapsed() + pause;
+    }
+
+    /// Of the held shards' rows the first of each key, unless it failed just now: what failed least
+    /// often first, and of each shard as much as of the others.
+    async fn unsent(&mut self, leaving: bool) -> Outcome<Vec<OutboxRow>> {
         if self.held.is_empty() {
+            self.failing.clear();
             return Ok(Vec::new());
         }
-        let limit = self.shared.settings.relay_max;
+        let Settings { relay_max, .. } = self.shared.settings;
+        let limit = self.window;
         let reads = self.held.keys().map(|&shard| Op::Unsent { shard, limit }).collect();
-        let mut keys: BTreeSet<(Channel, Arc<str>, Key)> = BTreeSet::new();
+        let elapsed = self.shared.ports.runtime.elapsed();
+        let mut paths: BTreeSet<Path> = BTreeSet::new();
         let mut first = Vec::new();
+        let mut crowded = false;
         for reply in self.shared.ports.store.read(reads).await? {
             let Reply::Outbox(rows) = reply else {
                 panic!("the store answered {reply:?} where outbox rows were due")
             };
+            let full = rows.len() == limit;
+            let mut turn = 0;
             for row in rows {
-                let outgoing = &row.outgoing;
-                if keys.insert((outgoing.channel, outgoing.to.clone(), outgoing.key.clone())) {
-                    first.push(row);
+                let path = path(&row);
+                let failing = self.failing.get(&path);
+                let (tries, again) = failing.map_or((0, Duration::ZERO), |f| (f.tries, f.again));
+                turn += usize::from(tries == 0);
+                let ours = self.until.is_none_or(|until| row.at <= until);
+                if paths.insert(path) && ours && (leaving || again <= elapsed) {
+                    first.push((tries, turn, row));
                 }
             }
+            crowded |= full && turn == 0;
         }
-        first.truncate(limit);
-        Ok(first)
+        self.window = match (crowded, self.failing.is_empty()) {
+            (true, _) => (self.window * 2).min(relay_max * WINDOW_MAX),
+            (false, true) => relay_max,
+            (false, false) => self.window,
+        };
+        self.failing.retain(|path, _| paths.contains(path));
+        first.sort_by_key(|(tries, turn, _)| (*tries, *turn));
+        first.truncate(relay_max);
+        Ok(first.into_iter().map(|(_, _, row)| row).collect())
     }
 
     /// Takes leases that are free or run out, and renews our own.
@@ -160,19 +220,33 @@ impl<H: Handler> Relay<H> {
             }
         }
         if !wanted.is_empty() {
-            self.renew(wanted, Vec::new()).await?;
+            self.renew(wanted, settings.lease, Vec::new()).await?;
         }
         self.renewed = before;
         Ok(())
     }
 
+    /// Lets others send at once.
+    async fn give_up(&mut self) -> Outcome<()> {
+        let shards: BTreeSet<Shard> = self.held.keys().copied().collect();
+        if shards.is_empty() {
+            return Ok(());
+        }
+        self.renew(shards, Duration::ZERO, Vec::new()).await
+    }
+
     /// Puts these leases anew at the versions we hold, and does `ops` in the same transaction: if
     /// another took one of them meanwhile, nothing is done.
-    async fn renew(&mut self, shards: BTreeSet<Shard>, mut ops: Vec<Op>) -> Outcome<()> {
+    async fn renew(
+        &mut self,
+        shards: BTreeSet<Shard>,
+        lease: Duration,
+        mut ops: Vec<Op>,
+    ) -> Outcome<()> {
         let settings = &self.shared.settings;
         let (tx, replies) = self.shared.ports.store.begin(vec![Op::Now]).await?;
         let now_ms = clock(replies.into_iter().next()).timestamp_millis();
-        let until_ms = now_ms + settings.lease.as_millis() as i64;
+        let until_ms = now_ms + lease.as_millis() as i64;
         let lease = Lease { owner: settings.instance.clone(), until_ms };
         let leases: Rows =
             shards.iter().map(|s| (lease_key(*s), lease_row(&lease, self.held[s]))).collect();
@@ -185,6 +259,11 @@ impl<H: Handler> Relay<H> {
     }
 }
 
+fn path(row: &OutboxRow) -> Path {
+    let Outgoing { channel, to, key, .. } = &row.outgoing;
+    (*channel, to.clone(), key.clone())
+}
+
 fn lease_key(shard: Shard) -> Key {
     format!("outbox/{shard}").into()
 }
@@ -192,7 +271,7 @@ fn lease_key(shard: Shard) -> Key {
 fn records(rows: &[OutboxRow]) -> Vec<Record> {
     rows.iter()
         .map(|row| {
-            let ports::Outgoing { to, key, headers, payload, .. } = row.outgoing.clone();
+            let Outgoing { to, key, headers, payload, .. } = row.outgoing.clone();
             Record { to, key, headers, payload }
         })
         .collect()

@@ -1,0 +1,12 @@
+//! The chassis on the models in virtual time: a small service that counts, and ports that lie, lose
+//! and wait as the broker contract allows. Never uses a service of the shop.
+
+mod applying;
+mod commanding;
+mod consuming;
+mod counter;
+mod faults;
+mod leaving;
+mod relaying;
+mod working;
+mod world;

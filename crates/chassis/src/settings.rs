@@ -27,8 +27,6 @@ pub struct Settings {
     pub backoff: Duration,
     /// Longest pause after a failed attempt.
     pub backoff_max: Duration,
-    /// How long leaving may take.
-    pub drain: Duration,
 }
 
 impl Settings {
@@ -46,7 +44,6 @@ impl Settings {
             relay_max: 512,
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
-            drain: Duration::from_secs(10),
         }
     }
 }

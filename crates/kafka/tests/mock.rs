@@ -190,12 +190,19 @@ async fn rebalance(assignor: Assignor) {
         ours = records.iter().map(|record| record.partition.clone()).collect();
         ours.retain(|partition| !revoked.contains(partition));
     }
-    while ours.len() < 2 || theirs.len() < 2 {
+    // On a busy machine a member rejoins late, and the mock shares out once more.
+    while ours.len() != 2 || theirs.len() != 2 {
         for (consumer, mine) in [(&mut one, &mut ours), (&mut two, &mut theirs)] {
             match poll(consumer).await {
                 Polled::Assigned(partitions) => mine.extend(partitions),
+                Polled::Revoked(partitions) => {
+                    mine.retain(|partition| !partitions.contains(partition));
+                    consumer.release(partitions).await;
+                }
+                Polled::Lost(partitions) => {
+                    mine.retain(|partition| !partitions.contains(partition));
+                }
                 Polled::Records(records) => assert_eq!(records, [], "all was committed"),
-                other => panic!("expected an assignment, got {other:?}"),
             }
         }
     }

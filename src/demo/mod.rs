@@ -17,7 +17,6 @@ use anyhow::{Context, bail};
 use contract::Profile;
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
-use ports::Runtime;
 
 use crate::books::Books;
 use crate::cli::Demo;
@@ -43,7 +42,7 @@ pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
 async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
     let runtime = local_mode::runtime();
     let begun = runtime.elapsed();
-    let folder = Folder::open(options, &*runtime)?;
+    let folder = Folder::open(options)?;
     println!("{}", local_mode::NOTICE);
     println!("data and mails in {}", folder.path.display());
     let plan = Plan::draw(options.orders as usize, options.seed);
@@ -100,17 +99,13 @@ struct Folder {
 }
 
 impl Folder {
-    fn open(options: &Demo, runtime: &dyn Runtime) -> anyhow::Result<Folder> {
+    fn open(options: &Demo) -> anyhow::Result<Folder> {
         if let Some(path) = &options.data_dir {
             return Ok(Folder { path: path.clone(), temporary: false });
         }
-        let chance = runtime.choose("demo", "folder", u64::MAX);
-        let name = format!("shakedown-demo-{}-{chance:016x}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).with_context(|| {
-            format!("cannot make {}; choose one with --data-dir", path.display())
-        })?;
-        Ok(Folder { path, temporary: !options.keep })
+        let made = tempfile::Builder::new().prefix("shakedown-demo-").tempdir();
+        let made = made.context("cannot make a temporary folder; choose one with --data-dir")?;
+        Ok(Folder { path: made.keep(), temporary: !options.keep })
     }
 }
 

@@ -12,7 +12,10 @@ use tokio::sync::{Notify, mpsc};
 use crate::batch::Batches;
 use crate::commands::Command;
 use crate::stop::{Stage, Working};
-use crate::{Commands, Due, Handler, Outside, Settings, Stop, consume, http, jobs, relay, work};
+use crate::{
+    Commands, Due, Handler, Outside, Settings, Stop, consume, drain, http, jobs, letters_http,
+    relay, work,
+};
 
 /// What a service runs on.
 #[derive(Clone)]
@@ -36,6 +39,8 @@ pub(crate) struct Shared<H: Handler> {
     pub(crate) appended: Notify,
     /// Rung after a commit that put rows with something due.
     pub(crate) due: Notify,
+    /// Rung after a commit that left letters behind which nothing stands any more.
+    pub(crate) drainable: Notify,
     pub(crate) stop: Stop,
 }
 
@@ -83,11 +88,17 @@ impl<H: Handler> App<H> {
         let (work, records) = mpsc::channel(2);
         let runtime = ports.runtime.clone();
         let reply_timeout = settings.reply_timeout;
-        let (appended, due, stop) = (Notify::new(), Notify::new(), Stop::new());
-        let shared = Arc::new(Shared { ports, settings, handler, appended, due, stop });
+        let (appended, due, drainable) = (Notify::new(), Notify::new(), Notify::new());
+        let stop = Stop::new();
+        let shared = Shared { ports, settings, handler, appended, due, drainable, stop };
+        let shared = Arc::new(shared);
         let app = App { shared, commands: Commands { queue, runtime, reply_timeout }, work };
         let batches = Batches::new(app.shared.clone(), commands, records);
         app.spawn("batch", Stage::Batch, |working| Box::pin(batches.run(working)));
+        let (shared, commands) = (app.shared.clone(), app.commands.clone());
+        app.spawn("drain", Stage::Intake, |working| {
+            Box::pin(drain::run(shared, commands, working))
+        });
         Ok(app)
     }
 
@@ -109,11 +120,12 @@ impl<H: Handler> App<H> {
         });
     }
 
-    /// Consumes this queue.
-    pub fn jobs(&self, queue: Arc<str>, prefetch: u16) {
+    /// Consumes this queue, whose messages may come back `delivery_limit` times.
+    pub fn jobs(&self, queue: Arc<str>, prefetch: u16, delivery_limit: u32) {
         let (shared, work) = (self.shared.clone(), self.work.clone());
+        let limits = (prefetch, delivery_limit);
         self.spawn("jobs", Stage::Intake, |working| {
-            Box::pin(jobs::run(shared, queue, prefetch, work, working))
+            Box::pin(jobs::run(shared, queue, limits, work, working))
         });
     }
 
@@ -132,11 +144,12 @@ impl<H: Handler> App<H> {
         });
     }
 
-    /// The service with its HTTP: the given routes and `/health`.
+    /// The service with its HTTP: the given routes, `/health` and `/dead-letters`.
     pub fn finish(self, router: Router) -> Service {
         let name = self.shared.settings.service;
         let health = move || async move { http::ok(json!({ "service": name, "status": "ok" })) };
-        let router = router.route("/health", get(health)).fallback(no_such_route);
+        let letters = letters_http::router(self.shared.clone(), self.commands.clone());
+        let router = router.merge(letters).route("/health", get(health)).fallback(no_such_route);
         Service { router, stop: self.shared.stop.clone() }
     }
 

@@ -11,9 +11,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::app::Shared;
 use crate::commands::Command;
-use crate::consume::{Done, Taken, Work};
+use crate::consume::{Done, Work};
+use crate::slot::{Ended, Slot, Source};
 use crate::stop::Working;
-use crate::transaction::{Ended, Slot, Source};
+use crate::transaction::Failed;
 use crate::{Handler, Reason, Reply, transaction};
 
 /// The loop that turns what waits into transactions.
@@ -21,6 +22,8 @@ pub(crate) struct Batches<H: Handler> {
     shared: Arc<Shared<H>>,
     commands: mpsc::Receiver<Command<H::Fact>>,
     work: mpsc::Receiver<Work>,
+    /// Came out of turn: it shares its transaction with nothing.
+    alone: Option<Work>,
 }
 
 /// Everything that waited, and whom to tell.
@@ -37,7 +40,7 @@ impl<H: Handler> Batches<H> {
         commands: mpsc::Receiver<Command<H::Fact>>,
         work: mpsc::Receiver<Work>,
     ) -> Self {
-        Batches { shared, commands, work }
+        Batches { shared, commands, work, alone: None }
     }
 
     pub(crate) async fn run(mut self, working: Working) {
@@ -48,10 +51,15 @@ impl<H: Handler> Batches<H> {
                 epochs: BTreeMap::new(),
                 done: Vec::new(),
             };
-            if !self.wait(&mut gathered, &working).await {
-                return;
+            match self.alone.take() {
+                Some(work) => gathered.work(&self.shared.handler, work),
+                None => {
+                    if !self.wait(&mut gathered, &working).await {
+                        return;
+                    }
+                    self.gather(&mut gathered);
+                }
             }
-            self.gather(&mut gathered);
             if gathered.slots.is_empty() {
                 continue;
             }
@@ -68,7 +76,7 @@ impl<H: Handler> Batches<H> {
             self.commands.close();
             self.work.close();
             self.gather(gathered);
-            return !gathered.slots.is_empty();
+            return !gathered.slots.is_empty() || self.alone.is_some();
         }
         let first = {
             // A service without commands, or without a topic, has that way in closed: the other one
@@ -83,11 +91,18 @@ impl<H: Handler> Batches<H> {
         };
         match first {
             Some(Either::Left(command)) => gathered.command(command),
-            Some(Either::Right(work)) => gathered.work(&self.shared.handler, work),
+            Some(Either::Right(work)) => self.take(gathered, work),
             // Nothing came, but something may have since: the next look closes the ways in.
             None => {}
         }
         true
+    }
+
+    fn take(&mut self, gathered: &mut Gathered<H::Fact>, work: Work) {
+        match work.alone {
+            true => self.alone = Some(work),
+            false => gathered.work(&self.shared.handler, work),
+        }
     }
 
     /// Takes what waits besides, up to the largest batch and a portion of records. Commands get the
@@ -100,9 +115,9 @@ impl<H: Handler> Batches<H> {
                 Err(_) => break,
             }
         }
-        while gathered.slots.len() < batch_max {
+        while gathered.slots.len() < batch_max && self.alone.is_none() {
             match self.work.try_recv() {
-                Ok(work) => gathered.work(&self.shared.handler, work),
+                Ok(work) => self.take(gathered, work),
                 Err(_) => break,
             }
         }
@@ -124,21 +139,19 @@ impl<H: Handler> Batches<H> {
         };
         match whole {
             Ok(outcomes) => ended = outcomes,
-            // The store refuses something in it, and always will: one at a time finds out what.
-            Err(cause) => {
-                tracing::warn!(service = self.shared.settings.service, %cause,
-                    "the store refuses a batch; taking its inputs one by one");
+            // Something in it cannot be, and never will: one at a time finds out what.
+            Err(reason) => {
+                tracing::warn!(service = self.shared.settings.service, %reason,
+                    "a batch is refused; taking its inputs one by one");
                 for slot in &mut slots {
                     let one = std::slice::from_mut(slot);
                     match self.until_settled(one, &epochs, working).await {
                         Some(Ok(outcome)) => ended.extend(outcome),
-                        Some(Err(cause)) => {
-                            one[0].refuse(Reason::new("store_refused", cause));
+                        Some(Err(reason)) => {
+                            one[0].refuse(reason);
                             match self.until_settled(one, &epochs, working).await {
                                 Some(Ok(outcome)) => ended.extend(outcome),
-                                Some(Err(cause)) => {
-                                    panic!("the store refuses a dead letter: {cause}")
-                                }
+                                Some(Err(reason)) => panic!("a dead letter is refused: {reason}"),
                                 None => return false,
                             }
                         }
@@ -159,7 +172,7 @@ impl<H: Handler> Batches<H> {
             let reply = match &mut ended[at] {
                 Ended::Applied(reply) | Ended::Repeated(reply) => reply.take(),
                 Ended::Refused(reason) => Some(reason.to_reply()),
-                Ended::Skipped | Ended::Fenced => None,
+                Ended::Parked | Ended::Skipped | Ended::Fenced => None,
             };
             // Its caller may have stopped waiting.
             let _ = sender.send(reply);
@@ -174,7 +187,7 @@ impl<H: Handler> Batches<H> {
         slots: &mut [Slot<H::Fact>],
         epochs: &BTreeMap<Partition, u64>,
         working: &Working,
-    ) -> Option<Result<Vec<Ended>, String>> {
+    ) -> Option<Result<Vec<Ended>, Reason>> {
         let mut failures = 0;
         // After an unknown commit the repeat finds everything done, and cannot tell what was new.
         let mut unknown = false;
@@ -187,10 +200,16 @@ impl<H: Handler> Batches<H> {
                     if committed.due || unknown {
                         self.shared.due.notify_waiters();
                     }
+                    if committed.drainable || unknown {
+                        self.shared.drainable.notify_one();
+                    }
                     return Some(Ok(committed.ended));
                 }
-                Err(Fault::Refused(cause)) => return Some(Err(cause.to_string())),
-                Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                Err(Failed::Rule(reason)) => return Some(Err(reason)),
+                Err(Failed::Store(Fault::Refused(cause))) => {
+                    return Some(Err(Reason::new("store_refused", cause.to_string())));
+                }
+                Err(Failed::Store(fault @ (Fault::Retry(_) | Fault::Unknown(_)))) => {
                     unknown |= matches!(fault, Fault::Unknown(_));
                     if working.asked() && failures > 3 {
                         return None;
@@ -215,15 +234,12 @@ async fn open<T>(channel: &mut mpsc::Receiver<T>) -> T {
 impl<F> Gathered<F> {
     fn command(&mut self, command: Command<F>) {
         self.replies.push((self.slots.len(), command.reply));
-        self.slots.push(Slot::command(command.input));
+        self.slots.push(command.slot);
     }
 
     fn work<H: Handler<Fact = F>>(&mut self, handler: &H, work: Work) {
         self.epochs.extend(work.epochs);
-        self.slots.extend(work.records.into_iter().map(|taken| {
-            let Taken { source, record } = taken;
-            Slot::record(handler, source, record)
-        }));
+        self.slots.extend(work.records.into_iter().map(|taken| Slot::record(handler, taken)));
         self.done.push(work.done);
     }
 }
@@ -234,7 +250,11 @@ impl<F> Slot<F> {
         let Source::Log { partition, offset } = &self.source else { return };
         match ended {
             Ended::Fenced => done.fenced.push(partition.clone()),
-            Ended::Applied(_) | Ended::Repeated(_) | Ended::Refused(_) | Ended::Skipped => {
+            Ended::Applied(_)
+            | Ended::Repeated(_)
+            | Ended::Refused(_)
+            | Ended::Parked
+            | Ended::Skipped => {
                 let next = done.next.entry(partition.clone()).or_insert(0);
                 *next = (*next).max(offset + 1);
             }

@@ -8,11 +8,12 @@ use ports::{Runtime, timeout};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::http::Problem;
+use crate::slot::Slot;
 use crate::{Input, Reply};
 
 /// An input on its way, and where its reply goes.
 pub(crate) struct Command<F> {
-    pub(crate) input: Input<F>,
+    pub(crate) slot: Slot<F>,
     pub(crate) reply: oneshot::Sender<Option<Reply>>,
 }
 
@@ -56,8 +57,13 @@ impl<F> Clone for Commands<F> {
 impl<F> Commands<F> {
     /// Hands in a command and waits for its reply, which comes after the commit.
     pub async fn submit(&self, input: Input<F>) -> Result<Reply, Busy> {
+        self.settle(Slot::command(input)).await
+    }
+
+    /// The same for anything that has a reply.
+    pub(crate) async fn settle(&self, slot: Slot<F>) -> Result<Reply, Busy> {
         let (reply, replied) = oneshot::channel();
-        self.queue.try_send(Command { input, reply }).map_err(|_| Busy::Full)?;
+        self.queue.try_send(Command { slot, reply }).map_err(|_| Busy::Full)?;
         match timeout(self.runtime.as_ref(), self.reply_timeout, replied).await {
             Some(Ok(Some(reply))) => Ok(reply),
             // A rule that answers no command broke its contract; the caller sees it as late.
@@ -67,8 +73,13 @@ impl<F> Commands<F> {
 
     /// Hands in a timer or a result, waits for room, and returns when its batch is committed.
     pub(crate) async fn hand_in(&self, input: Input<F>) -> Result<(), Busy> {
+        self.hand_in_slot(Slot::command(input)).await
+    }
+
+    /// The same for anything.
+    pub(crate) async fn hand_in_slot(&self, slot: Slot<F>) -> Result<(), Busy> {
         let (reply, replied) = oneshot::channel();
-        self.queue.send(Command { input, reply }).await.map_err(|_| Busy::Full)?;
+        self.queue.send(Command { slot, reply }).await.map_err(|_| Busy::Full)?;
         replied.await.map(drop).map_err(|_| Busy::Late)
     }
 

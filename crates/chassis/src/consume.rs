@@ -1,10 +1,11 @@
 //! Consuming topics: claim positions, hand records to the batch, commit offsets after it. The
 //! committed offset is a copy of the database's position and never ahead of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use futures_util::future::{Either, select};
 use ports::{
     Consumer, Fault, Fetched, Key, Offsets, Op, Outcome, Partition, Polled, Record, Row, Rows,
@@ -12,16 +13,21 @@ use ports::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::Shared;
+use crate::slot::Source;
 use crate::stop::Working;
 use crate::tables::position_key;
 use crate::touched::document;
-use crate::transaction::{Source, json, rows};
+use crate::transaction::{json, rows};
+use crate::trial::{self, Step, Trial};
 use crate::{Document, Handler, POSITIONS, Position};
 
 /// A record in hand.
 pub(crate) struct Taken {
     pub(crate) source: Source,
     pub(crate) record: Record,
+    pub(crate) produced_at: Option<DateTime<Utc>>,
+    /// It is given up: so often the process ended when it was handled.
+    pub(crate) crashed: Option<u32>,
 }
 
 /// Records for the batch.
@@ -29,7 +35,18 @@ pub(crate) struct Work {
     pub(crate) records: Vec<Taken>,
     /// The epoch under which each partition is read.
     pub(crate) epochs: BTreeMap<Partition, u64>,
+    /// Whether nothing else may share its transaction: the process may die of it.
+    pub(crate) alone: bool,
     pub(crate) done: oneshot::Sender<Done>,
+}
+
+/// Records in hand, parted.
+struct Round {
+    records: Vec<Taken>,
+    /// See [`Work::alone`].
+    alone: bool,
+    /// What comes after them.
+    later: Vec<Fetched>,
 }
 
 /// What became of them.
@@ -59,6 +76,14 @@ struct Held {
     epoch: Option<u64>,
     /// The first offset that was read and not handled, where the claim finds no position.
     again: Option<i64>,
+    /// Set where a process may have died of what is read next.
+    suspect: Option<Suspect>,
+}
+
+/// What its position says of a partition that was claimed again without progress.
+struct Suspect {
+    claims: u32,
+    trial: Option<Trial>,
 }
 
 /// Why a membership ends.
@@ -163,37 +188,160 @@ impl<H: Handler> Member<'_, H> {
         }
     }
 
-    /// Hands records to the batch and waits for their commit.
-    async fn handle(&mut self, records: Vec<Fetched>) -> Outcome<()> {
-        let (records, unclaimed): (Vec<Fetched>, Vec<Fetched>) =
-            records.into_iter().partition(|record| self.epoch(&record.partition).is_some());
-        self.drop_unhandled(&firsts(&unclaimed));
+    /// Hands records to the batch, after marking them where a process may have died of them.
+    async fn handle(&mut self, mut records: Vec<Fetched>) -> Outcome<()> {
+        self.drop_unclaimed(&mut records);
         let claim = self.held.values().any(|held| held.epoch.is_none());
-        if !records.is_empty() {
-            let first = firsts(&records);
-            let epochs = first.keys().filter_map(|p| Some((p.clone(), self.epoch(p)?))).collect();
-            let records = records.into_iter().map(|fetched| {
-                let Fetched { partition, offset, record, .. } = fetched;
-                Taken { source: Source::Log { partition, offset }, record }
-            });
-            let (done, committed) = oneshot::channel();
-            let work = Work { records: records.collect(), epochs, done };
-            let leaving = || Fault::retry("the service is leaving");
-            self.work.send(work).await.map_err(|_| leaving())?;
-            let Done { next, fenced } = committed.await.map_err(|_| leaving())?;
-            self.uncommitted.extend(next);
-            // A claim that came late, or a later owner's: the next poll says whether they are still
-            // ours by the group.
-            for partition in &fenced {
-                self.uncommitted.remove(partition);
+        while !records.is_empty() {
+            let Round { records: round, alone, later } = self.mark(records).await;
+            if !round.is_empty() {
+                self.hand_over(round, alone).await?;
             }
-            self.drop_unhandled(&first.into_iter().filter(|(p, _)| fenced.contains(p)).collect());
+            records = later;
+            self.drop_unclaimed(&mut records);
         }
         if claim {
             self.claim().await?;
         }
         self.commit(1).await;
         Ok(())
+    }
+
+    fn drop_unclaimed(&mut self, records: &mut Vec<Fetched>) {
+        let unclaimed = records.extract_if(.., |record| {
+            self.held.get(&record.partition).is_none_or(|held| held.epoch.is_none())
+        });
+        let unclaimed: Vec<Fetched> = unclaimed.collect();
+        self.drop_unhandled(&firsts(&unclaimed));
+    }
+
+    /// Hands records to the batch and waits for their commit.
+    async fn hand_over(&mut self, records: Vec<Taken>, alone: bool) -> Outcome<()> {
+        let mut first = Offsets::new();
+        for taken in &records {
+            if let Source::Log { partition, offset } = &taken.source {
+                first.entry(partition.clone()).or_insert(*offset);
+            }
+        }
+        let epochs = first.keys().filter_map(|p| Some((p.clone(), self.epoch(p)?))).collect();
+        let (done, committed) = oneshot::channel();
+        let work = Work { records, epochs, alone, done };
+        let leaving = || Fault::retry("the service is leaving");
+        self.work.send(work).await.map_err(|_| leaving())?;
+        let Done { next, fenced } = committed.await.map_err(|_| leaving())?;
+        for (partition, next) in &next {
+            if let Some(held) = self.held.get_mut(partition)
+                && let Some(suspect) = held.suspect.take()
+            {
+                let trial = trial::after(suspect.trial.as_ref(), *next);
+                held.suspect = trial.map(|trial| Suspect { claims: 0, trial: Some(trial) });
+            }
+        }
+        self.uncommitted.extend(next);
+        // A claim that came late, or a later owner's: the next poll says whether they are still
+        // ours by the group.
+        for partition in &fenced {
+            self.uncommitted.remove(partition);
+        }
+        self.drop_unhandled(&first.into_iter().filter(|(p, _)| fenced.contains(p)).collect());
+        Ok(())
+    }
+
+    /// What is to be handled now, and what after it. Of a partition that is suspected of a crash loop
+    /// a mark is written first, and where that fails its records are left for later.
+    async fn mark(&mut self, records: Vec<Fetched>) -> Round {
+        let (mut marks, mut crashed) = (BTreeMap::new(), BTreeMap::new());
+        let mut alone = None;
+        for (partition, first) in firsts(&records) {
+            let held = self.held.get(&partition).and_then(|held| held.suspect.as_ref());
+            let Some(Suspect { claims, trial }) = held else { continue };
+            let end = records.iter().rfind(|record| record.partition == partition);
+            let stretch = (first, end.map_or(first, |last| last.offset) + 1);
+            match trial::step(*claims, trial.as_ref(), stretch, records.len() == 1) {
+                Step::Handle => {}
+                Step::MarkAll(mark) => drop(marks.insert(partition, mark)),
+                Step::MarkFirst(mark) => {
+                    alone = Some(partition.clone());
+                    marks = BTreeMap::from([(partition, mark)]);
+                    break;
+                }
+                Step::GiveUp => {
+                    let times = trial.as_ref().map_or(0, |trial| trial.marks) + 1;
+                    crashed.insert(partition, times);
+                }
+            }
+        }
+        let unmarked = self.write_marks(marks).await;
+        let mut round = Round { records: Vec::new(), alone: alone.is_some(), later: Vec::new() };
+        let (mut begun, mut unhandled) = (BTreeSet::new(), Offsets::new());
+        for record in records {
+            let more = !begun.insert(record.partition.clone());
+            let waits = match &alone {
+                Some(alone) => more || record.partition != *alone,
+                None => more && crashed.contains_key(&record.partition),
+            };
+            if unmarked.contains(&record.partition) {
+                unhandled.entry(record.partition).or_insert(record.offset);
+            } else if waits {
+                round.later.push(record);
+            } else {
+                let Fetched { partition, offset, at, record } = record;
+                let crashed = crashed.get(&partition).copied();
+                let source = Source::Log { partition, offset };
+                round.records.push(Taken { source, record, produced_at: Some(at), crashed });
+            }
+        }
+        self.drop_unhandled(&unhandled);
+        round
+    }
+
+    /// Writes marks into positions. Gives the partitions where that did not succeed.
+    async fn write_marks(&mut self, marks: BTreeMap<Partition, Trial>) -> BTreeSet<Partition> {
+        if marks.is_empty() {
+            return BTreeSet::new();
+        }
+        match self.try_marks(&marks).await {
+            Ok(fenced) => {
+                for (partition, mark) in marks.into_iter().filter(|(p, _)| !fenced.contains(p)) {
+                    tracing::warn!(service = self.shared.settings.service, %partition, ?mark,
+                        "claimed again without progress: the process may die of what comes next");
+                    if let Some(held) = self.held.get_mut(&partition) {
+                        held.suspect = Some(Suspect { claims: 0, trial: Some(mark) });
+                    }
+                }
+                fenced
+            }
+            Err(fault) => {
+                tracing::debug!(service = self.shared.settings.service, %fault, "not marked");
+                marks.into_keys().collect()
+            }
+        }
+    }
+
+    async fn try_marks(
+        &mut self,
+        marks: &BTreeMap<Partition, Trial>,
+    ) -> Outcome<BTreeSet<Partition>> {
+        let keys = marks.keys().map(position_key).collect();
+        let lock = Op::Lock { table: &POSITIONS, keys };
+        let (tx, replies) = self.shared.ports.store.begin(vec![lock]).await?;
+        let positions = rows(replies.into_iter().next());
+        let (mut puts, mut fenced) = (Rows::new(), BTreeSet::new());
+        for (partition, mark) in marks {
+            let key = position_key(partition);
+            let row = positions.get(&key).cloned().unwrap_or_default();
+            let position = document::<Position>(&row);
+            let Some(position) = position.filter(|it| Some(it.epoch) == self.epoch(partition))
+            else {
+                fenced.insert(partition.clone());
+                continue;
+            };
+            let marked = Position { trial: Some(mark.clone()), ..position };
+            let (index, body) = (marked.index(), json(&marked));
+            puts.insert(key, Row { version: row.version, index, body });
+        }
+        tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await?;
+        Ok(fenced)
     }
 
     /// Commits to the log what the database has. What fails is kept for the next time: the position
@@ -252,8 +400,10 @@ impl<H: Handler> Member<'_, H> {
         if !from.is_empty() {
             self.consumer.seek(&from).await?;
         }
-        for (partition, Position { epoch, .. }) in claimed {
-            self.held.insert(partition, Held { epoch: Some(epoch), again: None });
+        for (partition, Position { epoch, claims, trial, .. }) in claimed {
+            let suspected = claims > 1 || trial.is_some();
+            let suspect = suspected.then_some(Suspect { claims, trial });
+            self.held.insert(partition, Held { epoch: Some(epoch), again: None, suspect });
         }
         // An owner that died between its transaction and its offset commit left the log's copy
         // behind; without new records nobody else would mend it.
@@ -273,9 +423,9 @@ impl<H: Handler> Member<'_, H> {
         let mut claimed = BTreeMap::new();
         for (key, row) in rows(replies.into_iter().next()) {
             let partition = keys[&key];
-            let mut position =
-                document::<Position>(&row).unwrap_or(Position { epoch: 0, next: None });
+            let mut position = document::<Position>(&row).unwrap_or_default();
             position.epoch += 1;
+            position.claims = position.claims.saturating_add(1);
             let (index, body) = (position.index(), json(&position));
             puts.insert(key, Row { version: row.version, index, body });
             claimed.insert(partition.clone(), position);

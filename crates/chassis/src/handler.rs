@@ -45,6 +45,18 @@ pub enum Read<F> {
     Skip(&'static str),
 }
 
+/// What a dead letter means for the events of its key that come behind it. Only events whose
+/// correlation is their partition key stand in a sequence; any other stands alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sequence {
+    /// They are parked behind it until it is redriven or discarded.
+    InOrder,
+    /// They are applied all the same: the order does not matter to this service's rows.
+    Free,
+    /// It is applied at once, never parks, and supersedes what died before it (saga-rules 3).
+    Final,
+}
+
 /// Why an input is dead: it broke the contract, and no retry will mend it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {text}")]
@@ -56,6 +68,11 @@ pub struct Reason {
 }
 
 impl Reason {
+    /// The code of an input whose rule panicked.
+    pub(crate) const PANIC: &'static str = "panic";
+    /// The code of a record that ended the process each time it was handled.
+    pub(crate) const CRASH_LOOP: &'static str = "crash_loop";
+
     /// A reason with a stable code and a text for people.
     pub fn new(code: &'static str, text: impl Into<String>) -> Self {
         Reason { code: Cow::Borrowed(code), text: text.into() }
@@ -63,7 +80,14 @@ impl Reason {
 
     /// What a command that broke the contract is answered.
     pub(crate) fn to_reply(&self) -> Reply {
-        crate::http::Problem::invalid(self.to_string()).into_reply()
+        use crate::http::Problem;
+        if self.code == Reason::PANIC {
+            let title = "The service has a defect";
+            let detail =
+                "the request met a defect of the service and changed nothing; its log says more";
+            return Reply::passing(Problem::new(500, "defect", title, detail));
+        }
+        Problem::invalid(self.to_string()).into_reply()
     }
 }
 
@@ -127,6 +151,11 @@ pub trait Handler: Send + Sync + 'static {
 
     /// What this event means here. An error is a contract violation: a dead letter.
     fn read(&self, envelope: &Envelope) -> Result<Read<Self::Fact>, Reason>;
+
+    /// How an event of this type stands to dead letters of its key. By default it waits behind them.
+    fn sequence(&self, _event_type: &str) -> Sequence {
+        Sequence::InOrder
+    }
 
     /// The keys of `table` that the batch decides on. `None`: it cannot be said before the tables
     /// that stand earlier are loaded. Called again then.

@@ -12,21 +12,25 @@ use tokio::sync::{mpsc, oneshot};
 use crate::Handler;
 use crate::app::Shared;
 use crate::consume::{Taken, Work};
+use crate::slot::Source;
 use crate::stop::Working;
-use crate::transaction::Source;
+
+/// Jobs that came back this often are taken one by one.
+const ALONE_RETURNS: u32 = 2;
 
 pub(crate) async fn run<H: Handler>(
     shared: Arc<Shared<H>>,
     queue: Arc<str>,
-    prefetch: u16,
+    (prefetch, delivery_limit): (u16, u32),
     work: mpsc::Sender<Work>,
     working: Working,
 ) {
     let mut failures = 0;
+    let limits = (prefetch, delivery_limit.saturating_sub(1).max(ALONE_RETURNS));
     while !working.asked() {
         let fault = match shared.ports.queue.consume(&queue, prefetch).await {
             Ok(mut channel) => {
-                match deliver(&mut *channel, prefetch, &work, &working, &mut failures).await {
+                match deliver(&mut *channel, limits, &work, &working, &mut failures).await {
                     Ok(()) => return,
                     Err(fault) => fault,
                 }
@@ -41,7 +45,7 @@ pub(crate) async fn run<H: Handler>(
 /// Until the service leaves (`Ok`) or the channel is lost.
 async fn deliver(
     channel: &mut dyn Deliveries,
-    prefetch: u16,
+    (prefetch, last_chance): (u16, u32),
     work: &mpsc::Sender<Work>,
     working: &Working,
     failures: &mut u32,
@@ -55,18 +59,39 @@ async fn deliver(
         let Delivered::Batch(batch) = delivered else {
             return Err(Fault::retry("the channel was lost"));
         };
-        let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
-        let records = batch.into_iter().map(|delivery| {
-            let Delivery { record, .. } = delivery;
-            Taken { source: Source::Queue, record }
-        });
-        let (done, committed) = oneshot::channel();
-        let taken = Work { records: records.collect(), epochs: BTreeMap::new(), done };
-        let leaving = || Fault::retry("the service is leaving");
-        work.send(taken).await.map_err(|_| leaving())?;
-        committed.await.map_err(|_| leaving())?;
-        channel.settle(&tags, &[]).await?;
+        // What came back may have ended a process, and may do so again: alone it takes no other job
+        // along to the delivery limit (broker-contract R17).
+        let (together, alone): (Vec<Delivery>, Vec<Delivery>) =
+            batch.into_iter().partition(|delivery| delivery.returns < ALONE_RETURNS);
+        let alone = alone.into_iter().map(|delivery| (vec![delivery], true));
+        let batches = [(together, false)].into_iter().chain(alone);
+        for (batch, alone) in batches.filter(|(batch, _)| !batch.is_empty()) {
+            let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
+            hand_over(batch, alone, last_chance, work).await?;
+            channel.settle(&tags, &[]).await?;
+        }
         *failures = 0;
     }
+    Ok(())
+}
+
+/// Hands jobs to the batch and waits for their commit.
+async fn hand_over(
+    batch: Vec<Delivery>,
+    alone: bool,
+    last_chance: u32,
+    work: &mpsc::Sender<Work>,
+) -> Outcome<()> {
+    let records = batch.into_iter().map(|Delivery { record, returns, .. }| {
+        // The next return may be beyond the queue's delivery limit: better a dead letter here.
+        let crashed = (returns >= last_chance).then_some(returns);
+        Taken { source: Source::Queue, record, produced_at: None, crashed }
+    });
+    let (done, committed) = oneshot::channel();
+    let epochs = BTreeMap::new();
+    let taken = Work { records: records.collect(), epochs, alone, done };
+    let leaving = || Fault::retry("the service is leaving");
+    work.send(taken).await.map_err(|_| leaving())?;
+    committed.await.map_err(|_| leaving())?;
     Ok(())
 }

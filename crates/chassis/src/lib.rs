@@ -9,27 +9,33 @@ mod app;
 mod batch;
 mod commands;
 mod consume;
+mod deciding;
+mod drain;
 mod fresh;
 mod handler;
 pub mod http;
 mod jobs;
+mod letters;
+mod letters_http;
 pub mod page;
 mod relay;
 mod settings;
+mod slot;
 mod stop;
 mod tables;
 mod touched;
 mod transaction;
+mod trial;
 mod work;
 
 pub use app::{App, Ports, Service};
 pub use commands::{Busy, Commands};
 pub use fresh::fresh_id;
-pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply};
+pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence};
+pub use letters::{DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Waiting};
 pub use settings::Settings;
 pub use stop::Stop;
-pub use tables::{
-    DEAD_LETTERS, DeadLetter, INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply,
-};
+pub use tables::{INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply};
 pub use touched::{Document, Touched, document};
+pub use trial::Trial;
 pub use work::{Due, Outside, Timer};

@@ -3,6 +3,8 @@
 use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::letters::{DEAD_LETTERS, PARKED};
+use crate::trial::Trial;
 use crate::{Document, Reply};
 
 /// One row a (group, topic, partition): how far this service's database is.
@@ -11,18 +13,22 @@ pub static POSITIONS: Table = Table { name: "chassis_positions", index: &[] };
 pub static INBOX: Table = Table { name: "chassis_inbox", index: &["seen_at"] };
 /// One row an outbox shard: who may send.
 pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
-/// Inputs that broke the contract, with all that is needed to look at them and redrive.
-pub static DEAD_LETTERS: Table = Table { name: "chassis_dead_letters", index: &["died_at"] };
 
-pub(crate) static ALL: [&Table; 4] = [&POSITIONS, &INBOX, &LEASES, &DEAD_LETTERS];
+pub(crate) static ALL: [&Table; 5] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS];
 
 /// Where a partition's next record is read, and who may say so.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// Rises with each claim; an older epoch's batch is fenced.
     pub epoch: u64,
     /// The next offset; `None` before the first batch.
     pub next: Option<i64>,
+    /// Claims since it last moved, this one included.
+    #[serde(default)]
+    pub claims: u32,
+    /// What was being handled when a process may have died of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<Trial>,
 }
 
 impl Document for Position {
@@ -58,15 +64,22 @@ pub enum InboxRow {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply: Option<StoredReply>,
     },
+    /// It waits behind a dead letter of its key; see the letter of the same id.
+    Parked {
+        /// What it said.
+        fingerprint: String,
+        /// When, by the node's clock, RFC 3339.
+        seen_at: String,
+    },
 }
 
 impl InboxRow {
     /// What the input said.
     pub fn fingerprint(&self) -> &str {
         match self {
-            InboxRow::Applied { fingerprint, .. } | InboxRow::Dead { fingerprint, .. } => {
-                fingerprint
-            }
+            InboxRow::Applied { fingerprint, .. }
+            | InboxRow::Dead { fingerprint, .. }
+            | InboxRow::Parked { fingerprint, .. } => fingerprint,
         }
     }
 }
@@ -75,9 +88,9 @@ impl Document for InboxRow {
     const TABLE: &'static Table = &INBOX;
     fn index(&self) -> Vec<Option<String>> {
         match self {
-            InboxRow::Applied { seen_at, .. } | InboxRow::Dead { seen_at, .. } => {
-                vec![Some(seen_at.clone())]
-            }
+            InboxRow::Applied { seen_at, .. }
+            | InboxRow::Dead { seen_at, .. }
+            | InboxRow::Parked { seen_at, .. } => vec![Some(seen_at.clone())],
         }
     }
 }
@@ -121,36 +134,6 @@ impl Document for Lease {
     const TABLE: &'static Table = &LEASES;
     fn index(&self) -> Vec<Option<String>> {
         Vec::new()
-    }
-}
-
-/// An input that broke the contract.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetter {
-    /// Topic or queue.
-    pub from: String,
-    /// Where the record stood; `None` for a job.
-    pub partition: Option<i32>,
-    /// Its offset; `None` for a job.
-    pub offset: Option<i64>,
-    /// Its key.
-    pub key: String,
-    /// Header names and values, as text where they are UTF-8.
-    pub headers: Vec<(String, String)>,
-    /// The payload; hexadecimal after `hex:` where it is not UTF-8.
-    pub payload: String,
-    /// The reason's stable code.
-    pub code: String,
-    /// The reason for people, at most 1 kB.
-    pub error: String,
-    /// When, by the store's clock, RFC 3339.
-    pub died_at: String,
-}
-
-impl Document for DeadLetter {
-    const TABLE: &'static Table = &DEAD_LETTERS;
-    fn index(&self) -> Vec<Option<String>> {
-        vec![Some(self.died_at.clone())]
     }
 }
 

@@ -223,6 +223,11 @@ impl Event {
     }
 }
 
+/// Whether an event of this type ends an order: what died of the order before it is void then.
+pub fn ends_order(event_type: &str) -> bool {
+    [OrderConfirmed::TYPE, OrderCancelled::TYPE].contains(&event_type)
+}
+
 fn demand(holds: bool, otherwise: &'static str) -> Result<(), &'static str> {
     if holds { Ok(()) } else { Err(otherwise) }
 }

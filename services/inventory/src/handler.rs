@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use chassis::http::Problem;
-use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
+use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::{Event, OrderId, ProductId, Profile, StockFailed, StockReserved, Streams};
 use envelope::Envelope;
@@ -68,6 +68,10 @@ impl Handler for Inventory {
             | Event::NotificationJob(_) => return Ok(Read::Skip("not_consumed")),
         };
         Ok(Read::Fact(fact))
+    }
+
+    fn sequence(&self, event_type: &str) -> Sequence {
+        if contract::ends_order(event_type) { Sequence::Final } else { Sequence::InOrder }
     }
 
     fn keys(

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chassis::http::Problem;
-use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
+use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::{Event, NotificationJob, NotificationType, OrderId, Profile, Streams, derived_id};
 use envelope::{CorrelationId, Envelope, EventId, Seal};
@@ -53,6 +53,11 @@ impl Handler for NotificationsApi {
             | Event::NotificationJob(_) => return Ok(Read::Skip("not_consumed")),
         };
         Ok(Read::Fact(Fact { order_id, fact: OrderFact::Ended(kind) }))
+    }
+
+    /// An end is told once, whatever died before it.
+    fn sequence(&self, _event_type: &str) -> Sequence {
+        Sequence::Free
     }
 
     fn keys(

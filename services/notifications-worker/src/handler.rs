@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Handler, Input, Read, Reason, Touched};
+use chassis::{Decided, Handler, Input, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::Event;
 use envelope::Envelope;
@@ -56,6 +56,11 @@ impl Handler for NotificationsWorker {
                 | Event::OrderCancelled(_),
             ) => Ok(Read::Skip("not_consumed")),
         }
+    }
+
+    /// Each job is a mail of its own.
+    fn sequence(&self, _event_type: &str) -> Sequence {
+        Sequence::Free
     }
 
     fn keys(

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Emit, Handler, Input, Read, Reason, Touched};
+use chassis::{Decided, Emit, Handler, Input, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::{
     Event, OrderCreated, OrderId, PaymentMode, PaymentProcessed, PaymentStatus, Profile, Streams,
@@ -67,6 +67,10 @@ impl Handler for Payments {
             ) => return Ok(Read::Skip("not_consumed")),
         };
         Ok(Read::Fact(Fact { order, happened }))
+    }
+
+    fn sequence(&self, event_type: &str) -> Sequence {
+        if contract::ends_order(event_type) { Sequence::Final } else { Sequence::InOrder }
     }
 
     fn keys(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Handler, Input, Read, Reason, Touched};
+use chassis::{Decided, Handler, Input, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Event, OrderId, PaymentStatus};
 use envelope::Envelope;
@@ -68,6 +68,11 @@ impl Handler for Query {
             Event::NotificationJob(_) => return Ok(Read::Skip("not_consumed")),
         };
         Ok(Read::Fact(Fact::Order { order_id, at: envelope.occurred_at, fact }))
+    }
+
+    /// Each facet has its own events: their order does not matter.
+    fn sequence(&self, _event_type: &str) -> Sequence {
+        Sequence::Free
     }
 
     fn keys(

@@ -52,7 +52,7 @@ fn an_id_with_another_content_is_a_dead_letter() {
         world.sleep(10).await;
         world.produce(vec![add("in", "e-1", "a", 6), add("in", "e-2", "a", 1)]).await;
         world.sleep(10).await;
-        assert_eq!(world.dead(), [("in/0@1".into(), "event_id_reused".into())]);
+        assert_eq!(world.dead(), [("in:0:1".into(), "event_id_reused".into())]);
         assert_eq!(world.trail("a"), ["e-1", "e-2"]);
         assert_eq!(world.counter("a").value, 6);
     });
@@ -66,7 +66,7 @@ fn of_two_contents_in_one_batch_the_first_is_applied_and_remembered() {
         let _node = world.consumer("c-0").await;
         world.sleep(10).await;
         assert_eq!(world.counter("a").value, 5);
-        assert_eq!(world.dead(), [("in/0@1".into(), "event_id_reused".into())]);
+        assert_eq!(world.dead(), [("in:0:1".into(), "event_id_reused".into())]);
         let said = envelope::Envelope::read(&first.payload).unwrap().fingerprint();
         assert_eq!(fingerprint(world.inbox("e-1")), said);
         // A redelivery of the first is a repeat, not another dead letter.
@@ -88,7 +88,7 @@ fn bad_records_end_in_dead_letters_and_unknown_types_nowhere_and_the_partition_f
         ];
         world.produce(batch).await;
         world.sleep(10).await;
-        let dead = [("in/0@0", "bad_envelope"), ("in/0@2", "bad_payload")];
+        let dead = [("in:0:0", "bad_envelope"), ("in:0:2", "bad_payload")];
         assert_eq!(world.dead(), dead.map(|(at, code)| (at.to_owned(), code.to_owned())));
         assert_eq!(world.trail("a"), ["e-3"]);
         assert_eq!(world.inbox("e-1"), None);
@@ -119,7 +119,7 @@ fn a_rule_error_undoes_its_own_rows_and_no_others() {
         let _node = world.consumer("c-0").await;
         world.sleep(10).await;
         assert_eq!(world.trail("a"), ["e-1", "e-3"]);
-        assert_eq!(world.dead(), [("in/0@1".into(), "rule_broken".into())]);
+        assert_eq!(world.dead(), [("in:0:1".into(), "rule_broken".into())]);
         assert_eq!(world.outbox().len(), 2);
         assert!(matches!(world.inbox("e-2"), Some(InboxRow::Dead { .. })));
     });
@@ -139,7 +139,7 @@ fn what_the_store_refuses_is_found_one_by_one() {
         node.app.consume(vec!["in".into()]);
         world.sleep(10).await;
         assert_eq!(world.trail("a"), ["e-1", "e-3"]);
-        assert_eq!(world.dead(), [("in/0@1".into(), "store_refused".into())]);
+        assert_eq!(world.dead(), [("in:0:1".into(), "store_refused".into())]);
         assert!(matches!(world.inbox("e-2"), Some(InboxRow::Dead { .. })));
         assert_eq!((world.position("in"), world.offset("in")), ((1, Some(3)), Some(3)));
         // The culprit again: it is known.

@@ -17,7 +17,7 @@ async fn set_position(world: &World, topic: &str, position: Position) {
 /// Somebody else claims a partition: its epoch rises.
 async fn claimed_elsewhere(world: &World, topic: &str) {
     let (epoch, next) = world.position(topic);
-    set_position(world, topic, Position { epoch: epoch + 1, next }).await;
+    set_position(world, topic, Position { epoch: epoch + 1, next, ..Default::default() }).await;
 }
 
 fn claims(call: &Call) -> bool {
@@ -187,7 +187,8 @@ fn records_below_the_position_are_skipped() {
     run(|world| async move {
         let _node = world.consumer("c-0").await;
         world.sleep(10).await;
-        set_position(&world, "in", Position { epoch: 1, next: Some(2) }).await;
+        set_position(&world, "in", Position { epoch: 1, next: Some(2), ..Default::default() })
+            .await;
         world.produce((1..=3).map(|n| add("in", &format!("e-{n}"), "a", 1)).collect()).await;
         world.sleep(10).await;
         assert_eq!(world.trail("a"), ["e-3"]);

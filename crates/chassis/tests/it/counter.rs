@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shakedown_chassis::http::Problem;
 use shakedown_chassis::{
-    Context, Decided, Document, Due, Emit, Handler, Input, Read, Reason, Reply, Touched,
+    Context, Decided, Document, Due, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched,
 };
 
 use crate::world::envelope;
@@ -37,9 +37,11 @@ impl Document for Counter {
 
 #[derive(Debug, Clone)]
 pub enum Fact {
-    /// From a topic or a queue. `by` 0 breaks a rule after it wrote; `call` asks for a call.
+    /// From a topic or a queue. `by` 0 breaks a rule after it wrote, [`PANICS`] is a defect of the rule
+    /// and [`PANICS_EARLY`] one before it; `call` asks for a call.
     Add { id: String, key: Key, by: i64, call: bool, job: bool },
-    /// A command. `by` 0 on an unknown counter is refused in passing, below 0 for good.
+    /// A command. `by` 0 on an unknown counter is refused in passing, below 0 for good; [`PANICS`] is
+    /// a defect.
     Ask { id: String, key: Key, by: i64 },
     /// The outside answered.
     Answered { key: Key },
@@ -52,6 +54,11 @@ impl Fact {
         }
     }
 }
+
+/// The rule panics at this number,
+pub const PANICS: i64 = 666;
+/// already when it says which rows it needs.
+pub const PANICS_EARLY: i64 = 667;
 
 /// A command that adds.
 pub fn ask(id: &str, key: &str, by: i64) -> Input<Fact> {
@@ -87,13 +94,24 @@ impl Handler for Counters {
         let (call, job) = (payload["call"] == true, payload["job"] == true);
         let fact = Fact::Add { id, key, by, call, job };
         match envelope.event_type.as_str() {
-            "Add" => Ok(Read::Fact(fact)),
+            "Add" | "Close" => Ok(Read::Fact(fact)),
+            "Unreadable" => panic!("no reader for this"),
             "AddGuarded" => Ok(Read::Guarded(fact)),
             _ => Ok(Read::Skip("unknown_type")),
         }
     }
 
+    fn sequence(&self, event_type: &str) -> Sequence {
+        match event_type {
+            "Close" => Sequence::Final,
+            _ => Sequence::InOrder,
+        }
+    }
+
     fn keys(&self, _: &'static Table, batch: &[Input<Fact>], _: &Touched) -> Option<BTreeSet<Key>> {
+        let early =
+            |input: &Input<Fact>| matches!(input.fact, Fact::Add { by, .. } if by == PANICS_EARLY);
+        assert!(!batch.iter().any(early), "no rows for this");
         Some(batch.iter().map(|input| input.fact.key().clone()).collect())
     }
 
@@ -114,6 +132,7 @@ impl Handler for Counters {
                     counter.due = Some(Due::at(now));
                 }
                 rows.put(key, &counter);
+                assert_ne!(*by, PANICS, "the rule is broken");
                 if *by == 0 {
                     return Err(Reason::new("rule_broken", "0 is nothing"));
                 }
@@ -130,6 +149,7 @@ impl Handler for Counters {
             }
             Fact::Ask { by: ..0, .. } => Err(Reason::new("negative", "a command only adds")),
             Fact::Ask { id, by, .. } => {
+                assert_ne!(*by, PANICS, "the rule is broken");
                 counter.value += by;
                 counter.trail.push(id.clone());
                 rows.put(key, &counter);

@@ -16,8 +16,8 @@ use ports::{
 };
 use serde_json::{Value, json};
 use shakedown_chassis::{
-    App, Commands, DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, POSITIONS, Ports, Position,
-    Settings, Stop, document,
+    App, Commands, DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, Marker, PARKED, POSITIONS,
+    Ports, Position, Settings, Stop, document,
 };
 
 use crate::counter::{COUNTERS, Counter, Counters, Fact};
@@ -141,6 +141,29 @@ impl World {
         self.store.with(|db| db.rows(&INBOX).map(|(key, _)| key.to_string()).collect())
     }
 
+    /// State and code of each letter, by its key.
+    pub fn letters(&self) -> Vec<String> {
+        let line = |row: &Row| {
+            let letter = document::<DeadLetter>(row).unwrap();
+            format!("{} {} {}", letter.id, letter.state.name(), letter.code)
+        };
+        self.store.with(|db| db.rows(&DEAD_LETTERS).map(|(_, row)| line(row)).collect())
+    }
+
+    pub fn letter(&self, id: &str) -> DeadLetter {
+        self.row(id).unwrap()
+    }
+
+    /// The keys that wait, with the ids of their letters.
+    pub fn markers(&self) -> Vec<(String, Vec<String>)> {
+        let ids = |row: &Row| {
+            let marker = document::<Marker>(row).unwrap();
+            marker.letters.into_iter().map(|waiting| waiting.id).collect()
+        };
+        self.store
+            .with(|db| db.rows(&PARKED).map(|(key, row)| (key.to_string(), ids(row))).collect())
+    }
+
     /// Code of each dead letter, by its key.
     pub fn dead(&self) -> Vec<(String, String)> {
         let code = |row: &Row| document::<DeadLetter>(row).unwrap().code;
@@ -179,6 +202,11 @@ impl World {
 }
 
 impl Node {
+    /// Its HTTP.
+    pub fn router(self) -> Router {
+        self.app.finish(Router::new()).router
+    }
+
     pub fn stop(self) -> Stop {
         self.app.finish(Router::new()).stop
     }
@@ -204,6 +232,14 @@ pub fn record(to: &str, id: &str, event_type: &str, payload: Value) -> Record {
     let key: Key = payload["key"].as_str().unwrap_or(id).into();
     let payload = envelope(id, event_type, &payload).to_bytes();
     Record { to: to.into(), key, headers: Vec::new(), payload }
+}
+
+/// An event that belongs to its key: it stands in the key's sequence.
+pub fn sequenced(to: &str, id: &str, event_type: &str, key: &str, by: i64) -> Record {
+    let record = record(to, id, event_type, json!({ "key": key, "by": by }));
+    let text = String::from_utf8(record.payload.to_vec()).unwrap();
+    let own = format!("\"correlationId\":\"{key}\"");
+    Record { payload: text.replace("\"correlationId\":\"c\"", &own).into(), ..record }
 }
 
 /// An event that adds to a counter.

@@ -1,0 +1,119 @@
+//! Records and jobs that end the process each time they are handled.
+
+use ports::Op;
+use shakedown_chassis::InboxRow;
+
+use crate::faults::{Act, Call};
+use crate::world::{World, add, garbage, run};
+
+/// Whether a commit has the effect of this event.
+fn has(ops: &[Op], id: &str) -> bool {
+    let id = format!("\"{id}\"");
+    ops.iter().any(|op| match op {
+        Op::Put { table, rows } => {
+            table.name == "counters" && rows.values().any(|row| row.body.contains(&id))
+        }
+        _ => false,
+    })
+}
+
+/// Starts nodes, one after the other, that stop for ever when they handle this event, until one does
+/// not; gives how many did.
+async fn until_it_lives(world: &World, deadly: &'static str) -> u32 {
+    for crashes in 0..10 {
+        let name = format!("c-{crashes}");
+        let node = world.consumer(&name).await;
+        let died = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let dead = died.clone();
+        node.faults.set(move |call| match call {
+            Call::Commit(ops) if has(ops, deadly) => {
+                dead.store(true, std::sync::atomic::Ordering::Relaxed);
+                Act::Hang
+            }
+            _ => Act::Pass,
+        });
+        // Long enough for the group to give up a node that polls no more.
+        world.sleep(60).await;
+        if !died.load(std::sync::atomic::Ordering::Relaxed) {
+            return crashes;
+        }
+        world.store.disconnect(&name);
+        world.sleep(400).await;
+    }
+    panic!("{deadly} ends every process")
+}
+
+#[test]
+fn a_record_that_ends_the_process_three_times_is_given_up() {
+    run(|world| async move {
+        world.produce(vec![add("in", "deadly", "a", 1)]).await;
+        assert_eq!(until_it_lives(&world, "deadly").await, 3);
+        assert_eq!(world.letters(), ["in:0:0 dead crash_loop"]);
+        assert_eq!(world.letter("in:0:0").error, "the process ended 3 times when it handled this");
+        assert!(matches!(world.inbox("deadly"), Some(InboxRow::Dead { .. })));
+        world.produce(vec![add("in", "e-2", "a", 1)]).await;
+        world.sleep(10).await;
+        assert_eq!((world.trail("a"), world.offset("in")), (vec!["e-2".to_owned()], Some(2)));
+    });
+}
+
+#[test]
+fn among_others_it_is_found_and_they_are_handled() {
+    run(|world| async move {
+        let mut batch = Vec::new();
+        for n in 0..5 {
+            let id = if n == 3 { "deadly".to_owned() } else { format!("e-{n}") };
+            batch.push(add("in", &id, "a", 1));
+        }
+        batch.push(garbage("in"));
+        world.produce(batch).await;
+        world.produce(vec![add("other", "o-1", "b", 1)]).await;
+        assert_eq!(until_it_lives(&world, "deadly").await, 4);
+        assert_eq!(world.letters(), ["in:0:3 dead crash_loop", "in:0:5 dead bad_envelope"]);
+        assert_eq!(world.trail("a"), ["e-0", "e-1", "e-2", "e-4"]);
+        assert_eq!(world.trail("b"), ["o-1"]);
+        assert_eq!(world.offset("in"), Some(6));
+    });
+}
+
+#[test]
+fn an_idle_partition_claimed_many_times_accuses_nobody() {
+    run(|world| async move {
+        for n in 0..6 {
+            let node = world.consumer(&format!("c-{n}")).await;
+            world.sleep(20).await;
+            let stop = node.stop();
+            stop.ask();
+            stop.ended().await;
+        }
+        let _node = world.consumer("c-9").await;
+        world.produce(vec![add("in", "e-1", "a", 1), add("in", "e-2", "a", 1)]).await;
+        world.sleep(20).await;
+        assert_eq!((world.trail("a").len(), world.letters().len()), (2, 0));
+    });
+}
+
+#[test]
+fn a_job_about_to_reach_the_delivery_limit_is_kept_as_a_dead_letter() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "deadly", "a", 1)]).await;
+        for n in 0..3 {
+            let name = format!("c-{n}");
+            let node = world.bare(&name, |_| ()).await;
+            node.faults.set(|call| match call {
+                Call::Commit(ops) if has(ops, "deadly") => Act::Hang,
+                _ => Act::Pass,
+            });
+            node.app.jobs("jobs".into(), 10, 4);
+            world.sleep(10).await;
+            world.store.disconnect(&name);
+            world.queue.disconnect(&name);
+        }
+        let node = world.bare("c-9", |_| ()).await;
+        node.app.jobs("jobs".into(), 10, 4);
+        world.sleep(10).await;
+        let letters = world.letters();
+        assert!(letters.len() == 1 && letters[0].ends_with("dead crash_loop"), "{letters:?}");
+        assert_eq!(world.depth("jobs").await, 0);
+    });
+}

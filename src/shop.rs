@@ -10,7 +10,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -138,7 +138,8 @@ impl Shop {
 ///
 /// `/orders` `/payments` `/notifications` as the services have them; `/catalog/products`,
 /// `/inventory/stock`, `/inventory/reservations`, `/query/orders`, `/query/products`,
-/// `/worker/mails`; `/stubs` of Orders for operators; `/health` for all of them.
+/// `/worker/mails`; `/stubs` of Orders for operators; `/services/<service>/...` reaches all of a
+/// service's own routes, `/dead-letters` among them; `/health` is for all of them.
 pub fn router(services: BTreeMap<Service, Router>) -> Router {
     let mut router = Router::new();
     for (service, routes) in &services {
@@ -155,7 +156,13 @@ pub fn router(services: BTreeMap<Service, Router>) -> Router {
 }
 
 /// The services that have their resources at the root. They get the request as it is.
-async fn at_root(State(services): State<Services>, request: Request) -> Response {
+async fn at_root(State(services): State<Services>, mut request: Request) -> Response {
+    if let Some((service, uri)) = of_service(request.uri()) {
+        *request.uri_mut() = uri;
+        if let Some(routes) = services.get(&service) {
+            return routes.clone().oneshot(request).await.into_response();
+        }
+    }
     let path = request.uri().path();
     let service = match path.split('/').nth(1) {
         Some("orders" | "stubs") => Service::Orders,
@@ -167,6 +174,14 @@ async fn at_root(State(services): State<Services>, request: Request) -> Response
         Some(routes) => routes.clone().oneshot(request).await.into_response(),
         None => no_such_route(path).into_response(),
     }
+}
+
+/// The service that `/services/<service>/...` names, and the rest as its own.
+fn of_service(uri: &Uri) -> Option<(Service, Uri)> {
+    let (name, rest) = uri.path().strip_prefix("/services/")?.split_once('/')?;
+    let service = Service::ALL.into_iter().find(|service| service.name() == name)?;
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    Some((service, format!("/{rest}{query}").parse().ok()?))
 }
 
 /// Under a prefix; what the service says of its locations gets the prefix too.
@@ -254,6 +269,13 @@ mod tests {
             assert_eq!(body, reached);
             assert_eq!(location, path);
         }
+        for (path, reached) in [
+            ("/services/payments/dead-letters?state=open", "payments /dead-letters"),
+            ("/services/orders/dead-letters/a:0:1/redrive", "orders /dead-letters/a:0:1/redrive"),
+        ] {
+            assert_eq!(ask(path).await.1, reached);
+        }
+        assert_eq!(ask("/services/nobody/dead-letters").await.0, StatusCode::NOT_FOUND);
     }
 
     #[tokio::test]

@@ -217,6 +217,11 @@ impl Cluster {
         wall(self.elapsed())
     }
 
+    /// The servers' own clock, for clients of them that are no node.
+    pub fn server_runtime(&self) -> Arc<dyn Runtime> {
+        Arc::new(ServerClock { time: self.shared.time.clone() })
+    }
+
     /// The log, for verdicts and for customers that are no node.
     pub fn log(&self) -> &LogServer {
         &self.shared.log

@@ -1,6 +1,7 @@
 //! Customers and the operator: they use HTTP, retry with the same key until they are answered for
 //! good, and remember what they were told.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::nodes::World;
+use crate::poison::{Planted, Poison};
 use crate::workload::{Order, PriceChange, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
@@ -41,12 +43,48 @@ pub struct Customers {
     world: World,
     nodes: Arc<Workload>,
     answered: Arc<Mutex<Vec<Answered>>>,
+    /// Ids of accepted orders, by name.
+    ids: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Jobs that strangers published: they leave no trace in their queue.
+    jobs: Arc<Mutex<Vec<Planted>>>,
 }
 
 impl Customers {
     /// Nobody has ordered yet.
     pub fn new(world: World, workload: &Workload) -> Self {
-        Customers { world, nodes: Arc::new(workload.clone()), answered: Arc::default() }
+        let nodes = Arc::new(workload.clone());
+        let (answered, ids, jobs) = (Arc::default(), Arc::default(), Arc::default());
+        Customers { world, nodes, answered, ids, jobs }
+    }
+
+    /// The world they live in.
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    /// What strangers plant in it.
+    pub fn poisons(&self) -> &[Poison] {
+        &self.nodes.poisons
+    }
+
+    /// The id of an order, by its name, once it is accepted.
+    pub fn order_id(&self, name: &str) -> Option<String> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// The jobs that were planted.
+    pub fn planted_jobs(&self) -> Vec<Planted> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers a job that was planted.
+    pub fn note_job(&self, job: Planted) {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    /// Any node of a service, as a request reaches one.
+    pub fn node_of(&self, service: Service, whose: &str) -> String {
+        self.world.cluster.choices().of("customer", whose, &self.nodes.nodes(service)).clone()
     }
 
     /// What they were told, in the order of the workload.
@@ -96,6 +134,10 @@ impl Customers {
         let accepted = answer.filter(|(status, _)| *status == 201).map(|(_, body)| body);
         let amount = accepted.as_ref().and_then(|body| body["amount"].as_i64());
         let order_id = accepted.and_then(|body| body["orderId"].as_str().map(str::to_owned));
+        if let Some(id) = &order_id {
+            let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.insert(name.clone(), id.clone());
+        }
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
         let mut answered =
             Answered { name: name.clone(), status, order_id, amount, asked_at, cancel: None };
@@ -130,9 +172,8 @@ impl Customers {
     ) -> Option<(u16, Value)> {
         let choices = self.world.cluster.choices();
         for _ in 0..ATTEMPTS_MAX {
-            let nodes = self.nodes.nodes(service);
-            let node = choices.of("customer", key, &nodes);
-            match self.request(node, method, path, key, body.clone()).await {
+            let node = self.node_of(service, key);
+            match self.request(&node, method, path, key, body.clone()).await {
                 Ok((status, answer)) if status != 503 && !passing(&answer) => {
                     return Some((status, answer));
                 }
@@ -145,7 +186,8 @@ impl Customers {
         None
     }
 
-    async fn request(
+    /// One request to a node.
+    pub async fn request(
         &self,
         node: &str,
         method: &str,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, INBOX, document};
+use chassis::{DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, PARKED, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -14,13 +14,14 @@ use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use payments::simulated::Ledger;
-use ports::Table;
+use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Site, When};
 
-use crate::customers::Answered;
+use crate::customers::{Answered, Customers};
 use crate::nodes::World;
+use crate::poison::Planted;
 use crate::workload::Workload;
 
 /// A record of the log.
@@ -67,10 +68,16 @@ pub struct Facts {
     pub ledger: Ledger,
     /// Query's rows by order.
     pub shown: BTreeMap<String, OrderRow>,
-    /// Ids in each service's inbox.
+    /// Ids that each service's inbox says were applied.
     pub inbox: BTreeMap<Service, BTreeSet<String>>,
-    /// Dead letters as `service code: error`.
-    pub dead: Vec<String>,
+    /// Letters of each service, by id.
+    pub letters: BTreeMap<Service, Vec<DeadLetter>>,
+    /// Keys that still wait, by service.
+    pub waiting: Vec<(Service, String)>,
+    /// What strangers put on topics and queue.
+    pub planted: Vec<Planted>,
+    /// How often nodes of a service were killed by the plan.
+    pub kills: BTreeMap<Service, u32>,
     /// Rows left in outboxes, by service.
     pub outbox: BTreeMap<Service, usize>,
     /// Copies at the mail server by Message-ID.
@@ -96,10 +103,10 @@ pub struct Facts {
 
 impl Facts {
     /// Reads the whole world.
-    pub fn read(world: &World, workload: &Workload, answered: Vec<Answered>, ends: Seen) -> Self {
+    pub fn read(world: &World, workload: &Workload, customers: &Customers, ends: Seen) -> Self {
         let mut facts = Facts {
             workload: workload.clone(),
-            answered,
+            answered: customers.answered(),
             said: Vec::new(),
             unreadable: Vec::new(),
             sagas: rows(world, Service::Orders, &SAGAS),
@@ -110,7 +117,10 @@ impl Facts {
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
             inbox: BTreeMap::new(),
-            dead: Vec::new(),
+            letters: BTreeMap::new(),
+            waiting: Vec::new(),
+            planted: customers.planted_jobs(),
+            kills: kills(world),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
@@ -130,14 +140,16 @@ impl Facts {
         for service in Service::ALL {
             let store = world.cluster.database(service.name());
             store.with(|db| {
-                let ids = db.rows(&INBOX).filter(|(_, row)| row.version > 0);
+                let applied =
+                    |row: &Row| matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }));
+                let ids = db.rows(&INBOX).filter(|(_, row)| applied(row));
                 facts.inbox.insert(service, ids.map(|(key, _)| key.to_string()).collect());
+                let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
+                facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
                 facts.outbox.insert(service, db.outbox().count());
             });
-            let dead: BTreeMap<String, DeadLetter> = rows(world, service, &DEAD_LETTERS);
-            facts.dead.extend(
-                dead.values().map(|d| format!("{} {}: {}", service.name(), d.code, d.error)),
-            );
+            let letters: BTreeMap<String, DeadLetter> = rows(world, service, &DEAD_LETTERS);
+            facts.letters.insert(service, letters.into_values().collect());
         }
         facts.read_mails(world);
         facts.read_log(world);
@@ -161,6 +173,15 @@ impl Facts {
             for stream in Stream::ALL.into_iter().filter(|s| s.is_topic()) {
                 for fetched in log.records(stream.name()) {
                     let place = format!("{}@{}", fetched.partition, fetched.offset);
+                    let letter = format!(
+                        "{}:{}:{}",
+                        fetched.partition.topic, fetched.partition.index, fetched.offset
+                    );
+                    let poisons = &self.workload.poisons;
+                    if let Some(planted) = Planted::read(poisons, stream, &fetched.record, letter) {
+                        self.planted.push(planted);
+                        continue;
+                    }
                     let payload = &fetched.record.payload;
                     let read = Envelope::read(payload).ok().and_then(|envelope| {
                         let event = Event::read(&envelope).ok()??;
@@ -202,6 +223,17 @@ fn mail_doubts(world: &World) -> u32 {
         _ => false,
     });
     doubts.count() as u32
+}
+
+fn kills(world: &World) -> BTreeMap<Service, u32> {
+    let mut kills = BTreeMap::new();
+    for fault in world.cluster.met() {
+        let kill = matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter);
+        if let Some(service) = service_of(&fault).filter(|_| kill) {
+            *kills.entry(service).or_default() += 1;
+        }
+    }
+    kills
 }
 
 fn faulty(world: &World) -> BTreeSet<Service> {

@@ -9,14 +9,14 @@ use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
 
-use crate::agreement;
 use crate::facts::{Facts, Said};
+use crate::{agreement, letters};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 23] = [
+pub const ALL: [Invariant; 26] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("saga.ends", ends),
@@ -39,7 +39,10 @@ pub const ALL: [Invariant; 23] = [
     ("events.each_handled", each_handled),
     ("read_model.shows_what_was_said", agreement::read_model),
     ("read_model.one_product_everywhere", agreement::one_product_everywhere),
-    ("dead_letters.have_a_cause", dead_letters),
+    ("dead_letters.have_a_cause", letters::have_a_cause),
+    ("dead_letters.poison_is_settled", letters::poison_is_settled),
+    ("dead_letters.nobody_waits", letters::nobody_waits),
+    ("dead_letters.drained_in_order", letters::drained_in_order),
 ];
 
 /// Every violation of every invariant.
@@ -392,9 +395,4 @@ fn each_handled(facts: &Facts) -> Vec<(String, String)> {
 
 fn handled(facts: &Facts, consumer: Service, said: &Said) -> bool {
     facts.inbox.get(&consumer).is_some_and(|ids| ids.contains(&said.event_id))
-}
-
-/// Nothing in these worlds breaks the contract, so nothing may die.
-fn dead_letters(facts: &Facts) -> Vec<(String, String)> {
-    facts.dead.iter().map(|letter| found("", letter.clone())).collect()
 }

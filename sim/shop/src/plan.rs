@@ -1,8 +1,9 @@
 //! The world of a seed: workload and faults are drawn here, once, and are data from then on.
 
-use contract::{PaymentMode, Service};
+use contract::{PaymentMode, Service, Stream};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
+use crate::poison::{Kind, Poison};
 use crate::workload::{LATE_ENDING, Order, PriceChange, Product, Workload, node};
 
 /// Orders of a default world.
@@ -46,8 +47,22 @@ fn workload(choices: &Choices) -> Workload {
         // Its payment is not known before its deadline, whatever else happens.
         orders[0].lines = vec![("late".to_owned(), 1)];
     }
+    let poisons = match pick("poisons", 3) {
+        0 => Vec::new(),
+        _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
+    };
     let (as_written, heal_ms) = (false, 12_000);
-    Workload { as_written, instances, products, prices, orders, deadline_ms, heal_ms }
+    Workload { as_written, instances, products, prices, poisons, orders, deadline_ms, heal_ms }
+}
+
+/// What a stranger plants. What copies a record does so where orders have some.
+fn poison(choices: &Choices) -> Poison {
+    let pick = |what: &str, below: u64| choices.below("poison", what, below);
+    let kind = Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize];
+    let streams = if kind.copies() { &Stream::ALL[1..4] } else { &Stream::ALL[..] };
+    let stream = streams[pick("stream", streams.len() as u64) as usize].name().to_owned();
+    let order = format!("A{}", pick("order", ORDERS));
+    Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: pick("mend", 2) == 0 }
 }
 
 /// Two new prices of a product, shortly one after the other.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use contract::{CATALOG, Profile, Service, Stream};
+use chassis::{DEAD_LETTERS, DeadLetter};
+use contract::{Profile, Service, Stream};
 use futures_util::future::join_all;
 use notifications_worker::rows::{MAILS, MailRow};
 use orders::rows::SAGAS;
@@ -15,7 +16,7 @@ use crate::customers::Customers;
 use crate::facts::{self, Ends, Facts};
 use crate::nodes::World;
 use crate::workload::Workload;
-use crate::{invariants, plan, story};
+use crate::{invariants, plan, poison, story};
 
 /// After the faults have ended, everything is quiet within this time. The sum of what a recovery
 /// can wait for: a session (6 s) and the rebalance behind it, a lease (4 s), a claim of the worker
@@ -57,6 +58,13 @@ impl System for Shop {
             orders.map(|order| madsim::task::spawn(customers.clone().order(order))).collect();
         let prices = workload.prices.iter().cloned();
         shoppers.extend(prices.map(|it| madsim::task::spawn(customers.clone().reprice(it))));
+        let poisons = workload.poisons.iter().cloned().enumerate();
+        shoppers.extend(
+            poisons.map(|(number, poison)| {
+                madsim::task::spawn(customers.clone().plant(number, poison))
+            }),
+        );
+        let operator = madsim::task::spawn(customers.clone().operate());
         let ends = Ends::default();
         let watch = madsim::task::spawn(ends.clone().watch(world.clone()));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
@@ -79,7 +87,8 @@ impl System for Shop {
             madsim::time::sleep(Duration::from_millis(500)).await;
         }
         watch.abort();
-        let facts = Facts::read(&world, &workload, customers.answered(), ends.seen(healed));
+        operator.abort();
+        let facts = Facts::read(&world, &workload, &customers, ends.seen(healed));
         violations.extend(invariants::judge(&facts));
         Verdict { summary: summary(&facts), violations }
     }
@@ -90,7 +99,11 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
     let mut left = Vec::new();
     world.cluster.log().with(|log| {
         for group in log.groups() {
-            for topic in Stream::ALL.into_iter().filter(|topic| consumes(&group, *topic, profile)) {
+            let Some(service) = Service::ALL.into_iter().find(|it| it.name() == &*group) else {
+                continue;
+            };
+            let topics = Stream::ALL.into_iter().filter(|topic| topic.is_topic());
+            for topic in topics.filter(|topic| poison::reads(service, *topic, profile)) {
                 let lag = log.lag(&group, topic.name());
                 if lag > 0 {
                     left.push(format!("{group} lags {lag} behind on {}", topic.name()));
@@ -102,6 +115,13 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
         let unsent = world.cluster.database(service.name()).with(|db| db.outbox().count());
         if unsent > 0 {
             left.push(format!("{unsent} rows in the outbox of {}", service.name()));
+        }
+    }
+    for service in Service::ALL {
+        let letters = facts::rows::<DeadLetter>(world, service, &DEAD_LETTERS);
+        let open = letters.values().filter(|letter| letter.state.is_open()).count();
+        if open > 0 {
+            left.push(format!("{open} open letters in {}", service.name()));
         }
     }
     let queued = facts::queued(world);
@@ -123,12 +143,6 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
     left
 }
 
-/// Whether the service of this group reads the topic.
-fn consumes(group: &str, topic: Stream, profile: Profile) -> bool {
-    let rows = CATALOG.iter().filter(|row| row.stream == topic && topic.is_topic());
-    rows.flat_map(|row| row.consumers_in(profile)).any(|consumer| consumer.name() == group)
-}
-
 fn summary(facts: &Facts) -> Summary {
     let mut summary = Summary { invariants: invariants::ALL.len(), ..Summary::default() };
     summary.lines = story::lines(facts);
@@ -147,6 +161,11 @@ fn summary(facts: &Facts) -> Summary {
         facts.said.iter().map(|said| said.event_id.as_str()).collect();
     summary.mark("events", ids.len() as u64);
     summary.mark("duplicates on the log", copies - ids.len() as u64);
+    for letter in facts.letters.values().flatten() {
+        summary.mark(&format!("letters {}", letter.state.name()), 1);
+        summary.mark(&format!("letters of {}", letter.code), 1);
+    }
+    summary.mark("planted", facts.planted.len() as u64);
     let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
     summary.mark("mails", mails);
     summary

@@ -1,5 +1,6 @@
 //! Worlds in words: an order's way for snapshots, and failures as stories that end with what to do.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use contract::{Event, PaymentStatus};
@@ -54,6 +55,22 @@ pub fn lines(facts: &Facts) -> Vec<String> {
             "           {end} · charged {} · captured {} · voided {} · stock {stock} · mails {mail}",
             account.charges, account.captures, account.voids
         ));
+    }
+    lines.extend(letters(facts));
+    lines
+}
+
+/// What died in each service and how it was settled. What only waited is schedule, not outcome.
+fn letters(facts: &Facts) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (service, letters) in &facts.letters {
+        let died = letters.iter().filter(|letter| letter.code != "parked");
+        let ends: BTreeSet<String> =
+            died.map(|letter| format!("{} {}", letter.code, letter.state.name())).collect();
+        if !ends.is_empty() {
+            let ends: Vec<String> = ends.into_iter().collect();
+            lines.push(format!("letters    {}: {}", service.name(), ends.join(" · ")));
+        }
     }
     lines
 }

@@ -3,6 +3,8 @@
 use contract::{PaymentMode, Profile, Service};
 use serde::{Deserialize, Serialize};
 
+use crate::poison::Poison;
+
 /// Everything that happens to the shop but its misfortunes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -16,6 +18,9 @@ pub struct Workload {
     /// What becomes of their prices while customers order.
     #[serde(default)]
     pub prices: Vec<PriceChange>,
+    /// What strangers put on topics and queue.
+    #[serde(default)]
+    pub poisons: Vec<Poison>,
     /// What is ordered.
     pub orders: Vec<Order>,
     /// How long the saga waits for its facts, milliseconds.

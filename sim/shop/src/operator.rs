@@ -1,0 +1,62 @@
+//! The operator: looks for dead letters and settles them by HTTP, mends what can be mended, discards
+//! what strangers sent, redrives the rest; asks twice now and then, and early.
+
+use std::time::Duration;
+
+use chassis::{DEAD_LETTERS, DeadLetter, LetterState};
+use contract::Service;
+use serde_json::{Value, json};
+
+use crate::customers::Customers;
+use crate::facts::rows;
+use crate::poison::{PLANTED, mended};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(1_500);
+
+impl Customers {
+    /// Looks until it is aborted.
+    pub async fn operate(self) {
+        loop {
+            madsim::time::sleep(LOOK).await;
+            for service in Service::ALL {
+                let letters: Vec<DeadLetter> =
+                    rows(self.world(), service, &DEAD_LETTERS).into_values().collect();
+                for letter in letters.iter().filter(|letter| letter.state.is_open()) {
+                    self.settle(service, letter).await;
+                }
+            }
+        }
+    }
+
+    async fn settle(&self, service: Service, letter: &DeadLetter) {
+        let choices = self.world().cluster.choices();
+        // What only waits is drained by itself; now and then somebody is impatient.
+        let impatient = choices.below("operator", "impatient", 8) == 0;
+        if letter.state == LetterState::Parked && !impatient {
+            return;
+        }
+        let planted = letter.headers.iter().any(|(name, _)| name == PLANTED);
+        let (verb, body) = match mended(letter, self.poisons()) {
+            Some(payload) => ("redrive", json!({ "payload": payload })),
+            None if planted && letter.state == LetterState::Dead => {
+                ("discard", json!({ "note": "a stranger's" }))
+            }
+            None => ("redrive", json!({})),
+        };
+        let path = format!("/dead-letters/{}/{verb}", letter.id);
+        let times = if choices.below("operator", "twice", 3) == 0 { 2 } else { 1 };
+        for _ in 0..times {
+            let node = self.node_of(service, &letter.id);
+            let answer: Result<(u16, Value), _> =
+                self.request(&node, "POST", &path, "operator", Some(body.clone())).await;
+            let word =
+                answer.map_or_else(|fault| fault.to_string(), |(status, _)| status.to_string());
+            self.world().cluster.note(
+                "operator",
+                verb,
+                format!("{} {}: {word}", service.name(), letter.id),
+            );
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Records that somebody else's producer puts on the shop's topics and its queue: broken, foreign, or
+//! said twice. What each of them must come to in every service is said here, once. Never planted by a
+//! service of the shop.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use chassis::DeadLetter;
+use contract::{CATALOG, Profile, Row, Service, Stream};
+use ports::{EventLog, JobQueue, Record};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::customers::Customers;
+
+/// The header by which a planted record is known.
+pub const PLANTED: &str = "x-planted";
+/// How long its planter waits for a record that it can copy.
+const COPY_WITHIN: Duration = Duration::from_secs(8);
+
+/// A record to plant.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Poison {
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// What is wrong with it.
+    pub kind: Kind,
+    /// Where, by its name in the catalog.
+    pub stream: String,
+    /// The order, by its name, in whose sequence it stands.
+    pub order: String,
+    /// Whether an operator mends it, where that can be done, or discards it.
+    pub mend: bool,
+}
+
+/// What is wrong with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// No JSON.
+    Garbage,
+    /// An envelope over the limit.
+    TooLarge,
+    /// A type that nobody knows.
+    UnknownType,
+    /// A known type whose payload lacks what is required.
+    BadPayload,
+    /// A known type in a version that comes later.
+    HigherVersion,
+    /// A known fact once more, under a new id.
+    SameFact,
+    /// A known id with another content.
+    ReusedId,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 7] = [
+        Kind::Garbage,
+        Kind::TooLarge,
+        Kind::UnknownType,
+        Kind::BadPayload,
+        Kind::HigherVersion,
+        Kind::SameFact,
+        Kind::ReusedId,
+    ];
+
+    /// Whether it is made from a record that is there already.
+    pub fn copies(self) -> bool {
+        match self {
+            Kind::HigherVersion | Kind::SameFact | Kind::ReusedId => true,
+            Kind::Garbage | Kind::TooLarge | Kind::UnknownType | Kind::BadPayload => false,
+        }
+    }
+}
+
+/// What it must come to in a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// A dead letter with this code, which is settled in the end.
+    Dead(&'static str),
+    /// Nothing.
+    Skipped,
+    /// An event like any other: known by its id, without a second effect.
+    Applied,
+}
+
+/// A record that was planted, as it is found at the end.
+#[derive(Debug, Clone)]
+pub struct Planted {
+    /// What is wrong with it.
+    pub kind: Kind,
+    /// Where.
+    pub stream: Stream,
+    /// Its type, where it has one.
+    pub event_type: Option<String>,
+    /// Its event id, where it has one.
+    pub event_id: Option<String>,
+    /// The id of the letter that it becomes.
+    pub letter: String,
+}
+
+impl Planted {
+    /// A record as it stood on its stream; `None` where nobody planted it.
+    pub fn read(
+        workload: &[Poison],
+        stream: Stream,
+        record: &Record,
+        letter: String,
+    ) -> Option<Self> {
+        let (_, number) = record.headers.iter().find(|(name, _)| &**name == PLANTED)?;
+        let number: usize = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let json: Value = serde_json::from_slice(&record.payload).unwrap_or(Value::Null);
+        let word = |field: &str| json[field].as_str().map(str::to_owned);
+        Some(Planted {
+            kind: workload.get(number)?.kind,
+            stream,
+            event_type: word("eventType"),
+            event_id: word("eventId"),
+            letter,
+        })
+    }
+
+    /// What it must come to in a service that reads its stream.
+    pub fn fate(&self, service: Service, profile: Profile) -> Fate {
+        let row = CATALOG.iter().find(|row| Some(row.event) == self.event_type.as_deref());
+        let consumed = row.is_some_and(|row| row.consumers_in(profile).any(|it| it == service));
+        match self.kind {
+            Kind::Garbage => Fate::Dead("bad_envelope"),
+            Kind::TooLarge => Fate::Dead("envelope_too_large"),
+            Kind::UnknownType => Fate::Skipped,
+            Kind::BadPayload => Fate::Dead("bad_payload"),
+            Kind::HigherVersion => Fate::Dead("unsupported_version"),
+            Kind::SameFact if consumed => Fate::Applied,
+            Kind::ReusedId if consumed => Fate::Dead("event_id_reused"),
+            Kind::SameFact | Kind::ReusedId => Fate::Skipped,
+        }
+    }
+}
+
+/// Whether a service reads this stream.
+pub fn reads(service: Service, stream: Stream, profile: Profile) -> bool {
+    let mut rows = CATALOG.iter().filter(|row| row.stream == stream);
+    rows.any(|row: &Row| row.consumers_in(profile).any(|consumer| consumer == service))
+}
+
+/// A letter's payload as it should have been, where an operator can know that.
+pub fn mended(letter: &DeadLetter, poisons: &[Poison]) -> Option<Value> {
+    let (_, number) = letter.headers.iter().find(|(name, _)| name == PLANTED)?;
+    let poison = poisons.get(number.0.parse::<usize>().ok()?)?;
+    let mut envelope: Value = serde_json::from_slice(&letter.payload.bytes()).ok()?;
+    (poison.mend && poison.kind == Kind::HigherVersion).then(|| {
+        envelope["eventVersion"] = json!(1);
+        envelope
+    })
+}
+
+impl Customers {
+    /// Somebody else's producer plants a record, where there is one that it can copy if it has to.
+    pub async fn plant(self, number: usize, poison: Poison) {
+        madsim::time::sleep(Duration::from_millis(poison.at_ms)).await;
+        let Some(stream) = Stream::ALL.into_iter().find(|it| it.name() == poison.stream) else {
+            return;
+        };
+        let until = self.world().cluster.elapsed() + COPY_WITHIN;
+        let payload = loop {
+            if let Some(payload) = self.payload(number, &poison, stream) {
+                break payload;
+            }
+            if self.world().cluster.elapsed() > until {
+                return;
+            }
+            madsim::time::sleep(Duration::from_millis(50)).await;
+        };
+        let order = self.order_id(&poison.order).unwrap_or_else(|| poison.order.clone());
+        let record = Record {
+            to: stream.name().into(),
+            key: if stream.is_topic() { order } else { format!("poison-{number}") }.into(),
+            headers: vec![(PLANTED.into(), Bytes::from(number.to_string()))],
+            payload,
+        };
+        let cluster = &self.world().cluster;
+        cluster.note("stranger", "planted", format!("{:?} on {}", poison.kind, poison.stream));
+        let runtime = cluster.server_runtime();
+        if !stream.is_topic() {
+            let letter = job_letter(&record);
+            if let Some(planted) = Planted::read(self.poisons(), stream, &record, letter) {
+                self.note_job(planted);
+            }
+        }
+        let sent = match stream.is_topic() {
+            true => cluster.log().client("stranger", runtime).produce(vec![record]).await,
+            false => cluster.queue().client("stranger", runtime).publish(vec![record]).await,
+        };
+        assert!(sent.iter().all(Result::is_ok), "nothing befalls strangers: {sent:?}");
+    }
+
+    /// What it plants; `None` while the order, or a record of it, is not there yet.
+    fn payload(&self, number: usize, poison: &Poison, stream: Stream) -> Option<Bytes> {
+        let order = self.order_id(&poison.order)?;
+        let id = format!("poison-{number}");
+        let row = CATALOG.iter().find(|row| row.stream == stream)?;
+        let envelope = |event_type: &str| {
+            json!({
+                "eventId": id, "eventType": event_type, "eventVersion": 1,
+                "occurredAt": "2026-01-02T03:04:05.000Z", "correlationId": order,
+                "payload": { "orderId": 7 },
+            })
+        };
+        let json = match poison.kind {
+            Kind::Garbage => return Some(Bytes::from_static(b"\xffno envelope\0")),
+            Kind::TooLarge => {
+                let mut json = envelope(row.event);
+                json["payload"] = json!({ "orderId": "x".repeat(300_000) });
+                json
+            }
+            Kind::UnknownType => envelope("OrderDreamt"),
+            Kind::BadPayload => envelope(row.event),
+            Kind::HigherVersion | Kind::SameFact | Kind::ReusedId => {
+                let mut json = self.said(stream, &order)?;
+                match poison.kind {
+                    Kind::ReusedId => json["payload"]["more"] = json!(number),
+                    _ => json["eventId"] = json!(id),
+                }
+                if poison.kind == Kind::HigherVersion {
+                    json["eventVersion"] = json!(9);
+                }
+                json
+            }
+        };
+        Some(Bytes::from(json.to_string()))
+    }
+
+    /// The last thing that the shop said of an order on a topic.
+    fn said(&self, stream: Stream, order: &str) -> Option<Value> {
+        self.world().cluster.log().with(|log| {
+            let own = log.records(stream.name()).filter(|fetched| {
+                let strange = fetched.record.headers.iter().any(|(name, _)| &**name == PLANTED);
+                *fetched.record.key == *order && !strange
+            });
+            own.last().and_then(|fetched| serde_json::from_slice(&fetched.record.payload).ok())
+        })
+    }
+}
+
+/// The id of the letter that a job becomes.
+fn job_letter(record: &Record) -> String {
+    format!("{}:{}", record.to, envelope::fingerprint(&record.payload))
+}

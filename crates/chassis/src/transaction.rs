@@ -113,10 +113,15 @@ async fn attempt<H: Handler>(
         Op::Now,
         Op::Lock { table: &POSITIONS, keys: positions },
         Op::Insert { table: &INBOX, rows: inbox.clone() },
-        Op::Lock { table: &PARKED, keys: wanted.markers.clone() },
-        Op::Lock { table: &DEAD_LETTERS, keys: wanted.letters.clone() },
-        Op::Read { table: &PARKED, keys: looked },
     ];
+    let (settles, looks) = (!wanted.is_empty(), !looked.is_empty());
+    if settles {
+        ops.push(Op::Lock { table: &PARKED, keys: wanted.markers.clone() });
+        ops.push(Op::Lock { table: &DEAD_LETTERS, keys: wanted.letters.clone() });
+    }
+    if looks {
+        ops.push(Op::Read { table: &PARKED, keys: looked });
+    }
     let mut tables = handler.tables().iter().copied();
     let mut asked = Vec::new();
     let mut blocked = None;
@@ -137,11 +142,15 @@ async fn attempt<H: Handler>(
     let now = clock(replies.next());
     let positions = rows(replies.next());
     let existing = rows(replies.next());
-    let letters = Letters::new(rows(replies.next()), rows(replies.next()));
-    let parked: BTreeSet<Key> = rows(replies.next()).into_keys().collect();
+    let letters = match settles {
+        true => Letters::new(rows(replies.next()), rows(replies.next())),
+        false => Letters::default(),
+    };
+    let parked = if looks { rows(replies.next()) } else { Rows::new() };
     if !parked.is_empty() {
         // Somebody waits there: only under its lock it can be said who goes first.
-        return Ok(Attempt::Wider(Wanted { markers: parked, letters: BTreeSet::new() }));
+        let markers = parked.into_keys().collect();
+        return Ok(Attempt::Wider(Wanted { markers, letters: BTreeSet::new() }));
     }
     for table in asked {
         touched.add(table, rows(replies.next()));

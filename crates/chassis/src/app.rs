@@ -12,6 +12,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::batch::Batches;
 use crate::commands::Command;
 use crate::stop::{Stage, Working};
+use crate::watch::Watch;
 use crate::{
     Commands, Due, Handler, Outside, Settings, Stop, consume, drain, http, jobs, letters_http,
     relay, work,
@@ -38,7 +39,7 @@ pub(crate) struct Shared<H: Handler> {
     /// Rung after a commit that appended to the outbox.
     pub(crate) appended: Notify,
     /// Rung after a commit that put rows with something due.
-    pub(crate) due: Notify,
+    pub(crate) due: Arc<Notify>,
     /// Rung after a commit that left letters behind which nothing stands any more.
     pub(crate) drainable: Notify,
     pub(crate) stop: Stop,
@@ -83,17 +84,16 @@ impl<H: Handler> App<H> {
         let mut tables = crate::tables::ALL.to_vec();
         tables.extend(handler.tables());
         ports.store.prepare(&tables).await?;
-        let (queue, commands) = mpsc::channel::<Command<H::Fact>>(settings.commands_max);
+        let (queue, waiting) = mpsc::channel::<Command<H::Fact>>(settings.commands_max);
+        let commands = Commands::new(queue, ports.runtime.clone(), &settings);
         // One batch of records in hand and one behind it: the log is the buffer.
         let (work, records) = mpsc::channel(2);
-        let runtime = ports.runtime.clone();
-        let reply_timeout = settings.reply_timeout;
-        let (appended, due, drainable) = (Notify::new(), Notify::new(), Notify::new());
+        let (appended, due, drainable) = (Notify::new(), Arc::new(Notify::new()), Notify::new());
         let stop = Stop::new();
         let shared = Shared { ports, settings, handler, appended, due, drainable, stop };
         let shared = Arc::new(shared);
-        let app = App { shared, commands: Commands { queue, runtime, reply_timeout }, work };
-        let batches = Batches::new(app.shared.clone(), commands, records);
+        let app = App { shared, commands, work };
+        let batches = Batches::new(app.shared.clone(), waiting, records);
         app.spawn("batch", Stage::Batch, |working| Box::pin(batches.run(working)));
         let (shared, commands) = (app.shared.clone(), app.commands.clone());
         app.spawn("drain", Stage::Intake, |working| {
@@ -110,6 +110,13 @@ impl<H: Handler> App<H> {
     /// What it runs on.
     pub fn ports(&self) -> &Ports {
         &self.shared.ports
+    }
+
+    /// How its HTTP notices rows that change while a request is open.
+    pub fn watch(&self) -> Watch {
+        let Ports { runtime, .. } = self.ports();
+        let (changed, stop) = (self.shared.due.clone(), self.shared.stop.clone());
+        Watch { runtime: runtime.clone(), changed, stop }
     }
 
     /// Consumes these topics in the service's group.
@@ -150,6 +157,7 @@ impl<H: Handler> App<H> {
         let health = move || async move { http::ok(json!({ "service": name, "status": "ok" })) };
         let letters = letters_http::router(self.shared.clone(), self.commands.clone());
         let router = router.merge(letters).route("/health", get(health)).fallback(no_such_route);
+        let router = router.method_not_allowed_fallback(no_such_method);
         Service { router, stop: self.shared.stop.clone() }
     }
 
@@ -157,6 +165,11 @@ impl<H: Handler> App<H> {
         let working = self.shared.stop.working(stage);
         self.shared.ports.runtime.spawn(name, task(working));
     }
+}
+
+async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> http::Problem {
+    let detail = format!("{} takes no {method}; see the Allow header", uri.path());
+    http::Problem::new(405, "method-not-allowed", "Method not allowed", detail)
 }
 
 async fn no_such_route(uri: axum::http::Uri) -> http::Problem {

@@ -10,12 +10,12 @@ use ports::{Fault, Offsets, Partition};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::Shared;
-use crate::commands::Command;
+use crate::commands::{Command, ReplyTo};
 use crate::consume::{Done, Work};
 use crate::slot::{Ended, Slot, Source};
 use crate::stop::Working;
 use crate::transaction::Failed;
-use crate::{Handler, Reason, Reply, transaction};
+use crate::{Handler, Reason, transaction};
 
 /// The loop that turns what waits into transactions.
 pub(crate) struct Batches<H: Handler> {
@@ -29,7 +29,7 @@ pub(crate) struct Batches<H: Handler> {
 /// Everything that waited, and whom to tell.
 struct Gathered<F> {
     slots: Vec<Slot<F>>,
-    replies: Vec<(usize, oneshot::Sender<Option<Reply>>)>,
+    replies: Vec<(usize, ReplyTo)>,
     epochs: BTreeMap<Partition, u64>,
     done: Vec<oneshot::Sender<Done>>,
 }
@@ -174,8 +174,7 @@ impl<H: Handler> Batches<H> {
                 Ended::Refused(reason) => Some(reason.to_reply()),
                 Ended::Parked | Ended::Skipped | Ended::Fenced => None,
             };
-            // Its caller may have stopped waiting.
-            let _ = sender.send(reply);
+            sender.send(reply);
         }
         true
     }

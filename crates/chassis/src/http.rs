@@ -1,14 +1,23 @@
 //! What every service's HTTP has in common: problems (RFC 9457), strict JSON bodies, parameters and
-//! paths, the Idempotency-Key, replies. Never decides, never keeps time.
+//! paths, the Idempotency-Key, conditions, bulk requests, streams of events, replies. Never decides,
+//! never keeps time.
+
+mod bulk;
+mod conditional;
+mod events;
+mod idempotency;
+
+pub use bulk::{Bulk, LINES_MAX, Lines};
+pub use conditional::{Tag, Tags};
+pub use events::{Event, after, event_stream};
+pub use idempotency::{command_id, idempotency_key, keyed_id, request_fingerprint, required_key};
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use envelope::EventId;
-use ports::Key;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -16,6 +25,8 @@ use crate::Reply;
 
 /// Largest request body, in bytes.
 pub const BODY_BYTES_MAX: usize = 262_144;
+/// Deepest nesting of lists and objects in a body; no request of any service needs half of it.
+pub const JSON_DEPTH_MAX: usize = 16;
 
 /// A problem document.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,25 +127,80 @@ pub struct Strict<T> {
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Strict<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let content_type = request.headers().get(header::CONTENT_TYPE);
-        let essence = content_type.and_then(|v| v.to_str().ok()).unwrap_or("");
-        if essence.split(';').next().map(str::trim) != Some("application/json") {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        if media_type(&request) != "application/json" {
             let detail = "send the body as JSON, with Content-Type: application/json";
             return Err(Problem::new(415, "not-json", "Unsupported media type", detail));
         }
-        let length = request.headers().get(header::CONTENT_LENGTH);
-        let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
-        if length.is_some_and(|n| n > BODY_BYTES_MAX) {
-            return Err(too_large());
-        }
-        let bytes = Bytes::from_request(request, state).await.map_err(|_| too_large())?;
-        let value = serde_json::from_slice(&bytes).map_err(|e| match e.classify() {
-            serde_json::error::Category::Data => Problem::invalid(e.to_string()),
-            _ => Problem::new(400, "malformed-json", "Malformed JSON", e.to_string()),
-        })?;
+        let bytes = whole_body(request).await?;
+        let value = strict_json(&bytes)?;
         Ok(Strict { value, bytes })
     }
+}
+
+/// A request that says all in its path: its body is empty, or an empty object.
+#[derive(Debug)]
+pub struct NoBody;
+
+impl<S: Send + Sync> FromRequest<S> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        match whole_body(request).await?.trim_ascii() {
+            b"" | b"{}" => Ok(NoBody),
+            _ => Err(Problem::invalid("this request has no body: send none, or {}")),
+        }
+    }
+}
+
+/// The Content-Type without its parameters, as it was written.
+fn media_type(request: &Request) -> &str {
+    let content_type = request.headers().get(header::CONTENT_TYPE);
+    let whole = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
+    whole.split(';').next().unwrap_or("").trim()
+}
+
+/// The body, if it is not too large. What its sender announces is looked at first.
+async fn whole_body(request: Request) -> Result<Bytes, Problem> {
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<usize>().ok());
+    if length.is_some_and(|n| n > BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    // It fails for its size, or because its sender is gone and reads no answer.
+    axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| too_large())
+}
+
+/// One JSON value and nothing else. Its depth is checked before anything recurses into it.
+fn strict_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    if depth(bytes) > JSON_DEPTH_MAX {
+        let detail = format!("lists and objects are nested at most {JSON_DEPTH_MAX} deep");
+        return Err(Problem::new(400, "json-too-deep", "The JSON is nested too deep", detail));
+    }
+    serde_json::from_slice(bytes).map_err(|e| match e.classify() {
+        serde_json::error::Category::Data => Problem::invalid(e.to_string()),
+        _ => Problem::new(400, "malformed-json", "Malformed JSON", e.to_string()),
+    })
+}
+
+/// How deep brackets are nested, those in strings left out. Says nothing of whether they fit.
+fn depth(bytes: &[u8]) -> usize {
+    let (mut now, mut deepest) = (0_usize, 0);
+    let (mut in_string, mut escaped) = (false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' if !in_string => {
+                now += 1;
+                deepest = deepest.max(now);
+            }
+            b']' | b'}' if !in_string => now = now.saturating_sub(1),
+            _ => {}
+        }
+    }
+    deepest
 }
 
 /// The parameters behind `?`, read strictly: give the type `#[serde(deny_unknown_fields)]`.
@@ -168,46 +234,6 @@ fn too_large() -> Problem {
     Problem::new(413, "body-too-large", "The body is too large", detail)
 }
 
-/// The request's Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-06), if it has one.
-/// It is at most 64 visible characters, as every id here; quotes around it are taken off.
-pub fn idempotency_key(headers: &HeaderMap, required: bool) -> Result<Option<Key>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else {
-        if required {
-            let detail =
-                "send an Idempotency-Key header: a value of your own, new for each request";
-            let title = "An Idempotency-Key is required";
-            return Err(Problem::new(400, "idempotency-key-missing", title, detail));
-        }
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or("").trim();
-    let text = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
-    match EventId::parse(text) {
-        Ok(id) => Ok(Some(id.key())),
-        Err(cause) => {
-            let detail = format!("Idempotency-Key: {cause}");
-            let title = "The Idempotency-Key is invalid";
-            Err(Problem::new(400, "idempotency-key-invalid", title, detail))
-        }
-    }
-}
-
-/// A command's id in the inbox: its route with the Idempotency-Key, or the request's own fresh id.
-pub fn command_id(route: &'static str, key: Option<&Key>, request: &EventId) -> Key {
-    match key {
-        Some(key) => format!("{route}:{key}").into(),
-        None => format!("req:{request}").into(),
-    }
-}
-
-/// The fingerprint of a request: the same Idempotency-Key with another one is refused. `path` is the
-/// route's own, whatever prefix it is mounted under.
-pub fn request_fingerprint(method: &str, path: &str, body: &[u8]) -> String {
-    let mut said = format!("{method} {path}\n").into_bytes();
-    said.extend_from_slice(body);
-    envelope::fingerprint(&said)
-}
-
 /// A JSON body with status 200.
 pub fn ok(body: Value) -> Response {
     Json(body).into_response()
@@ -215,22 +241,53 @@ pub fn ok(body: Value) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
+    use futures_util::FutureExt;
+
     use super::*;
 
+    fn strict(content_type: &str, body: &str) -> Result<Value, Problem> {
+        let request = Request::post("/").header(header::CONTENT_TYPE, content_type);
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let read = Strict::<Value>::from_request(request, &()).now_or_never().unwrap();
+        read.map(|body| body.value)
+    }
+
     #[test]
-    fn idempotency_keys() {
-        let with = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", HeaderValue::from_str(value).unwrap());
-            idempotency_key(&headers, true)
+    fn bodies_are_json_within_their_bounds() {
+        let json = "application/json; charset=utf-8";
+        assert_eq!(strict(json, "[1]"), Ok(json!([1])));
+        let kind = |content_type: &str, body: &str| {
+            let problem = strict(content_type, body).unwrap_err();
+            (problem.status, problem.kind)
         };
-        assert_eq!(with("k-1"), Ok(Some("k-1".into())));
-        assert_eq!(with("\"k-1\""), Ok(Some("k-1".into())));
-        assert_eq!(with("").unwrap_err().kind, "idempotency-key-invalid");
-        assert_eq!(with("a b").unwrap_err().kind, "idempotency-key-invalid");
-        assert_eq!(with(&"k".repeat(65)).unwrap_err().status, 400);
-        assert_eq!(idempotency_key(&HeaderMap::new(), false), Ok(None));
-        let missing = idempotency_key(&HeaderMap::new(), true).unwrap_err();
-        assert_eq!(missing.kind, "idempotency-key-missing");
+        assert_eq!(kind("text/plain", "[1]"), (415, "not-json"));
+        assert_eq!(kind(json, "[1"), (400, "malformed-json"));
+        assert_eq!(kind(json, "[1] 2"), (400, "malformed-json"));
+        let full = format!("\"{}\"", "x".repeat(BODY_BYTES_MAX - 2));
+        assert!(strict(json, &full).is_ok());
+        assert_eq!(kind(json, &format!("{full} ")), (413, "body-too-large"));
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_it_is_read() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(strict("application/json", &nested(JSON_DEPTH_MAX)).is_ok());
+        for deep in [nested(JSON_DEPTH_MAX + 1), "[".repeat(100_000), "{\"a\":".repeat(17)] {
+            let problem = strict("application/json", &deep).unwrap_err();
+            assert_eq!((problem.status, problem.kind), (400, "json-too-deep"));
+        }
+        // Brackets in strings nest nothing, escaped quotes end no string.
+        assert_eq!(depth(br#"["[[[", {"a\"[[": "\\"}, [1]]"#), 2);
+    }
+
+    #[test]
+    fn no_body_is_empty_or_an_empty_object() {
+        let read = |body: &'static str| {
+            let request = Request::post("/").body(Body::from(body)).unwrap();
+            NoBody::from_request(request, &()).now_or_never().unwrap().map(|NoBody| ())
+        };
+        assert_eq!((read(""), read(" {}\n")), (Ok(()), Ok(())));
+        assert_eq!(read("{\"why\":1}").unwrap_err().status, 422);
     }
 }

@@ -26,6 +26,7 @@ mod tables;
 mod touched;
 mod transaction;
 mod trial;
+mod watch;
 mod work;
 
 pub use app::{App, Ports, Service};
@@ -38,4 +39,5 @@ pub use stop::Stop;
 pub use tables::{INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply};
 pub use touched::{Document, Touched, document};
 pub use trial::Trial;
+pub use watch::{Heard, Watch, Woken};
 pub use work::{Due, Outside, Timer};

@@ -15,6 +15,12 @@ pub struct Settings {
     pub commands_max: usize,
     /// How long a caller waits for the reply of its command.
     pub reply_timeout: Duration,
+    /// How long the twin of a command in flight waits for its reply; then it is answered 409
+    /// (saga-rules 17).
+    pub twin_wait: Duration,
+    /// Bulk requests at a time; each has a few dozen commands in the queue, and all of them together
+    /// leave most of it to others.
+    pub bulks_max: usize,
     /// Outbox shards. Fixed for a database's life: a key's shard must not change.
     pub shards: u16,
     /// How long a shard's lease lasts without renewal. A dead holder's shards rest this long.
@@ -38,6 +44,8 @@ impl Settings {
             batch_max: 256,
             commands_max: 1024,
             reply_timeout: Duration::from_secs(10),
+            twin_wait: Duration::from_secs(5),
+            bulks_max: 4,
             shards: 4,
             lease: Duration::from_secs(10),
             idle: Duration::from_millis(500),

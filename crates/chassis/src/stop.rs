@@ -47,6 +47,14 @@ impl Stop {
         self.asked.send_replace(true);
     }
 
+    /// Waits until the service is asked to leave. What is not counted as at work, such as an answer
+    /// that streams, ends then by itself.
+    pub async fn until_asked(&self) {
+        let mut asked = self.asked.subscribe();
+        // The sender is in this very Stop.
+        let _ = asked.wait_for(|asked| *asked).await;
+    }
+
     /// Waits until every task has ended.
     pub async fn ended(&self) {
         for working in &self.working {

@@ -110,13 +110,14 @@ impl Handler for NotificationsApi {
 }
 
 fn refused(order: &OrderId, refusal: Refusal) -> Reply {
-    let (kind, title) = match refusal {
-        Refusal::NotEnded => ("order-not-final", "The order is not final"),
+    let detail = format!("{order}: {refusal}");
+    Reply::passing(match refusal {
+        Refusal::NotEnded => Problem::new(409, "order-not-final", "The order is not final", detail),
         Refusal::Exhausted | Refusal::Contradiction(_) => {
-            ("resend-refused", "The notification cannot be sent again")
+            let title = "The notification cannot be sent again";
+            Problem::new(409, "resend-refused", title, detail)
         }
-    };
-    Reply::passing(Problem::new(409, kind, title, format!("{order}: {refusal}")))
+    })
 }
 
 /// What a batch asks for of one order.

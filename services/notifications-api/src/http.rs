@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
-use chassis::http::{InPath, Parameters, Problem, idempotency_key, request_fingerprint};
+use chassis::http::{
+    InPath, NoBody, Parameters, Problem, keyed_id, request_fingerprint, required_key,
+};
 use chassis::page::{List, Page, list_page};
 use chassis::{Commands, Context, Input, Reply};
 use contract::{OrderId, Profile};
@@ -53,17 +54,10 @@ async fn list(
 async fn resend(
     State(api): State<Api>,
     InPath(order_id): InPath<OrderId>,
-    method: Method,
-    uri: Uri,
     headers: HeaderMap,
-    body: Bytes,
+    NoBody: NoBody,
 ) -> Result<Reply, Problem> {
-    if !body.is_empty() {
-        return Err(Problem::invalid("a resend has no body"));
-    }
-    let Some(given) = idempotency_key(&headers, true)? else {
-        return Err(Problem::invalid("an Idempotency-Key is required"));
-    };
+    let given = required_key(&headers)?;
     match api.profile {
         Profile::Default => {}
         Profile::Catalog => {
@@ -73,8 +67,8 @@ async fn resend(
         }
     }
     let input = Input {
-        id: Some(format!("resend:{given}").into()),
-        fingerprint: request_fingerprint(method.as_str(), uri.path(), b""),
+        id: Some(keyed_id("resend", &given)),
+        fingerprint: request_fingerprint("POST", &format!("/notifications/{order_id}/resend"), b""),
         context: Context { cause: EventId::parse(&given).ok(), correlation: None },
         fact: Fact { order_id, fact: OrderFact::Resend },
     };

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use chassis::http::{
-    InPath, Parameters, Problem, Strict, command_id, idempotency_key, ok, request_fingerprint,
+    InPath, NoBody, Parameters, Problem, Strict, command_id, idempotency_key, ok,
+    request_fingerprint,
 };
 use chassis::page::{List, Page, list_page, read_row};
 use chassis::{Commands, Context, Due, Input, fresh_id};
@@ -118,12 +118,9 @@ async fn cancel(
     State(shop): State<Shop>,
     InPath(order_id): InPath<OrderId>,
     headers: HeaderMap,
-    body: Bytes,
+    NoBody: NoBody,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, shop.key_required)?;
-    if !matches!(body.trim_ascii(), b"" | b"{}") {
-        return Err(Problem::invalid("a cancel has no body"));
-    }
     let path = format!("/orders/{order_id}/cancel");
     let fact = Incoming::Saga { order_id, fact: Fact::Cancel };
     shop.submit("cancel", key, &path, b"", fact).await

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use ports::Runtime;
 use serde_json::json;
+use shakedown_chassis::http::Problem;
 use shakedown_chassis::{Busy, InboxRow};
 
 use crate::counter::ask;
@@ -112,10 +113,7 @@ fn a_refusal_survives_an_unknown_commit() {
 fn a_full_queue_says_so_and_a_late_reply_too() {
     run(|world| async move {
         let node = world.bare("c-0", |settings| settings.commands_max = 2).await;
-        node.faults.set(|call| match call {
-            Call::Begin(_) => Act::Slow(Duration::from_secs(20)),
-            _ => Act::Pass,
-        });
+        node.faults.set(once(Act::Slow(Duration::from_secs(20))));
         let busy = Arc::new(std::sync::Mutex::new(Vec::new()));
         for at in 0..4 {
             let (commands, busy) = (node.commands.clone(), busy.clone());
@@ -190,4 +188,65 @@ fn records_get_through_beside_a_flood_of_commands() {
         assert_eq!(world.counter("a").value, 8);
         assert!(world.counter("b").value < 200, "the flood is still there");
     });
+}
+
+#[test]
+fn a_twin_waits_a_while_and_is_then_told_to_come_again() {
+    run(|world| async move {
+        let node = world.bare("c-0", |_| ()).await;
+        node.faults.set(once(Act::Slow(Duration::from_secs(7))));
+        let submit = || node.commands.submit(ask("c-1", "a", 1));
+        let at = world.runtime.elapsed();
+        let (first, (twin, waited)) = join(submit(), async {
+            world.sleep(1).await;
+            (submit().await, world.runtime.elapsed() - at)
+        })
+        .await;
+        assert_eq!((twin, waited), (Err(Busy::Twin), Duration::from_secs(6)));
+        let problem = Problem::from(Busy::Twin);
+        assert_eq!((problem.status, problem.retry_after_s), (409, Some(1)));
+        assert_eq!(submit().await, first, "later it gets the stored reply");
+        assert_eq!(world.trail("a"), ["c-1"]);
+        let other = node.commands.submit(ask("c-2", "a", 1)).await;
+        assert_eq!(other.map(|reply| reply.status), Ok(200), "no id stays in flight");
+    });
+}
+
+#[test]
+fn whoever_was_not_answered_in_time_is_the_twin_of_itself() {
+    run(|world| async move {
+        let node = world.bare("c-0", |_| ()).await;
+        node.faults.set(once(Act::Slow(Duration::from_secs(20))));
+        let submit = || node.commands.submit(ask("c-1", "a", 1));
+        assert_eq!(submit().await, Err(Busy::Late));
+        assert_eq!(submit().await, Err(Busy::Twin), "it is still in flight");
+        world.sleep(10).await;
+        assert_eq!(submit().await.map(|reply| reply.status), Ok(200));
+        assert_eq!(world.trail("a"), ["c-1"]);
+    });
+}
+
+#[test]
+fn a_twin_on_another_instance_waits_at_the_inbox_row() {
+    run(|world| async move {
+        let (one, other) = (world.bare("c-0", |_| ()).await, world.bare("c-1", |_| ()).await);
+        one.faults.set(|call| match call {
+            Call::Commit(_) => Act::Slow(Duration::from_secs(1)),
+            _ => Act::Pass,
+        });
+        let twins = [&one, &other].map(|node| node.commands.submit(ask("c-1", "a", 1)));
+        let replies = join_all(twins).await;
+        assert_eq!(replies[0], replies[1]);
+        assert_eq!(replies[0].as_ref().map(|reply| reply.status), Ok(200));
+        assert_eq!(world.trail("a"), ["c-1"]);
+    });
+}
+
+/// The first transaction begins like this.
+fn once(act: Act) -> impl FnMut(&Call) -> Act {
+    let mut act = Some(act);
+    move |call| match call {
+        Call::Begin(_) => act.take().unwrap_or(Act::Pass),
+        _ => Act::Pass,
+    }
 }

@@ -2,6 +2,7 @@
 //! and wait as the broker contract allows. Never uses a service of the shop.
 
 mod applying;
+mod bulking;
 mod commanding;
 mod consuming;
 mod counter;

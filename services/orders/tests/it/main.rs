@@ -12,6 +12,7 @@ use contract::{
     Profile, StockFailed, StockReserved,
 };
 use envelope::{CorrelationId, Envelope, EventId, Seal};
+use futures_util::future::join_all;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
@@ -37,19 +38,29 @@ struct Answer {
 
 impl World {
     async fn start(runtime: VirtualTime, config: Config) -> World {
+        World::instances(runtime, config, 1).await.remove(0)
+    }
+
+    /// So many instances on one database and one log.
+    async fn instances(runtime: VirtualTime, config: Config, count: u32) -> Vec<World> {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
         let store = StoreServer::new(Default::default(), clock.clone());
-        let ports = Ports {
-            log: Arc::new(log.client("orders", clock.clone())),
-            queue: Arc::new(queue.client("orders", clock.clone())),
-            store: Arc::new(store.client("orders", clock.clone())),
-            runtime: clock,
-        };
-        let settings = Settings::new("orders", "orders-0");
-        let service = shakedown_orders::run(ports, settings, config).await.unwrap();
-        World { runtime, log, router: service.router, events: 0 }
+        let mut worlds = Vec::new();
+        for instance in (0..count).map(|n| format!("orders-{n}")) {
+            let ports = Ports {
+                log: Arc::new(log.client(&instance, clock.clone())),
+                queue: Arc::new(queue.client(&instance, clock.clone())),
+                store: Arc::new(store.client(&instance, clock.clone())),
+                runtime: clock.clone(),
+            };
+            let settings = Settings::new("orders", instance);
+            let service = shakedown_orders::run(ports, settings, config.clone()).await.unwrap();
+            let (runtime, log, router) = (runtime.clone(), log.clone(), service.router);
+            worlds.push(World { runtime, log, router, events: 0 });
+        }
+        worlds
     }
 
     async fn http(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> Answer {
@@ -302,4 +313,37 @@ fn profile_catalog_needs_no_prices_and_knows_no_modes() {
         let told = [("OrderCreated".to_owned(), None), ("OrderConfirmed".to_owned(), None)];
         assert_eq!(world.told(&order).await, told);
     });
+}
+
+/// saga-rules 17: 100 parallel requests with one key are one order, and all get the same reply.
+fn parallel_twins(instances: u32) {
+    let runtime = VirtualTime::default();
+    runtime.clone().run(async move {
+        let mut worlds = World::instances(runtime, Config::default(), instances).await;
+        worlds[0].tea().await;
+        let twins = (0..100).map(|n| {
+            let world = &worlds[n % worlds.len()];
+            let body = r#"{"lines":[{"productId":"tea","qty":2}]}"#;
+            async move { world.http("POST", "/orders", Some("k"), body).await }
+        });
+        let answers = join_all(twins).await;
+        let first = (answers[0].status, &answers[0].body, &answers[0].location);
+        assert_eq!(first.0, 201, "{}", first.1);
+        for answer in &answers {
+            assert_eq!((answer.status, &answer.body, &answer.location), first);
+        }
+        worlds[0].runtime.sleep(Duration::from_secs(5)).await;
+        let orders = worlds[0].log.with(|log| log.records("orders.events").count());
+        assert_eq!(orders, 1, "one order was created");
+    });
+}
+
+#[test]
+fn a_hundred_twins_are_one_order_on_one_instance() {
+    parallel_twins(1);
+}
+
+#[test]
+fn a_hundred_twins_are_one_order_on_two_instances() {
+    parallel_twins(2);
 }

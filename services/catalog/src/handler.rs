@@ -3,9 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use chassis::http::Problem;
 use chassis::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
 use chrono::{DateTime, Utc};
-use contract::{Event, ProductUpserted, Profile, Streams};
+use contract::{Event, ProductId, ProductUpserted, Profile, Streams};
 use envelope::{CorrelationId, Envelope, Seal};
 use ports::{Channel, Key, Table};
 use serde_json::json;
@@ -39,8 +40,9 @@ impl Handler for Catalog {
         batch: &[Input<Fact>],
         _rows: &Touched,
     ) -> Option<BTreeSet<Key>> {
-        let keys = batch.iter().map(|input| match &input.fact {
-            Fact::Put { product_id, .. } => product_id.key(),
+        let keys = batch.iter().filter_map(|input| match &input.fact {
+            Fact::Put { product_id, .. } => Some(product_id.key()),
+            Fact::Import => None,
         });
         Some(keys.collect())
     }
@@ -51,8 +53,20 @@ impl Handler for Catalog {
         rows: &mut Touched,
         now: DateTime<Utc>,
     ) -> Result<Decided, Reason> {
-        let Fact::Put { product_id, content } = &input.fact;
+        let (product_id, content, condition) = match &input.fact {
+            Fact::Put { product_id, content, condition } => (product_id, content, condition),
+            Fact::Import => {
+                let reply = Some(Reply::kept(200, json!({})));
+                return Ok(Decided { emits: Vec::new(), reply });
+            }
+        };
         let known: Option<Product> = rows.get(product_id.as_str());
+        let version = known.as_ref().map(|product| product.product_version);
+        if !condition.holds(version) {
+            // In passing: whoever looks again may come with the same key.
+            let reply = Some(Reply { kept: false, ..unmet(product_id, version) });
+            return Ok(Decided { emits: Vec::new(), reply });
+        }
         let (status, product, changed) = match put(known, product_id, content, now) {
             Outcome::Created(product) => (201, product, true),
             Outcome::Updated(product) => (200, product, true),
@@ -65,6 +79,16 @@ impl Handler for Catalog {
         }
         Ok(Decided { emits, reply: Some(Reply::kept(status, json!(product))) })
     }
+}
+
+/// 412, with the present version, from which its entity tag follows.
+pub(crate) fn unmet(product_id: &ProductId, version: Option<u64>) -> Reply {
+    let now = version.map_or("not there".to_owned(), |version| format!("at version {version}"));
+    let detail = format!("{product_id} is {now}; look at it again, then decide");
+    let title = "The product is at another version";
+    let mut reply = Problem::new(412, "precondition-failed", title, detail).into_reply();
+    reply.body["productVersion"] = json!(version);
+    reply
 }
 
 impl Catalog {
@@ -95,14 +119,14 @@ impl Catalog {
 
 #[cfg(test)]
 mod tests {
-    use contract::{CategoryId, ProductId};
+    use contract::CategoryId;
     use envelope::EventId;
     use ports::Rows;
     use serde_json::Value;
 
     use super::*;
     use crate::rows::PRODUCTS;
-    use crate::rules::Content;
+    use crate::rules::{Condition, Content, Versions};
 
     fn now() -> DateTime<Utc> {
         DateTime::from_timestamp_millis(1_700_000_000_123).unwrap()
@@ -111,7 +135,8 @@ mod tests {
     fn input(name: &str, price: Option<i64>, context: Context) -> Input<Fact> {
         let category_id = CategoryId::parse("drinks").unwrap();
         let content = Content { name: name.to_owned(), category_id, price };
-        let fact = Fact::Put { product_id: ProductId::parse("tea").unwrap(), content };
+        let (product_id, condition) = (ProductId::parse("tea").unwrap(), Condition::default());
+        let fact = Fact::Put { product_id, content, condition };
         Input { id: Some("i".into()), fingerprint: String::new(), context, fact }
     }
 
@@ -161,6 +186,39 @@ mod tests {
         let replies: Vec<_> = decided.iter().map(|d| d.reply.as_ref().unwrap()).collect();
         assert_eq!(replies.iter().map(|r| r.status).collect::<Vec<_>>(), [201, 200, 200]);
         assert_eq!((&replies[0].body, &replies[1].body), (&said, &said));
+    }
+
+    #[test]
+    fn a_condition_is_decided_on_the_locked_row() {
+        let with = |name, condition: Condition| {
+            let mut input = input(name, None, Context::default());
+            let Fact::Put { condition: slot, .. } = &mut input.fact else { panic!("a put") };
+            *slot = condition;
+            input
+        };
+        let at = |version| Condition {
+            only: Some(Versions::These([version].into())),
+            ..Condition::default()
+        };
+        let create = Condition { never: Some(Versions::Any), ..Condition::default() };
+        // One batch: each sees what the ones before it wrote.
+        let puts = [
+            with("a", at(1)),
+            with("b", create.clone()),
+            with("c", create),
+            with("d", at(1)),
+            with("e", at(1)),
+        ];
+        let decided = told(Profile::Default, &puts);
+        let replies: Vec<_> = decided.iter().map(|d| d.reply.as_ref().unwrap()).collect();
+        assert_eq!(replies.iter().map(|r| r.status).collect::<Vec<_>>(), [412, 201, 412, 200, 412]);
+        assert_eq!(
+            replies.iter().map(|r| r.kept).collect::<Vec<_>>(),
+            [false, true, false, true, false]
+        );
+        assert_eq!(replies[0].body["productVersion"], Value::Null);
+        assert_eq!(replies[4].body["productVersion"], 2);
+        assert_eq!(decided.iter().map(|d| d.emits.len()).sum::<usize>(), 2);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! A product and its updates, as pure functions. Never touches a row, never asks for the time.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{CategoryId, ProductId};
 use envelope::{EventId, rfc3339_millis};
@@ -50,7 +52,49 @@ pub enum Fact {
         product_id: ProductId,
         /// Its new state.
         content: Content,
+        /// What must be true of the product as it is.
+        condition: Condition,
     },
+    /// Many puts follow, each a command of its own: stands for their request as a whole.
+    Import,
+}
+
+/// Which versions of a product are meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Versions {
+    /// Whatever there is.
+    Any,
+    /// These.
+    These(BTreeSet<u64>),
+}
+
+impl Versions {
+    /// Whether a version is meant; where there is no product, none is.
+    pub fn include(&self, version: Option<u64>) -> bool {
+        match (self, version) {
+            (_, None) => false,
+            (Versions::Any, Some(_)) => true,
+            (Versions::These(these), Some(version)) => these.contains(&version),
+        }
+    }
+}
+
+/// What must be true of a product before something is done to it (RFC 9110, If-Match and
+/// If-None-Match). Nothing, where both are absent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Condition {
+    /// It is at one of these versions.
+    pub only: Option<Versions>,
+    /// It is at none of these.
+    pub never: Option<Versions>,
+}
+
+impl Condition {
+    /// Whether it is so. `version` is that of the locked row, `None` where there is no product.
+    pub fn holds(&self, version: Option<u64>) -> bool {
+        self.only.as_ref().is_none_or(|only| only.include(version))
+            && !self.never.as_ref().is_some_and(|never| never.include(version))
+    }
 }
 
 /// What came of it.
@@ -174,6 +218,30 @@ mod tests {
             assert!(bad.check().is_err(), "{bad:?}");
         }
         assert!(content("Tea", Some(-1)).check().is_err());
+    }
+
+    #[test]
+    fn conditions_are_of_the_present_version() {
+        let any = || Some(Versions::Any);
+        let these = |these: &[u64]| Some(Versions::These(these.iter().copied().collect()));
+        for (only, never, at, holds) in [
+            (None, None, None, true),
+            (None, None, Some(3), true),
+            (any(), None, None, false),
+            (any(), None, Some(3), true),
+            (these(&[2, 3]), None, Some(3), true),
+            (these(&[2]), None, Some(3), false),
+            (these(&[2]), None, None, false),
+            (these(&[]), None, Some(3), false),
+            (None, any(), None, true),
+            (None, any(), Some(3), false),
+            (None, these(&[3]), Some(3), false),
+            (None, these(&[2]), Some(3), true),
+            (these(&[3]), these(&[3]), Some(3), false),
+        ] {
+            let condition = Condition { only, never };
+            assert_eq!(condition.holds(at), holds, "{condition:?} at {at:?}");
+        }
     }
 
     #[test]

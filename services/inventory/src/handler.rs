@@ -19,6 +19,8 @@ use crate::rules::{self, AdjustError, OrderFact, Outcome, Stock};
 pub enum Fact {
     /// Pieces came or went, by command.
     Adjust(Adjust),
+    /// Many adjustments follow, each a command of its own: stands for their request as a whole.
+    Import,
     /// An event of the order.
     Order(OrderId, OrderFact),
 }
@@ -84,20 +86,21 @@ impl Handler for Inventory {
         if table == &RESERVATIONS {
             let order = |fact: &Fact| match fact {
                 Fact::Order(order, _) => Some(order.key()),
-                Fact::Adjust(_) => None,
+                Fact::Adjust(_) | Fact::Import => None,
             };
             return Some(facts.filter_map(order).collect());
         }
         if table == &ADJUSTMENTS {
             let command = |fact: &Fact| match fact {
                 Fact::Adjust(adjust) => Some(adjust.id.clone()),
-                Fact::Order(..) => None,
+                Fact::Order(..) | Fact::Import => None,
             };
             return Some(facts.filter_map(command).collect());
         }
         let mut products = BTreeSet::new();
         for fact in facts {
             match fact {
+                Fact::Import => {}
                 Fact::Adjust(adjust) => {
                     products.insert(adjust.product_id.key());
                 }
@@ -126,6 +129,10 @@ impl Handler for Inventory {
         now: DateTime<Utc>,
     ) -> Result<Decided, Reason> {
         match &input.fact {
+            Fact::Import => {
+                let reply = Some(Reply::kept(200, json!({})));
+                Ok(Decided { emits: Vec::new(), reply })
+            }
             Fact::Adjust(adjust) => {
                 Ok(Decided { emits: Vec::new(), reply: Some(decide_adjust(adjust, rows, now)) })
             }

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, Uri};
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use chassis::http::{
-    self, InPath, Parameters, Problem, Strict, idempotency_key, request_fingerprint,
+    self, Bulk, InPath, Lines, Parameters, Problem, Strict, keyed_id, request_fingerprint,
+    required_key,
 };
 use chassis::page::{List, Page, list_page, read_row};
 use chassis::{Commands, Context, Input, Reply};
 use contract::{OrderId, ProductId};
-use ports::{Key, Store};
+use ports::Store;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -35,7 +36,7 @@ pub struct Api {
 /// The service's routes.
 pub fn router(api: Api) -> Router {
     Router::new()
-        .route("/stock", get(list_stock))
+        .route("/stock", get(list_stock).post(import))
         .route("/stock/{product}", get(show_stock))
         .route("/stock/{product}/adjust", post(adjust))
         .route("/reservations/{order}", get(show_reservation))
@@ -50,29 +51,58 @@ struct AdjustBody {
     reason: Option<String>,
 }
 
+/// A line of `POST /stock`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ImportLine {
+    product_id: ProductId,
+    delta: i64,
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+fn check(reason: Option<&String>) -> Result<(), Problem> {
+    match reason {
+        Some(text) if text.len() > REASON_BYTES_MAX || text.chars().any(char::is_control) => {
+            let text = format!("reason: at most {REASON_BYTES_MAX} bytes, no control characters");
+            Err(Problem::invalid(text))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 async fn adjust(
     State(api): State<Api>,
     InPath(product_id): InPath<ProductId>,
-    method: Method,
-    uri: Uri,
     headers: HeaderMap,
     body: Strict<AdjustBody>,
 ) -> Result<Reply, Problem> {
     let AdjustBody { delta, reason } = body.value;
-    if reason.as_ref().is_some_and(|text| text.len() > REASON_BYTES_MAX) {
-        return Err(Problem::invalid(format!("reason has at most {REASON_BYTES_MAX} bytes")));
-    }
-    let Some(given) = idempotency_key(&headers, true)? else {
-        return Err(Problem::invalid("an Idempotency-Key is required"));
-    };
-    let id: Key = format!("adjust:{given}").into();
+    check(reason.as_ref())?;
+    let id = keyed_id("adjust", &required_key(&headers)?);
+    let path = format!("/stock/{product_id}/adjust");
     let input = Input {
         id: Some(id.clone()),
-        fingerprint: request_fingerprint(method.as_str(), uri.path(), &body.bytes),
+        fingerprint: request_fingerprint("POST", &path, &body.bytes),
         context: Context::default(),
         fact: Fact::Adjust(Adjust { id, product_id, delta, reason }),
     };
     Ok(api.commands.submit(input).await?)
+}
+
+/// Many adjustments in one request, one a line, each once.
+async fn import(
+    State(api): State<Api>,
+    headers: HeaderMap,
+    body: Lines<ImportLine>,
+) -> Result<Response, Problem> {
+    let key = required_key(&headers)?;
+    let bulk = Bulk::new("import", "/stock", &key, body, Fact::Import, |line, id| {
+        let ImportLine { product_id, delta, reason } = line;
+        check(reason.as_ref())?;
+        Ok(Fact::Adjust(Adjust { id: id.clone(), product_id, delta, reason }))
+    });
+    bulk.carry_out(&api.commands).await
 }
 
 async fn show_stock(

@@ -50,8 +50,9 @@ impl World {
     }
 
     async fn http(&self, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, Value) {
+        let sort = if path == "/stock" { "application/x-ndjson" } else { "application/json" };
         let mut request = Request::builder().method(method).uri(path);
-        request = request.header(header::CONTENT_TYPE, "application/json");
+        request = request.header(header::CONTENT_TYPE, sort);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -242,5 +243,47 @@ fn one_batch_may_hold_an_orders_whole_life() {
         {
             assert_eq!(world.get(&format!("/reservations/{order}")).await["state"], state);
         }
+    });
+}
+
+#[test]
+fn many_adjustments_are_made_once_each_in_one_request() {
+    let runtime = VirtualTime::default();
+    runtime.clone().run(async move {
+        let world = World::start(runtime).await;
+        let body = r#"{"productId":"p","delta":5}
+{"productId":"p","delta":5}
+{"productId":"p","delta":-11,"reason":"broken"}
+{"productId":"p","delta":-1,"reason":"a\tb"}
+{"productId":"q","delta":3}"#;
+        assert_eq!(world.http("POST", "/stock", None, body).await.0, 400);
+        let (status, first) = world.http("POST", "/stock", Some("k"), body).await;
+        assert_eq!(status, 200);
+        let statuses: Vec<_> =
+            first["lines"].as_array().unwrap().iter().map(|line| &line["status"]).collect();
+        assert_eq!(statuses, [200, 200, 409, 422, 200]);
+        assert_eq!(first["lines"][1]["result"], books("p", [10, 10, 0, 0]));
+        assert_eq!(world.http("POST", "/stock", Some("k"), body).await, (200, first));
+        let other = body.replace("-11", "-10");
+        assert_eq!(world.http("POST", "/stock", Some("k"), &other).await.0, 422);
+        assert_eq!(world.get("/stock/p").await, books("p", [10, 10, 0, 0]));
+        assert_eq!(world.get("/stock/q").await, books("q", [3, 3, 0, 0]));
+        // The key of a bulk request and that of a single one are two keys.
+        let (status, _) = world.http("POST", "/stock/p/adjust", Some("k"), r#"{"delta":1}"#).await;
+        assert_eq!(status, 200);
+    });
+}
+
+#[test]
+fn a_path_has_one_spelling_for_its_key() {
+    let runtime = VirtualTime::default();
+    runtime.clone().run(async move {
+        let world = World::start(runtime).await;
+        for path in ["/stock/p/adjust", "/stock/%70/adjust"] {
+            let (status, body) = world.http("POST", path, Some("\"k\""), r#"{"delta":5}"#).await;
+            assert_eq!((status, body), (200, books("p", [5, 5, 0, 0])), "{path}");
+        }
+        let (status, _) = world.http("POST", "/stock/q/adjust", Some("k"), r#"{"delta":5}"#).await;
+        assert_eq!(status, 422, "another product is another request");
     });
 }

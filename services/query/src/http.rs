@@ -1,9 +1,10 @@
-//! Query's HTTP: orders and products as they are known here. Never writes.
+//! Query's HTTP: orders and products as they are known here, and orders as they change. Never writes.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use chassis::http::{self, InPath, Parameters, Problem};
@@ -13,19 +14,42 @@ use ports::Store;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::follow::Followers;
 use crate::rows::{BY_STATUS, CREATED, OrderRow, PRODUCT};
 use crate::rules::{Product, Status};
 
 type Shared = Arc<dyn Store>;
 
 /// The service's routes.
-pub fn router(store: Arc<dyn Store>) -> Router {
+pub fn router(store: Arc<dyn Store>, followers: Followers) -> Router {
+    let streams = Router::new()
+        .route("/orders/events", get(follow_orders))
+        .route("/orders/{id}/events", get(follow_order))
+        .with_state(followers);
     Router::new()
         .route("/orders", get(list_orders))
         .route("/orders/{id}", get(show_order))
         .route("/products", get(list_products))
         .route("/products/{id}", get(show_product))
         .with_state(store)
+        .merge(streams)
+}
+
+/// Changes of all orders, from now or from a cursor.
+async fn follow_orders(
+    State(followers): State<Followers>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    followers.follow(None, http::after(&headers)?).await
+}
+
+/// An order as it is, and its changes; it may not be known yet.
+async fn follow_order(
+    State(followers): State<Followers>,
+    InPath(id): InPath<OrderId>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    followers.follow(Some(id), http::after(&headers)?).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -76,7 +100,7 @@ async fn show_product(
 }
 
 /// An order as it is shown; `createdAt` and what was ordered are null before they are known.
-fn order_json(row: &OrderRow) -> Value {
+pub(crate) fn order_json(row: &OrderRow) -> Value {
     let order = &row.order;
     let placed = order.placed.as_ref();
     let says = placed.map(|placed| &placed.says);

@@ -2,15 +2,19 @@
 //! at. Never decides, never publishes, and never depends on the order in which topics are read.
 #![warn(missing_docs)]
 
+mod follow;
 pub mod handler;
 mod http;
 pub mod rows;
 pub mod rules;
 
+use std::time::Duration;
+
 use chassis::{App, Ports, Service, Settings};
 use contract::{Profile, Stream, Streams};
 use ports::{Outcome, TopicSpec};
 
+use crate::follow::Followers;
 use crate::handler::Query;
 
 /// How the service is set up.
@@ -22,18 +26,44 @@ pub struct Config {
     pub profile: Profile,
     /// Of each topic; fixed when it is created.
     pub partitions: i32,
+    /// How changes of orders are streamed.
+    pub follow: Follow,
+}
+
+/// How changes of orders are streamed to those who follow them.
+#[derive(Debug, Clone)]
+pub struct Follow {
+    /// Streams at a time on this instance; more are answered 503.
+    pub streams_max: usize,
+    /// How often a stream looks for what other instances wrote.
+    pub look_every: Duration,
+    /// Shortest time between two looks of a stream: what changes meanwhile comes together.
+    pub look_pause: Duration,
+    /// Longest silence: then comes a comment, so that nobody on the way takes the stream for dead.
+    pub heartbeat: Duration,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Follow {
+            streams_max: 256,
+            look_every: Duration::from_secs(1),
+            look_pause: Duration::from_millis(100),
+            heartbeat: Duration::from_secs(15),
+        }
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         let (streams, profile) = (Streams::default(), Profile::default());
-        Config { streams, profile, partitions: 6 }
+        Config { streams, profile, partitions: 6, follow: Follow::default() }
     }
 }
 
 /// Starts the service: declares what it reads, and projects it.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
-    let Config { streams, profile: _, partitions } = config;
+    let Config { streams, profile: _, partitions, follow } = config;
     let topics = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
     let topics: Vec<_> = topics.map(|stream| streams.name(stream)).collect();
     let specs: Vec<TopicSpec> =
@@ -42,5 +72,6 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     let store = ports.store.clone();
     let app = App::start(ports, settings, Query).await?;
     app.consume(topics);
-    Ok(app.finish(http::router(store)))
+    let followers = Followers::new(store.clone(), app.watch(), follow);
+    Ok(app.finish(http::router(store, followers)))
 }

@@ -21,7 +21,13 @@ fn now<F: Future>(future: F) -> F::Output {
 
 fn get_json(store: &Shared, uri: &str) -> (u16, Value) {
     let request = Request::get(uri).body(Body::empty()).unwrap();
-    let response = now(router(store.clone()).oneshot(request)).unwrap();
+    let pages = Router::new()
+        .route("/orders", get(list_orders))
+        .route("/orders/{id}", get(show_order))
+        .route("/products", get(list_products))
+        .route("/products/{id}", get(show_product))
+        .with_state(store.clone());
+    let response = now(pages.oneshot(request)).unwrap();
     let status = response.status().as_u16();
     let body = now(axum::body::to_bytes(response.into_body(), 1 << 20)).unwrap();
     (status, serde_json::from_slice(&body).unwrap())
@@ -37,7 +43,7 @@ fn order(store: &Shared, id: &str, second: i64, facts: Vec<OrderFact>) {
     let at = DateTime::from_timestamp(second, 0).unwrap();
     let order = facts.into_iter().fold(Order::default(), |order, fact| order.join(fact, at));
     let order_id = OrderId::parse(id).unwrap();
-    put(store, order_id.key(), &OrderRow { order_id, order });
+    put(store, order_id.key(), &OrderRow { order_id, order, changed: second as u64 });
 }
 
 fn placed() -> OrderFact {

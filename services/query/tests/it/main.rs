@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use chassis::{Ports, Settings};
+use chassis::{Document, Ports, Service, Settings, Stop, document};
 use contract::{
     CategoryId, Event, FinalStatus, Line, OrderCancelled, OrderCreated, OrderId, PaymentProcessed,
     PaymentStatus, ProductId, ProductUpserted, StockFailed, Streams,
@@ -16,50 +16,71 @@ use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
 use model::virtual_time::VirtualTime;
-use ports::{EventLog, Record, Runtime};
+use ports::{EventLog, Record, Row, Runtime};
 use serde_json::{Value, json};
-use shakedown_query::rows::{ORDERS, PRODUCTS};
+use shakedown_query::rows::{ORDERS, OrderRow, PRODUCTS};
 use shakedown_query::{Config, run};
 use tower::ServiceExt;
+
+mod following;
 
 struct World {
     runtime: VirtualTime,
     log: LogServer,
     store: StoreServer,
     router: Router,
+    stop: Stop,
 }
 
 impl World {
     async fn start(runtime: VirtualTime) -> World {
+        World::instances(runtime, Config::default(), 1).await.remove(0)
+    }
+
+    /// So many instances on one database and one log.
+    async fn instances(runtime: VirtualTime, config: Config, count: u32) -> Vec<World> {
         let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
         let log = LogServer::new(Default::default());
         let queue = QueueServer::new(Default::default(), clock.clone());
         let store = StoreServer::new(Default::default(), clock.clone());
-        let ports = Ports {
-            log: Arc::new(log.client("query", clock.clone())),
-            queue: Arc::new(queue.client("query", clock.clone())),
-            store: Arc::new(store.client("query", clock.clone())),
-            runtime: clock,
-        };
-        let settings = Settings::new("query", "query-0");
-        let router = run(ports, settings, Config::default()).await.unwrap().router;
-        World { runtime, log, store, router }
+        let mut worlds = Vec::new();
+        for instance in (0..count).map(|n| format!("query-{n}")) {
+            let ports = Ports {
+                log: Arc::new(log.client(&instance, clock.clone())),
+                queue: Arc::new(queue.client(&instance, clock.clone())),
+                store: Arc::new(store.client(&instance, clock.clone())),
+                runtime: clock.clone(),
+            };
+            let settings = Settings::new("query", instance);
+            let Service { router, stop } = run(ports, settings, config.clone()).await.unwrap();
+            let (runtime, log, store) = (runtime.clone(), log.clone(), store.clone());
+            worlds.push(World { runtime, log, store, router, stop });
+        }
+        worlds
     }
 
     /// Has the other services say this, and waits until it is projected.
     async fn say(&self, event: &Event) {
+        self.say_all(std::slice::from_ref(event)).await;
+    }
+
+    async fn say_all(&self, events: &[Event]) {
         let client = self.log.client("others", Arc::new(self.runtime.clone()));
-        let id = envelope::fingerprint(format!("{event:?}").as_bytes());
-        let seal = Seal {
-            event_id: EventId::parse(id).unwrap(),
-            occurred_at: envelope::parse_time("2026-01-02T03:04:05Z").unwrap(),
-            correlation_id: CorrelationId::parse(event.key()).unwrap(),
-            causation_id: None,
+        let record = |event: &Event| {
+            let id = envelope::fingerprint(format!("{event:?}").as_bytes());
+            let seal = Seal {
+                event_id: EventId::parse(id).unwrap(),
+                occurred_at: envelope::parse_time("2026-01-02T03:04:05Z").unwrap(),
+                correlation_id: CorrelationId::parse(event.key()).unwrap(),
+                causation_id: None,
+            };
+            let to = Streams::default().name(event.stream());
+            let payload = event.seal(seal).to_bytes();
+            Record { to, key: event.key(), headers: Vec::new(), payload }
         };
-        let to = Streams::default().name(event.stream());
-        let payload = event.seal(seal).to_bytes();
-        let record = Record { to, key: event.key(), headers: Vec::new(), payload };
-        client.produce(vec![record]).await.pop().unwrap().unwrap();
+        for outcome in client.produce(events.iter().map(record).collect()).await {
+            outcome.unwrap();
+        }
         self.runtime.sleep(Duration::from_secs(5)).await;
     }
 
@@ -70,11 +91,15 @@ impl World {
         serde_json::from_slice(&bytes).unwrap()
     }
 
-    /// The content of all rows, without how often each was put.
+    /// The content of all rows, without how often each was put and in which order they changed.
     fn rows(&self) -> Vec<String> {
         self.store.with(|db| {
-            let rows = db.rows(&ORDERS).chain(db.rows(&PRODUCTS));
-            rows.map(|(key, row)| format!("{key} {:?} {}", row.index, row.body)).collect()
+            let order = |row: &Row| OrderRow { changed: 0, ..document(row).unwrap() };
+            let orders = db.rows(&ORDERS).map(|(key, row)| (key, order(row)));
+            let orders = orders.map(|(key, row)| format!("{key} {:?} {row:?}", row.index()));
+            let products = db.rows(&PRODUCTS);
+            let products = products.map(|(key, row)| format!("{key} {:?} {}", row.index, row.body));
+            orders.chain(products).collect()
         })
     }
 }

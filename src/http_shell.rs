@@ -1,34 +1,74 @@
 //! The serving shell: the one place where HTTP meets sockets and real time. It bounds connections,
-//! time and bodies, and leaves in order. It knows no route of any service.
+//! requests and their time, and leaves in order. It knows no route of any service.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anyhow::anyhow;
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::serve::Listener;
 use chassis::http::{BODY_BYTES_MAX, Problem};
+use futures_util::StreamExt;
 use futures_util::future::{Either, select};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use http_body_util::LengthLimitError;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a request may take. Longer than a service waits for its own reply.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// What a connection and a request may take. A request beyond it is answered by a problem.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections that are served at a time; more wait in the listener's backlog.
+    pub connections_max: u32,
+    /// From a connection's begin, or its last answer, to the last byte of the next request's head. A
+    /// client that sends slowly and one that keeps an idle connection are closed alike.
+    pub head_timeout: Duration,
+    /// From the head to the last byte of the body.
+    pub body_timeout: Duration,
+    /// From the body to the answer's head. Longer than a service waits for its own reply. An answer
+    /// that streams may go on for as long as it likes.
+    pub answer_timeout: Duration,
+    /// Bytes of the request's target (path and query).
+    pub target_bytes_max: usize,
+    /// Header lines.
+    pub headers_max: usize,
+    /// Bytes of all their names and values.
+    pub header_bytes_max: usize,
+}
 
-/// How many connections are served at a time; more wait in the listener's backlog.
-pub const CONNECTIONS_MAX: usize = 1024;
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            connections_max: 1024,
+            head_timeout: Duration::from_secs(15),
+            body_timeout: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(15),
+            target_bytes_max: 4_096,
+            headers_max: 64,
+            header_bytes_max: 16_384,
+        }
+    }
+}
+
+/// Where hyper stops reading a head, and answers 431 without words; beyond what [`Limits`] answer
+/// with a problem, so that nearly everybody gets one.
+const HEAD_BYTES_MAX: usize = 65_536;
 
 /// A bound address, not yet served.
 pub struct Shell {
     listener: TcpListener,
     address: SocketAddr,
+    limits: Limits,
 }
 
 impl Shell {
@@ -43,10 +83,15 @@ impl Shell {
             _ => "choose another address with --listen",
         };
         let listener = TcpListener::bind(address).await;
-        let listener = listener
-            .map_err(|e| anyhow::anyhow!("cannot listen on {address}: {e}; {}", next(&e)))?;
+        let listener =
+            listener.map_err(|e| anyhow!("cannot listen on {address}: {e}; {}", next(&e)))?;
         let address = listener.local_addr()?;
-        Ok(Shell { listener, address })
+        Ok(Shell { listener, address, limits: Limits::default() })
+    }
+
+    /// With other limits.
+    pub fn with(self, limits: Limits) -> Shell {
+        Shell { limits, ..self }
     }
 
     /// Where it listens.
@@ -54,36 +99,40 @@ impl Shell {
         self.address
     }
 
-    /// Serves until `until`, then lets open requests finish, at most `drain`.
+    /// Serves until `until`. Then idle connections are closed and streams end at once, and open
+    /// requests finish, at most `drain`.
     pub async fn serve(
         self,
         router: Router,
         until: impl Future<Output = ()> + Send + 'static,
         drain: Duration,
     ) -> io::Result<()> {
-        let router =
-            router.layer(middleware::from_fn(in_time)).layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
-        let (leaving, left) = tokio::sync::oneshot::channel();
-        let signal = async move {
-            until.await;
-            let _ = leaving.send(());
-        };
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let listener = Bounded { listener: self.listener, permits };
-        let serving = async { axum::serve(listener, router).with_graceful_shutdown(signal).await };
-        let deadline = async {
-            if left.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-            pause(drain).await;
-        };
-        match select(pin!(serving), pin!(deadline)).await {
-            Either::Left((served, _)) => served,
-            Either::Right(_) => {
-                tracing::warn!("some requests did not finish in time; leaving without them");
-                Ok(())
+        let Shell { listener, limits, .. } = self;
+        let connections_max = limits.connections_max;
+        let permits = Arc::new(Semaphore::new(connections_max as usize));
+        let (leave, leaving) = watch::channel(false);
+        let connections = Connections::new(router, limits, leaving);
+        {
+            let accepting = async {
+                loop {
+                    let permit = permits.clone().acquire_owned().await;
+                    let permit = permit.expect("nobody closes this semaphore");
+                    let stream = accept(&listener).await;
+                    connections.clone().spawn(stream, permit);
+                }
+            };
+            match select(pin!(until), pin!(accepting)).await {
+                Either::Left(((), _)) => {}
+                Either::Right((never, _)) => never,
             }
         }
+        drop(listener);
+        leave.send_replace(true);
+        let ended = permits.acquire_many(connections_max);
+        if let Either::Right(_) = select(pin!(ended), pin!(pause(drain))).await {
+            tracing::warn!("some requests did not finish in time; leaving without them");
+        }
+        Ok(())
     }
 }
 
@@ -93,9 +142,101 @@ pub async fn pause(duration: Duration) {
     tokio::time::sleep(duration).await;
 }
 
-/// Answers 504 when a request takes too long.
-async fn in_time(request: Request, next: Next) -> Response {
-    match select(pin!(next.run(request)), pin!(pause(REQUEST_TIMEOUT))).await {
+/// The next connection. What fails is one connection's end, or a want of file descriptors that some
+/// other connection's end will mend.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "no TCP_NODELAY");
+                }
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "could not accept a connection");
+                pause(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// How each connection is served.
+#[derive(Clone)]
+struct Connections {
+    http: http1::Builder,
+    router: Router,
+    leaving: Leaving,
+}
+
+impl Connections {
+    fn new(router: Router, limits: Limits, leaving: watch::Receiver<bool>) -> Self {
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
+        http.max_header_size(HEAD_BYTES_MAX);
+        let leaving = Leaving(leaving);
+        let bounds = Arc::new(Bounds { limits, leaving: leaving.clone() });
+        let router = router
+            .layer(middleware::from_fn_with_state(bounds, bounded))
+            // The bound is in `bounded`; axum's own one, on what it already read, only costs.
+            .layer(DefaultBodyLimit::disable());
+        Connections { http, router, leaving }
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "a connection is a task outside the services")]
+    fn spawn(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        tokio::spawn(async move {
+            let Connections { http, router, leaving } = self;
+            let service = TowerToHyperService::new(router);
+            let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+            let ended = match select(served.as_mut(), pin!(leaving.begun())).await {
+                Either::Left((ended, _)) => ended,
+                Either::Right(_) => {
+                    served.as_mut().graceful_shutdown();
+                    served.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended early");
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// Whether the shell is leaving.
+#[derive(Clone)]
+struct Leaving(watch::Receiver<bool>);
+
+impl Leaving {
+    async fn begun(mut self) {
+        // A dropped sender is a shell that is gone: that is leaving too.
+        let _ = self.0.wait_for(|leaving| *leaving).await;
+    }
+}
+
+/// What every request is held to.
+struct Bounds {
+    limits: Limits,
+    leaving: Leaving,
+}
+
+/// Holds a request to its bounds, and has a stream of events end when the shell leaves.
+async fn bounded(State(bounds): State<Arc<Bounds>>, request: Request, next: Next) -> Response {
+    let Bounds { limits, leaving } = &*bounds;
+    let request = match within(limits, request).await {
+        Ok(request) => request,
+        // What follows on the connection is the rest of a request that nobody reads.
+        Err(problem) => {
+            let mut response = problem.into_response();
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return response;
+        }
+    };
+    match select(pin!(next.run(request)), pin!(pause(limits.answer_timeout))).await {
+        Either::Left((response, _)) if is_stream(response.headers()) => response.map(|body| {
+            Body::from_stream(body.into_data_stream().take_until(Box::pin(leaving.clone().begun())))
+        }),
         Either::Left((response, _)) => response,
         Either::Right(_) => {
             let detail = "the request took too long and may still be carried out; repeat it with \
@@ -105,73 +246,53 @@ async fn in_time(request: Request, next: Next) -> Response {
     }
 }
 
-/// A listener that holds a permit for each open connection.
-struct Bounded {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|sort| sort == "text/event-stream")
 }
 
-impl Listener for Bounded {
-    type Io = Held;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Held, SocketAddr) {
-        let permit = self.permits.clone().acquire_owned().await;
-        let permit = permit.expect("nobody closes this semaphore");
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "no TCP_NODELAY");
+/// The request with its whole body, where it keeps to the limits.
+async fn within(limits: &Limits, request: Request) -> Result<Request, Problem> {
+    let Limits { target_bytes_max, headers_max, header_bytes_max, .. } = limits;
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > *target_bytes_max {
+        let detail = format!("path and query have at most {target_bytes_max} bytes");
+        return Err(Problem::new(414, "target-too-long", "The target is too long", detail));
+    }
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers.len() > *headers_max || bytes > *header_bytes_max {
+        let detail = format!(
+            "a request has at most {headers_max} headers of {header_bytes_max} bytes together"
+        );
+        let title = "The headers are too large";
+        return Err(Problem::new(431, "headers-too-large", title, detail));
+    }
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length.and_then(|value| value.parse::<usize>().ok()).is_some_and(|n| n > BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    let (head, body) = request.into_parts();
+    let read = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    match select(pin!(read), pin!(pause(limits.body_timeout))).await {
+        Either::Left((Ok(bytes), _)) => Ok(Request::from_parts(head, Body::from(bytes))),
+        Either::Left((Err(error), _))
+            if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) =>
+        {
+            Err(too_large())
         }
-        (Held { stream, _permit: permit }, address)
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection with its permit.
-struct Held {
-    stream: TcpStream,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl AsyncRead for Held {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Either::Left((Err(_), _)) => {
+            let detail = "the body broke off, or its chunks are not well-formed";
+            Err(Problem::new(400, "body-malformed", "The body is malformed", detail))
+        }
+        Either::Right(_) => {
+            let seconds = limits.body_timeout.as_secs_f32();
+            let detail = format!("send the whole body within {seconds} s of the head");
+            Err(Problem::new(408, "body-timeout", "The body came too slowly", detail))
+        }
     }
 }
 
-impl AsyncWrite for Held {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+fn too_large() -> Problem {
+    let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
+    Problem::new(413, "body-too-large", "The body is too large", detail)
 }

@@ -41,6 +41,42 @@ pub fn cancel_is_kept(facts: &Facts) -> Bad {
     bad
 }
 
+/// Whoever followed orders saw each of them as it is in the end, and saw changes in their order.
+pub fn followed_to_the_end(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for followed in &facts.followed {
+        let who = followed.order_id.as_str();
+        bad.extend(followed.disorder.iter().map(|text| found(who, format!("an event {text}"))));
+        let of_it = facts.shown.iter().filter(|(id, _)| who.is_empty() || *id == who);
+        for (id, row) in of_it {
+            let seen = followed.last.get(id);
+            let is = (row.changed, row.order.status().name().to_owned());
+            if seen != Some(&is) {
+                bad.push(found(id, format!("last seen {seen:?}, is {is:?}")));
+            }
+        }
+    }
+    bad
+}
+
+/// Each adjustment of stock that was asked for was made, and was made once.
+pub fn adjusted_as_asked(facts: &Facts) -> Bad {
+    let mut asked: BTreeMap<String, i64> = BTreeMap::new();
+    let set_up = facts.workload.products.iter().filter_map(|it| Some((it.id.clone(), it.stock?)));
+    let imports = facts.workload.imports.iter().flat_map(|import| import.lines());
+    for (product, delta) in set_up.chain(imports) {
+        *asked.entry(product).or_default() += delta;
+    }
+    let adjusted = |product: &String| facts.adjusted.get(product).copied();
+    asked
+        .iter()
+        .filter(|(product, sum)| adjusted(product) != Some(**sum))
+        .map(|(product, sum)| {
+            found(product, format!("asked for {sum}, adjusted by {:?}", adjusted(product)))
+        })
+        .collect()
+}
+
 /// No order is cancelled for its deadline before it, and none is open long after it.
 pub fn deadline(facts: &Facts) -> Bad {
     let mut bad = Vec::new();

@@ -13,9 +13,10 @@ use ports::Fault;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::followers::Followers;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{Order, PriceChange, Workload};
+use crate::workload::{Import, Order, PriceChange, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -42,6 +43,7 @@ pub struct Answered {
 pub struct Customers {
     world: World,
     nodes: Arc<Workload>,
+    followers: Followers,
     answered: Arc<Mutex<Vec<Answered>>>,
     /// Ids of accepted orders, by name.
     ids: Arc<Mutex<BTreeMap<String, String>>>,
@@ -53,8 +55,14 @@ impl Customers {
     /// Nobody has ordered yet.
     pub fn new(world: World, workload: &Workload) -> Self {
         let nodes = Arc::new(workload.clone());
+        let followers = Followers::new(world.clone(), workload);
         let (answered, ids, jobs) = (Arc::default(), Arc::default(), Arc::default());
-        Customers { world, nodes, answered, ids, jobs }
+        Customers { world, nodes, followers, answered, ids, jobs }
+    }
+
+    /// Those among them who follow orders.
+    pub fn followers(&self) -> &Followers {
+        &self.followers
     }
 
     /// The world they live in.
@@ -105,11 +113,11 @@ impl Customers {
             };
             let path = format!("/products/{}", product.id);
             let key = format!("put-{}", product.id);
-            self.until_answered(Service::Catalog, "PUT", &path, &key, Some(body)).await;
+            self.until_answered(Service::Catalog, "PUT", &path, &key, Some(one(&body))).await;
             if let Some(stock) = product.stock {
                 let path = format!("/stock/{}/adjust", product.id);
                 let key = format!("stock-{}", product.id);
-                let body = Some(json!({ "delta": stock }));
+                let body = Some(one(&json!({ "delta": stock })));
                 self.until_answered(Service::Inventory, "POST", &path, &key, body).await;
             }
         }
@@ -129,7 +137,7 @@ impl Customers {
         }
         let (service, name) = (Service::Orders, &order.name);
         let asked_at = self.world.cluster.elapsed();
-        let answer = self.until_answered(service, "POST", "/orders", name, Some(body)).await;
+        let answer = self.until_answered(service, "POST", "/orders", name, Some(one(&body))).await;
         let status = answer.as_ref().map(|(status, _)| *status);
         let accepted = answer.filter(|(status, _)| *status == 201).map(|(_, body)| body);
         let amount = accepted.as_ref().and_then(|body| body["amount"].as_i64());
@@ -141,6 +149,9 @@ impl Customers {
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
         let mut answered =
             Answered { name: name.clone(), status, order_id, amount, asked_at, cancel: None };
+        if let (true, Some(order_id)) = (order.followed, &answered.order_id) {
+            self.followers.follow(Some(order_id));
+        }
         if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/orders/{order_id}/cancel");
@@ -157,7 +168,19 @@ impl Customers {
         madsim::time::sleep(Duration::from_millis(at_ms)).await;
         let body = json!({ "name": product, "categoryId": "things", "price": price });
         let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
-        self.until_answered(Service::Catalog, "PUT", &path, &key, Some(body)).await;
+        self.until_answered(Service::Catalog, "PUT", &path, &key, Some(one(&body))).await;
+    }
+
+    /// The operator adjusts stock in bulk, and again with the same key until every line is done.
+    pub async fn import(self, import: Import) {
+        madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
+        let line = |(product, delta)| json!({ "productId": product, "delta": delta }).to_string();
+        let lines: Vec<String> = import.lines().map(line).collect();
+        let body = Some(("application/x-ndjson", lines.join("\n")));
+        let (service, key) = (Service::Inventory, &import.name);
+        let answer = self.until_answered(service, "POST", "/stock", key, body).await;
+        let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
+        self.world.cluster.note("customers", "imported", format!("{key}: {failed:?}"));
     }
 
     /// Repeats a request with the same key until the answer is for good: not a lost reply, not a
@@ -168,7 +191,7 @@ impl Customers {
         method: &str,
         path: &str,
         key: &str,
-        body: Option<Value>,
+        body: Option<Sent>,
     ) -> Option<(u16, Value)> {
         let choices = self.world.cluster.choices();
         for _ in 0..ATTEMPTS_MAX {
@@ -193,15 +216,18 @@ impl Customers {
         method: &str,
         path: &str,
         key: &str,
-        body: Option<Value>,
+        body: Option<Sent>,
     ) -> Result<(u16, Value), Fault> {
         let router = self.world.router(node).ok_or_else(|| Fault::retry("connection refused"))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("idempotency-key", key)
-            .header(header::CONTENT_TYPE, "application/json")
-            .body(body.map_or_else(Body::empty, |body| Body::from(body.to_string())))
+            .header(
+                header::CONTENT_TYPE,
+                body.as_ref().map_or("application/json", |(sort, _)| sort),
+            )
+            .body(body.map_or_else(Body::empty, |(_, text)| Body::from(text)))
             .map_err(|e| Fault::refused(e.to_string()))?;
         let serve = async move {
             let Ok(response) = router.oneshot(request).await;
@@ -214,7 +240,19 @@ impl Customers {
     }
 }
 
-/// A refusal that time may mend: the price replica lags.
+/// A body: its media type and its text.
+pub(crate) type Sent = (&'static str, String);
+
+/// A body of one JSON value.
+pub(crate) fn one(body: &Value) -> Sent {
+    ("application/json", body.to_string())
+}
+
+/// A refusal that time may mend: the price replica lags, the first request with this key is still
+/// in flight, or some lines of many were not tried.
 fn passing(answer: &Value) -> bool {
-    answer["type"].as_str().is_some_and(|kind| kind.ends_with("price-unavailable"))
+    let kind = answer["type"].as_str().unwrap_or("");
+    kind.ends_with("price-unavailable")
+        || kind.ends_with("request-in-flight")
+        || answer["failed"].as_u64().is_some_and(|failed| failed > 0)
 }

@@ -20,6 +20,7 @@ use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Site, When};
 
 use crate::customers::{Answered, Customers};
+use crate::followers::Followed;
 use crate::nodes::World;
 use crate::poison::Planted;
 use crate::workload::Workload;
@@ -50,6 +51,8 @@ pub struct Facts {
     pub workload: Workload,
     /// What the customers were told.
     pub answered: Vec<Answered>,
+    /// What those who followed orders were told.
+    pub followed: Vec<Followed>,
     /// Every record of every topic, by topic, partition and offset.
     pub said: Vec<Said>,
     /// Records that no reader understands.
@@ -107,6 +110,7 @@ impl Facts {
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
+            followed: customers.followers().known(),
             said: Vec::new(),
             unreadable: Vec::new(),
             sagas: rows(world, Service::Orders, &SAGAS),

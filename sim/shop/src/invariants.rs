@@ -16,14 +16,16 @@ use crate::{agreement, letters};
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 26] = [
+pub const ALL: [Invariant; 28] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
+    ("http.followed_to_the_end", agreement::followed_to_the_end),
     ("saga.ends", ends),
     ("saga.ends_once", ends_once),
     ("saga.one_end_everywhere", one_end_everywhere),
     ("saga.deadline", agreement::deadline),
     ("stock.books", stock_books),
+    ("stock.adjusted_as_asked", agreement::adjusted_as_asked),
     ("stock.rejected_did_not_fit", rejected_did_not_fit),
     ("money.priced_as_offered", agreement::priced_as_offered),
     ("money.charged_as_agreed", agreement::charged_as_agreed),

@@ -9,6 +9,7 @@ compile_error!(
 pub mod agreement;
 pub mod customers;
 pub mod facts;
+pub mod followers;
 pub mod invariants;
 pub mod letters;
 pub mod nodes;

@@ -124,7 +124,8 @@ impl World {
                 payments::run(ports, settings, config).await
             }
             Service::Query => {
-                let config = query::Config { streams, profile, partitions };
+                let config =
+                    query::Config { streams, profile, partitions, ..query::Config::default() };
                 query::run(ports, settings, config).await
             }
             Service::NotificationsApi => {

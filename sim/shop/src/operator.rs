@@ -7,7 +7,7 @@ use chassis::{DEAD_LETTERS, DeadLetter, LetterState};
 use contract::Service;
 use serde_json::{Value, json};
 
-use crate::customers::Customers;
+use crate::customers::{Customers, one};
 use crate::facts::rows;
 use crate::poison::{PLANTED, mended};
 
@@ -49,7 +49,7 @@ impl Customers {
         for _ in 0..times {
             let node = self.node_of(service, &letter.id);
             let answer: Result<(u16, Value), _> =
-                self.request(&node, "POST", &path, "operator", Some(body.clone())).await;
+                self.request(&node, "POST", &path, "operator", Some(one(&body))).await;
             let word =
                 answer.map_or_else(|fault| fault.to_string(), |(status, _)| status.to_string());
             self.world().cluster.note(

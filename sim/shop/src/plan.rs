@@ -4,7 +4,7 @@ use contract::{PaymentMode, Service, Stream};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
 use crate::poison::{Kind, Poison};
-use crate::workload::{LATE_ENDING, Order, PriceChange, Product, Workload, node};
+use crate::workload::{Import, LATE_ENDING, Order, PriceChange, Product, Workload, node};
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
@@ -47,12 +47,31 @@ fn workload(choices: &Choices) -> Workload {
         // Its payment is not known before its deadline, whatever else happens.
         orders[0].lines = vec![("late".to_owned(), 1)];
     }
+    let followed = pick("followed", ORDERS) as usize;
+    orders[followed].followed = true;
+    let audited = pick("audited", 2) == 0;
+    let import = |i: u64| {
+        let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 60) as u32);
+        Import { name: format!("I{i}"), at_ms, lines }
+    };
+    let imports = (0..pick("imports", 3)).map(import).collect();
     let poisons = match pick("poisons", 3) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
     };
     let (as_written, heal_ms) = (false, 12_000);
-    Workload { as_written, instances, products, prices, poisons, orders, deadline_ms, heal_ms }
+    Workload {
+        as_written,
+        instances,
+        products,
+        prices,
+        poisons,
+        orders,
+        imports,
+        audited,
+        deadline_ms,
+        heal_ms,
+    }
 }
 
 /// What a stranger plants. What copies a record does so where orders have some.
@@ -94,7 +113,8 @@ fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
             .collect(),
     };
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
-    Order { name: format!("A{i}"), at_ms: pick("at", 4_000), lines, mode, cancel_after_ms }
+    let (name, at_ms) = (format!("A{i}"), pick("at", 4_000));
+    Order { name, at_ms, lines, mode, cancel_after_ms, followed: false }
 }
 
 /// The calls that nodes of this service make.
@@ -109,12 +129,12 @@ fn sites(service: Service) -> &'static [Site] {
             &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
         }
         Service::Inventory => {
-            &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe]
+            &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
         }
         Service::Payments => {
             &[Begin, Commit, Commit, Produce, Poll, CommitOffsets, Outside, Outside, Read]
         }
-        Service::Query => &[Begin, Commit, Poll, CommitOffsets, Subscribe],
+        Service::Query => &[Begin, Commit, Poll, CommitOffsets, Subscribe, Read, Http],
         Service::NotificationsApi => &[Begin, Commit, Poll, CommitOffsets, Publish, Publish, Read],
         Service::NotificationsWorker => {
             &[Begin, Commit, Consume, Deliver, Settle, Settle, Outside, Outside]

@@ -5,7 +5,7 @@ use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, Violation, When, run_twi
 
 use crate::poison::{Kind, Poison};
 use crate::shop::Shop;
-use crate::workload::{Order, Product, Workload, node};
+use crate::workload::{Import, Order, Product, Workload, node};
 
 /// A world written by hand.
 #[derive(Debug, Clone)]
@@ -28,6 +28,8 @@ impl Scenario {
             prices: Vec::new(),
             poisons: Vec::new(),
             orders: Vec::new(),
+            imports: Vec::new(),
+            audited: false,
             deadline_ms: 900_000,
             heal_ms: 10_000,
         };
@@ -75,7 +77,22 @@ impl Scenario {
         let orders = &mut self.plan.workload.orders;
         let (name, at_ms) = (format!("A{}", orders.len() + 1), 200 * orders.len() as u64);
         let lines = vec![(product.to_owned(), qty)];
-        orders.push(Order { name, at_ms, lines, mode, cancel_after_ms });
+        let followed = false;
+        orders.push(Order { name, at_ms, lines, mode, cancel_after_ms, followed });
+        self
+    }
+
+    /// Every customer follows its order, and an auditor all of them.
+    pub fn followed(mut self) -> Self {
+        self.plan.workload.orders.iter_mut().for_each(|order| order.followed = true);
+        self.plan.workload.audited = true;
+        self
+    }
+
+    /// An operator adjusts stock in one request of so many lines.
+    pub fn import(mut self, lines: u32) -> Self {
+        let name = format!("I{}", self.plan.workload.imports.len() + 1);
+        self.plan.workload.imports.push(Import { name, at_ms: 100, lines });
         self
     }
 

@@ -10,10 +10,12 @@ use orders::rows::SAGAS;
 use orders::rules::{Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
+use query::rows::{ORDERS, OrderRow};
 use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 
 use crate::customers::Customers;
 use crate::facts::{self, Ends, Facts};
+use crate::followers::Followers;
 use crate::nodes::World;
 use crate::workload::Workload;
 use crate::{invariants, plan, poison, story};
@@ -51,6 +53,9 @@ impl System for Shop {
         let world = World::start(cluster.clone(), &workload);
         let customers = Customers::new(world.clone(), &workload);
         customers.set_up().await;
+        if workload.audited {
+            customers.followers().follow(None);
+        }
         let begun = cluster.elapsed();
         cluster.note("customers", "set up", String::new());
         let orders = workload.orders.iter().cloned();
@@ -64,6 +69,8 @@ impl System for Shop {
                 madsim::task::spawn(customers.clone().plant(number, poison))
             }),
         );
+        let imports = workload.imports.iter().cloned();
+        shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
         let ends = Ends::default();
         let watch = madsim::task::spawn(ends.clone().watch(world.clone()));
@@ -74,7 +81,8 @@ impl System for Shop {
         let healed = cluster.elapsed();
         let mut violations = Vec::new();
         loop {
-            let left = left(&world, workload.profile());
+            let mut left = left(&world, workload.profile());
+            left.extend(behind(&world, customers.followers()));
             if left.is_empty() {
                 break;
             }
@@ -141,6 +149,18 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
         }
     }
     left
+}
+
+/// Followers whom the last change of what they follow has not reached.
+fn behind(world: &World, followers: &Followers) -> Option<String> {
+    let rows = facts::rows::<OrderRow>(world, Service::Query, &ORDERS);
+    let last = |order: &str| match order {
+        "" => rows.values().map(|row| row.changed).max().unwrap_or(0),
+        order => rows.get(order).map_or(0, |row| row.changed),
+    };
+    let known = followers.known();
+    let behind = known.iter().filter(|it| it.cursor < last(&it.order_id)).count();
+    (behind > 0).then(|| format!("{behind} followers are behind"))
 }
 
 fn summary(facts: &Facts) -> Summary {

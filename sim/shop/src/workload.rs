@@ -23,6 +23,12 @@ pub struct Workload {
     pub poisons: Vec<Poison>,
     /// What is ordered.
     pub orders: Vec<Order>,
+    /// Stock that an operator adjusts in bulk while customers order.
+    #[serde(default)]
+    pub imports: Vec<Import>,
+    /// Whether somebody follows the changes of all orders.
+    #[serde(default)]
+    pub audited: bool,
     /// How long the saga waits for its facts, milliseconds.
     pub deadline_ms: u64,
     /// When the faults end, milliseconds from the first order.
@@ -73,6 +79,28 @@ pub struct Order {
     pub mode: PaymentMode,
     /// So long after it was accepted the customer cancels it, milliseconds.
     pub cancel_after_ms: Option<u64>,
+    /// Whether the customer follows its changes.
+    #[serde(default)]
+    pub followed: bool,
+}
+
+/// A bulk request for stock of products that nobody orders.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Import {
+    /// Its name in this world; the Idempotency-Key.
+    pub name: String,
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// How many lines.
+    pub lines: u32,
+}
+
+impl Import {
+    /// Product and pieces of each line: products come again, so that a line done twice shows.
+    pub fn lines(&self) -> impl Iterator<Item = (String, i64)> {
+        (0..self.lines).map(|n| (format!("bulk{}", n % 7), 1 + i64::from(n)))
+    }
 }
 
 impl Workload {

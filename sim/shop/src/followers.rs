@@ -1,0 +1,124 @@
+//! Those who follow orders by Query's streams: a customer its own order, an auditor all of them. They
+//! come again with the cursor that they have, to any instance. Never ask for the same thing in
+//! another way: what they know is what the streams said.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
+use contract::Service;
+use futures_util::StreamExt;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::nodes::World;
+use crate::workload::Workload;
+
+/// What somebody learned by following.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Followed {
+    /// The order; empty: all of them.
+    pub order_id: String,
+    /// Order, and the cursor and status that came last for it.
+    pub last: BTreeMap<String, (u64, String)>,
+    /// The cursor of the last event.
+    pub cursor: u64,
+    /// Events that were not ahead of the one before.
+    pub disorder: Vec<String>,
+}
+
+/// Everybody who follows in one world.
+#[derive(Clone)]
+pub struct Followers {
+    world: World,
+    nodes: Vec<String>,
+    all: Arc<Mutex<Vec<Arc<Mutex<Followed>>>>>,
+}
+
+impl Followers {
+    /// Nobody follows yet.
+    pub fn new(world: World, workload: &Workload) -> Self {
+        Followers { world, nodes: workload.nodes(Service::Query), all: Arc::default() }
+    }
+
+    /// What they know now, in the order in which they began.
+    pub fn known(&self) -> Vec<Followed> {
+        lock(&self.all).iter().map(|followed| lock(followed).clone()).collect()
+    }
+
+    /// Follows an order, or all, to the end of the world.
+    pub fn follow(&self, order_id: Option<&str>) {
+        let order_id = order_id.unwrap_or_default().to_owned();
+        let path = match order_id.as_str() {
+            "" => "/orders/events".to_owned(),
+            order_id => format!("/orders/{order_id}/events"),
+        };
+        let followed = Arc::new(Mutex::new(Followed { order_id, ..Followed::default() }));
+        lock(&self.all).push(followed.clone());
+        let followers = self.clone();
+        // It ends with the world.
+        drop(madsim::task::spawn(async move {
+            loop {
+                followers.listen(&path, &followed).await;
+            }
+        }));
+    }
+
+    /// One connection, to whichever instance: until the stream ends, its node dies, or some seconds
+    /// have passed; then a pause.
+    async fn listen(&self, path: &str, followed: &Arc<Mutex<Followed>>) {
+        let choices = self.world.cluster.choices();
+        let node = choices.of("follower", path, &self.nodes);
+        let patience = Duration::from_millis(1_000 + choices.below("follower stays", path, 4_000));
+        if let Some(router) = self.world.router(node) {
+            let heard = hear(router, path.to_owned(), followed.clone());
+            let listening = async move {
+                // Where it runs out, the connection is dropped in the middle.
+                let _ = madsim::time::timeout(patience, heard).await;
+            };
+            // Whatever became of the connection: the cursor says how to go on.
+            let _ = self.world.cluster.request(node, listening).await;
+        }
+        let pause_ms = 50 + choices.below("follower pause", path, 400);
+        madsim::time::sleep(Duration::from_millis(pause_ms)).await;
+    }
+}
+
+/// Takes in what a stream says, from the cursor on.
+async fn hear(router: Router, path: String, followed: Arc<Mutex<Followed>>) {
+    let cursor = lock(&followed).cursor;
+    let request = Request::get(&path).header("last-event-id", cursor).body(Body::empty());
+    let Ok(response) = router.oneshot(request.expect("a plain request")).await;
+    if response.status() != 200 {
+        return;
+    }
+    let mut chunks = response.into_body().into_data_stream();
+    while let Some(Ok(chunk)) = chunks.next().await {
+        let text = String::from_utf8_lossy(&chunk);
+        let mut followed = lock(&followed);
+        text.split("\n\n").for_each(|block| followed.take(block));
+    }
+}
+
+impl Followed {
+    /// Takes in an event; what has no data is none.
+    fn take(&mut self, block: &str) {
+        let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
+        let (Some(id), Some(data)) = (field("id: "), field("data: ")) else { return };
+        let order: Value = serde_json::from_str(data).unwrap_or_default();
+        let text = |name: &str| order[name].as_str().unwrap_or("unreadable").to_owned();
+        let id = id.parse().unwrap_or(0);
+        if id <= self.cursor {
+            self.disorder.push(format!("{id} behind {}", self.cursor));
+        }
+        self.cursor = id;
+        self.last.insert(text("orderId"), (id, text("status")));
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

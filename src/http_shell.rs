@@ -296,3 +296,6 @@ fn too_large() -> Problem {
     let detail = format!("a body has at most {BODY_BYTES_MAX} bytes");
     Problem::new(413, "body-too-large", "The body is too large", detail)
 }
+
+#[cfg(test)]
+mod tests;

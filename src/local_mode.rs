@@ -75,7 +75,8 @@ impl LocalMode {
         }
         let (outside, gateway, mails) = outside(folder, steering, &runtime)?;
         // The folder has one process at a time: after a crash the leases are its own again.
-        let setup = Setup { instance: "local".to_owned(), profile, streams: Streams::default() };
+        let (instance, streams) = ("local".to_owned(), Streams::default());
+        let setup = Setup { instance, profile, streams, key_required: false };
         let shop = run_all(&all, &outside, &setup).await?;
         Ok(LocalMode { shop, gateway, mails })
     }

@@ -74,7 +74,8 @@ async fn start_on(servers: &Servers, options: &Serve) -> anyhow::Result<Shop> {
     let (outside, _, _) = local_mode::outside(&options.data_dir, steering(), &runtime)?;
     let instance = instance(&*runtime);
     let streams = Streams::prefixed(&options.servers.prefix);
-    let setup = Setup { instance, profile: options.profile.into(), streams };
+    let profile = options.profile.into();
+    let setup = Setup { instance, profile, streams, key_required: false };
     run_all(&ports, &outside, &setup).await
 }
 

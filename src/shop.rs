@@ -47,6 +47,8 @@ pub struct Setup {
     pub profile: Profile,
     /// Names of topics and queues.
     pub streams: Streams,
+    /// Whether every POST needs an Idempotency-Key; relative writes always do.
+    pub key_required: bool,
 }
 
 /// The running services.
@@ -90,7 +92,8 @@ async fn run(
             catalog::run(ports, settings, config).await
         }
         Service::Orders => {
-            let config = orders::Config { streams, profile, ..Default::default() };
+            let key_required = setup.key_required;
+            let config = orders::Config { streams, profile, key_required, ..Default::default() };
             orders::run(ports, settings, config).await
         }
         Service::Inventory => {

@@ -112,3 +112,46 @@ fn mail_is_told_once_though_the_worker_crashes() {
         .fault(FaultKind::LostReply, Service::NotificationsApi, Site::Publish, 1);
     holds(&scenario, name);
 }
+
+/// saga-rules 17: key, effect and reply are one transaction, so that a crash behind it loses nothing.
+#[test]
+fn a_crash_between_commit_and_reply_is_one_order() {
+    let name = "http.crash_between_commit_and_reply";
+    let claim = "an order is committed, its reply dies with Orders: the repeat gets the stored one";
+    let scenario = Scenario::new(name, claim)
+        .order("tea", 1)
+        .order("cup", 2)
+        .fault(FaultKind::KillAfter, Service::Orders, Site::Commit, 6)
+        .fault(FaultKind::LostReply, Service::Orders, Site::Http, 3);
+    let (run, _) = scenario.run();
+    let placing =
+        run.trace.iter().filter(|event| event.what == "http" && &*event.node == "orders#0");
+    assert!(placing.count() >= 4, "two orders, and each was asked for again");
+    holds(&scenario, name);
+}
+
+#[test]
+fn a_bulk_request_that_is_cut_off_is_done_once() {
+    let name = "http.bulk_cut_off";
+    let claim = "a crash in the middle of many lines: the repeat does the rest, and no line twice";
+    let scenario = Scenario::new(name, claim)
+        .import(50)
+        .order("tea", 1)
+        .fault(FaultKind::KillAfter, Service::Inventory, Site::Commit, 10)
+        .fault(FaultKind::LostReply, Service::Inventory, Site::Commit, 14);
+    holds(&scenario, name);
+}
+
+#[test]
+fn a_follower_misses_nothing_though_query_crashes() {
+    let name = "http.followed_through_crashes";
+    let claim = "streams break with their instance and go on behind their cursors when it is back";
+    let scenario = Scenario::new(name, claim)
+        .order("tea", 1)
+        .order("declined", 1)
+        .order("cup", 1)
+        .followed()
+        .fault(FaultKind::KillAfter, Service::Query, Site::Commit, 8)
+        .fault(FaultKind::KillBefore, Service::Query, Site::Read, 6);
+    holds(&scenario, name);
+}

@@ -47,6 +47,11 @@ impl Stop {
         self.asked.send_replace(true);
     }
 
+    /// Whether somebody has asked.
+    pub fn asked(&self) -> bool {
+        *self.asked.borrow()
+    }
+
     /// Waits until every task has ended.
     pub async fn ended(&self) {
         for working in &self.working {

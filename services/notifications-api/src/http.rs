@@ -13,7 +13,7 @@ use chassis::http::{InPath, Parameters, Problem, idempotency_key, request_finger
 use chassis::page::{List, Page, list_page};
 use chassis::{Commands, Context, Input, Reply};
 use contract::{OrderId, Profile};
-use envelope::EventId;
+use envelope::{CorrelationId, EventId};
 use ports::Store;
 use serde_json::json;
 
@@ -75,7 +75,10 @@ async fn resend(
     let input = Input {
         id: Some(format!("resend:{given}").into()),
         fingerprint: request_fingerprint(method.as_str(), uri.path(), b""),
-        context: Context { cause: EventId::parse(&given).ok(), correlation: None },
+        context: Context {
+            correlation: CorrelationId::parse(order_id.as_str()).ok(),
+            ..Context::of_request(EventId::parse(&given).ok(), &headers)
+        },
         fact: Fact { order_id, fact: OrderFact::Resend },
     };
     Ok(api.commands.submit(input).await?)

@@ -136,6 +136,7 @@ mod tests {
         let context = Context {
             cause: Some(id("r-1")),
             correlation: Some(CorrelationId::parse("r-1").unwrap()),
+            ..Context::default()
         };
         let puts = [
             input("Tea", Some(350), context),

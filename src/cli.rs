@@ -69,6 +69,9 @@ pub struct Serve {
     /// What to log: a level (error, warn, info, debug, trace) or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "info")]
     pub log: String,
+    /// How to log
+    #[arg(long, value_enum, default_value_t = LogFormat::Pretty)]
+    pub log_format: LogFormat,
     /// Real servers instead of local mode
     #[command(flatten)]
     pub servers: ServerAddresses,
@@ -116,6 +119,15 @@ pub struct Demo {
     /// What to log: a level (error, warn, info, debug, trace) or a tracing filter
     #[arg(long, value_name = "FILTER", default_value = "warn")]
     pub log: String,
+}
+
+/// How to log, on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people
+    Pretty,
+    /// One JSON object a line
+    Json,
 }
 
 /// Which promises the services keep.

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod gateway_journal;
 pub mod http_shell;
 pub mod local_mode;
+pub mod logging;
 pub mod running;
 pub mod serve;
 pub mod servers;
@@ -16,7 +17,6 @@ pub mod shop;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// The exit code for a wrong command line, as clap's own.
 pub const USAGE: u8 = 2;
@@ -30,13 +30,13 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(cli::Command::Serve(options)) => {
-            if let Err(text) = start_logging(&options.log) {
+            if let Err(text) = logging::start(&options.log, options.log_format) {
                 return usage(&text);
             }
             on_tokio(serve::run(options))
         }
         Some(cli::Command::Demo(options)) => {
-            if let Err(text) = start_logging(&options.log) {
+            if let Err(text) = logging::start(&options.log, cli::LogFormat::Pretty) {
                 return usage(&text);
             }
             on_tokio(demo::run(options))
@@ -60,11 +60,4 @@ fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
 fn usage(text: &str) -> ExitCode {
     eprintln!("error: {text}\n\nFor more information, try '--help'.");
     ExitCode::from(USAGE)
-}
-
-fn start_logging(filter: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("--log {filter}: {e}"))?;
-    let format = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    format.compact().init();
-    Ok(())
 }

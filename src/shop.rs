@@ -15,12 +15,12 @@ use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::http::Problem;
-use chassis::{Ports, Settings, Stop};
+use chassis::{Exposition, Meter, Metrics, Ports, Scrape, Settings, Stop, TEXT_FORMAT};
 use contract::{Profile, Service, Streams};
 use futures_util::future::{join_all, select};
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
 use crate::http_shell::pause;
@@ -28,6 +28,9 @@ use crate::http_shell::pause;
 /// How long the simulated gateway and the folder of mails may take. After a crash, what was in
 /// hand is taken up again after a little more than twice this.
 const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Most bytes of a service's readiness.
+const READY_BYTES_MAX: usize = 65_536;
 
 /// What lies outside the shop.
 #[derive(Clone)]
@@ -60,6 +63,18 @@ pub struct Shop {
 
 type Services = Arc<BTreeMap<Service, Router>>;
 
+/// Every metric of the services: what docs/operations.md explains.
+pub fn meters() -> Vec<&'static Meter> {
+    let all: [&[&'static Meter]; 5] = [
+        &chassis::meters::ALL,
+        &orders::meters::ALL,
+        &inventory::meters::ALL,
+        &payments::meters::ALL,
+        &notifications_worker::meters::ALL,
+    ];
+    all.concat()
+}
+
 /// Starts all seven services.
 pub async fn run_all(
     ports: &BTreeMap<Service, Ports>,
@@ -67,15 +82,17 @@ pub async fn run_all(
     setup: &Setup,
 ) -> anyhow::Result<Shop> {
     let mut routers = BTreeMap::new();
-    let mut stops = Vec::new();
+    let (mut stops, mut scrapes) = (Vec::new(), Vec::new());
     for service in Service::ALL {
         let ports = ports.get(&service).context("ports for every service")?.clone();
         let started = run(service, ports, outside, setup).await;
         let started = started.with_context(|| format!("{} did not start", service.name()))?;
         routers.insert(service, started.router);
         stops.push(started.stop);
+        scrapes.push(started.scrape);
     }
-    Ok(Shop { router: router(routers), stops })
+    let metrics = Router::new().route("/metrics", get(move || metrics(scrapes.clone())));
+    Ok(Shop { router: metrics.fallback_service(router(routers)), stops })
 }
 
 async fn run(
@@ -84,7 +101,8 @@ async fn run(
     outside: &Outside,
     setup: &Setup,
 ) -> ports::Outcome<chassis::Service> {
-    let settings = Settings::new(service.name(), setup.instance.as_str());
+    let metrics = Metrics::recording();
+    let settings = Settings { metrics, ..Settings::new(service.name(), setup.instance.as_str()) };
     let (streams, profile) = (setup.streams.clone(), setup.profile);
     match service {
         Service::Catalog => {
@@ -142,7 +160,8 @@ impl Shop {
 /// `/orders` `/payments` `/notifications` as the services have them; `/catalog/products`,
 /// `/inventory/stock`, `/inventory/reservations`, `/query/orders`, `/query/products`,
 /// `/worker/mails`; `/stubs` of Orders for operators; `/services/<service>/...` reaches all of a
-/// service's own routes, `/dead-letters` among them; `/health` is for all of them.
+/// service's own routes, `/dead-letters` among them; `/health/live` and `/health/ready` (`/health` is
+/// the same) are for all of them. `/metrics` of all is where [`run_all`] has them together.
 pub fn router(services: BTreeMap<Service, Router>) -> Router {
     let mut router = Router::new();
     for (service, routes) in &services {
@@ -155,7 +174,12 @@ pub fn router(services: BTreeMap<Service, Router>) -> Router {
         };
         router = nested(router, prefix, routes.clone());
     }
-    router.route("/health", get(health)).fallback(at_root).with_state(Arc::new(services))
+    router
+        .route("/health/live", get(async || axum::Json(json!({ "status": "ok" }))))
+        .route("/health/ready", get(ready))
+        .route("/health", get(ready))
+        .fallback(at_root)
+        .with_state(Arc::new(services))
 }
 
 /// The services that have their resources at the root. They get the request as it is.
@@ -202,28 +226,46 @@ fn nested(router: Router<Services>, prefix: &'static str, routes: Router) -> Rou
     router.nest_service(prefix, routes.layer(map_response(located)))
 }
 
-/// What each service says of its health; 503 when one of them is not well.
-async fn health(State(services): State<Services>) -> Response {
-    let mut said = serde_json::Map::new();
-    let mut well = true;
-    for (service, router) in services.iter() {
-        let request = Request::builder().uri("/health").body(Body::empty());
-        let request = request.expect("a constant request");
-        let Ok(response) = router.clone().oneshot(request).await;
-        let ok = response.status() == StatusCode::OK;
-        well &= ok;
-        let word = if ok { "ok" } else { "unavailable" };
-        said.insert(service.name().to_owned(), json!(word));
+/// What each service says of its readiness: 503 where one of them is unavailable.
+async fn ready(State(services): State<Services>) -> Response {
+    let asked = services.iter().map(|(service, router)| async move {
+        let request = Request::builder().uri("/health/ready").body(Body::empty());
+        let Ok(response) = router.clone().oneshot(request.expect("a constant request")).await;
+        let well = response.status() == StatusCode::OK;
+        let body = axum::body::to_bytes(response.into_body(), READY_BYTES_MAX).await;
+        let said = body.ok().and_then(|body| serde_json::from_slice::<Value>(&body).ok());
+        let said = said.unwrap_or_else(|| json!({ "status": word(well) }));
+        (service.name(), well, said)
+    });
+    let (mut all_well, mut all_ok) = (true, true);
+    let mut services = Map::new();
+    for (name, well, said) in join_all(asked).await {
+        all_well &= well;
+        all_ok &= said["status"] == "ok";
+        services.insert(name.to_owned(), said);
     }
-    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let word = if well { "ok" } else { "unavailable" };
-    (status, axum::Json(json!({ "status": word, "services": said }))).into_response()
+    let (code, status) = match (all_well, all_ok) {
+        (true, true) => (StatusCode::OK, "ok"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    (code, axum::Json(json!({ "status": status, "services": services }))).into_response()
+}
+
+fn word(well: bool) -> &'static str {
+    if well { "ok" } else { "unavailable" }
+}
+
+/// The metrics of all services, each name once.
+async fn metrics(scrapes: Vec<Scrape>) -> Response {
+    let all = join_all(scrapes.iter().map(Scrape::look)).await;
+    ([(header::CONTENT_TYPE, TEXT_FORMAT)], Exposition::merged(all).text()).into_response()
 }
 
 fn no_such_route(path: &str) -> Problem {
     let detail = format!(
         "there is no {path}; there are /catalog/products, /inventory/stock, /orders, /payments, \
-         /query/orders, /notifications, /worker/mails and /health"
+         /query/orders, /notifications, /worker/mails, /health/ready and /metrics"
     );
     Problem { detail, ..Problem::not_found("resource", path) }
 }
@@ -240,8 +282,12 @@ mod tests {
                 let location = [(header::LOCATION, uri.path().to_owned())];
                 (location, format!("{name} {}", uri.path()))
             };
-            let health = || async move { StatusCode::OK };
-            Router::new().route("/health", get(health)).fallback(at)
+            let ill = service == Service::Query;
+            let ready = move || async move {
+                let status = if ill { "degraded" } else { "ok" };
+                axum::Json(json!({ "status": status }))
+            };
+            Router::new().route("/health/ready", get(ready)).fallback(at)
         };
         router(Service::ALL.map(|service| (service, routes(service))).into_iter().collect())
     }
@@ -283,9 +329,15 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_of_all_and_unknown_paths_say_what_there_is() {
-        let (status, body, _) = ask("/health").await;
-        assert_eq!(status, StatusCode::OK);
-        assert_eq!(body.matches("\"ok\"").count(), 8, "{body}");
+        for path in ["/health", "/health/ready"] {
+            let (status, body, _) = ask(path).await;
+            assert_eq!(status, StatusCode::OK);
+            let said: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(said["status"], "degraded", "{body}");
+            assert_eq!(said["services"]["query"]["status"], "degraded");
+            assert_eq!(body.matches("\"ok\"").count(), 6, "{body}");
+        }
+        assert_eq!(ask("/health/live").await.0, StatusCode::OK);
         let (status, body, _) = ask("/nothing").await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert!(body.contains("/catalog/products"), "{body}");

@@ -4,18 +4,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::header;
+use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use ports::{EventLog, JobQueue, Outcome, Runtime, Store, Task};
-use serde_json::json;
+use futures_util::future::BoxFuture;
+use ports::{Channel, EventLog, JobQueue, Outcome, Runtime, Store, Task};
 use tokio::sync::{Notify, mpsc};
 
 use crate::batch::Batches;
 use crate::commands::Command;
+use crate::health::{self, Ready};
+use crate::look::Looks;
+use crate::requests::{self, Around};
 use crate::stop::{Stage, Working};
+use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
 use crate::{
-    Commands, Due, Handler, Outside, Settings, Stop, consume, drain, http, jobs, letters_http,
-    relay, work,
+    Commands, Due, Exposition, Handler, Outside, Settings, Stop, TEXT_FORMAT, consume, drain, http,
+    jobs, letters_http, meters, relay, work,
 };
 
 /// What a service runs on.
@@ -43,6 +49,9 @@ pub(crate) struct Shared<H: Handler> {
     /// Rung after a commit that left letters behind which nothing stands any more.
     pub(crate) drainable: Notify,
     pub(crate) stop: Stop,
+    /// What the loops let be seen.
+    pub(crate) vitals: Vitals,
+    looks: Looks,
 }
 
 /// A service being put together. Start what it needs, then [`App::finish`].
@@ -58,6 +67,20 @@ pub struct Service {
     pub router: Router,
     /// To end it.
     pub stop: Stop,
+    /// Its metrics.
+    pub scrape: Scrape,
+}
+
+/// Looks at a service's metrics. Clones look at the same service.
+#[derive(Clone)]
+pub struct Scrape(Arc<dyn Fn() -> BoxFuture<'static, Exposition> + Send + Sync>);
+
+impl Scrape {
+    /// What it has counted, with gauges as they are now or were a second ago. Bounded in time: what does
+    /// not answer is left out.
+    pub async fn look(&self) -> Exposition {
+        (self.0)().await
+    }
 }
 
 impl<H: Handler> Shared<H> {
@@ -88,10 +111,24 @@ impl<H: Handler> App<H> {
         let commands = Commands::new(queue, ports.runtime.clone(), &settings);
         // One batch of records in hand and one behind it: the log is the buffer.
         let (work, records) = mpsc::channel(2);
+        let runtime = ports.runtime.clone();
         let (appended, due, drainable) = (Notify::new(), Arc::new(Notify::new()), Notify::new());
-        let stop = Stop::new();
-        let shared = Shared { ports, settings, handler, appended, due, drainable, stop };
-        let shared = Arc::new(shared);
+        settings.metrics.announce(&meters::ALL);
+        settings.metrics.announce(handler.meters());
+        let (stop, vitals, looks) = (Stop::new(), Vitals::default(), Looks::default());
+        let now = runtime.elapsed();
+        vitals.note(|seen| seen.message = now);
+        let shared = Arc::new(Shared {
+            ports,
+            settings,
+            handler,
+            appended,
+            due,
+            drainable,
+            stop,
+            vitals,
+            looks,
+        });
         let app = App { shared, commands, work };
         let batches = Batches::new(app.shared.clone(), waiting, records);
         app.spawn("batch", Stage::Batch, |working| Box::pin(batches.run(working)));
@@ -121,6 +158,10 @@ impl<H: Handler> App<H> {
 
     /// Consumes these topics in the service's group.
     pub fn consume(&self, topics: Vec<Arc<str>>) {
+        self.shared.vitals.note(|seen| {
+            seen.topics.extend(topics.iter().cloned());
+            seen.consumer = Some(Loop::default());
+        });
         let (shared, work) = (self.shared.clone(), self.work.clone());
         self.spawn("consume", Stage::Intake, |working| {
             Box::pin(consume::run(shared, topics, work, working))
@@ -129,6 +170,8 @@ impl<H: Handler> App<H> {
 
     /// Consumes this queue, whose messages may come back `delivery_limit` times.
     pub fn jobs(&self, queue: Arc<str>, prefetch: u16, delivery_limit: u32) {
+        self.reaches(Channel::Queue, queue.clone());
+        self.shared.vitals.note(|seen| seen.jobs = Some(Loop::default()));
         let (shared, work) = (self.shared.clone(), self.work.clone());
         let limits = (prefetch, delivery_limit);
         self.spawn("jobs", Stage::Intake, |working| {
@@ -136,8 +179,17 @@ impl<H: Handler> App<H> {
         });
     }
 
+    /// Says that this service sends there: readiness looks whether that broker answers.
+    pub fn reaches(&self, channel: Channel, name: Arc<str>) {
+        self.shared.vitals.note(|seen| {
+            seen.reached.insert((channel, name));
+        });
+    }
+
     /// Sends the outbox.
     pub fn relay(&self) {
+        let now = self.shared.ports.runtime.elapsed();
+        self.shared.vitals.note(|seen| seen.relay = Some(now));
         let shared = self.shared.clone();
         self.spawn("relay", Stage::Relay, |working| Box::pin(relay::run(shared, working)));
     }
@@ -151,14 +203,38 @@ impl<H: Handler> App<H> {
         });
     }
 
-    /// The service with its HTTP: the given routes, `/health` and `/dead-letters`.
+    /// The service with its HTTP: the given routes, `/dead-letters`, `/health/live`, `/health/ready`
+    /// (`/health` is the same) and `/metrics`.
     pub fn finish(self, router: Router) -> Service {
-        let name = self.shared.settings.service;
-        let health = move || async move { http::ok(json!({ "service": name, "status": "ok" })) };
-        let letters = letters_http::router(self.shared.clone(), self.commands.clone());
-        let router = router.merge(letters).route("/health", get(health)).fallback(no_such_route);
-        let router = router.method_not_allowed_fallback(no_such_method);
-        Service { router, stop: self.shared.stop.clone() }
+        let App { shared, commands, .. } = self;
+        let Settings { service, ref instance, ref metrics, .. } = shared.settings;
+        let around = Around {
+            service,
+            instance: instance.clone(),
+            runtime: shared.ports.runtime.clone(),
+            metrics: metrics.clone(),
+        };
+        let letters = letters_http::router(shared.clone(), commands);
+        let (stop, scrape) = (shared.stop.clone(), scrape(shared.clone()));
+        let ready = move || async move {
+            let look = shared.looks.get(&shared).await;
+            Ready::of(&look, shared.stop.asked()).response(shared.settings.service)
+        };
+        let shown = scrape.clone();
+        let metrics = move || async move {
+            ([(header::CONTENT_TYPE, TEXT_FORMAT)], shown.look().await.text())
+        };
+        let router = router
+            .merge(letters)
+            .fallback(no_such_route)
+            .method_not_allowed_fallback(no_such_method)
+            .layer(from_fn_with_state(Arc::new(around), requests::around))
+            // Outside of the layer: those who look are not what is looked at.
+            .route("/health/live", get(move || async move { health::live(service) }))
+            .route("/health/ready", get(ready.clone()))
+            .route("/health", get(ready))
+            .route("/metrics", get(metrics));
+        Service { router, stop, scrape }
     }
 
     fn spawn(&self, name: &'static str, stage: Stage, task: impl FnOnce(Working) -> Task) {
@@ -170,6 +246,17 @@ impl<H: Handler> App<H> {
 async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> http::Problem {
     let detail = format!("{} takes no {method}; see the Allow header", uri.path());
     http::Problem::new(405, "method-not-allowed", "Method not allowed", detail)
+}
+
+fn scrape<H: Handler>(shared: Arc<Shared<H>>) -> Scrape {
+    Scrape(Arc::new(move || {
+        let shared = shared.clone();
+        Box::pin(async move {
+            let look = shared.looks.get(&shared).await;
+            let Settings { service, metrics, .. } = &shared.settings;
+            metrics.expose(service, look.gauges)
+        })
+    }))
 }
 
 async fn no_such_route(uri: axum::http::Uri) -> http::Problem {

@@ -133,6 +133,7 @@ impl<H: Handler> Batches<H> {
     /// answer; whoever waits learns nothing, and everything comes again.
     async fn carry_out(&self, gathered: Gathered<H::Fact>, working: &Working) -> bool {
         let Gathered { mut slots, replies, epochs, done } = gathered;
+        let begun = self.shared.ports.runtime.elapsed();
         let mut ended: Vec<Ended> = Vec::with_capacity(slots.len());
         let Some(whole) = self.until_settled(&mut slots, &epochs, working).await else {
             return false;
@@ -160,6 +161,8 @@ impl<H: Handler> Batches<H> {
                 }
             }
         }
+        let took = self.shared.ports.runtime.elapsed().saturating_sub(begun);
+        self.shared.count(&slots, &ended, took);
         let mut result = Done { next: Offsets::new(), fenced: Vec::new() };
         for (slot, ended) in slots.iter().zip(&ended) {
             slot.account(ended, &mut result);

@@ -19,7 +19,8 @@ use crate::tables::position_key;
 use crate::touched::document;
 use crate::transaction::{json, rows};
 use crate::trial::{self, Step, Trial};
-use crate::{Document, Handler, POSITIONS, Position};
+use crate::vitals::Loop;
+use crate::{Document, Handler, POSITIONS, Position, meters};
 
 /// A record in hand.
 pub(crate) struct Taken {
@@ -111,6 +112,7 @@ pub(crate) async fn run<H: Handler>(
         };
         let (held, uncommitted) = (BTreeMap::new(), Offsets::new());
         let mut member = Member { shared: &shared, consumer, held, uncommitted, work: &work };
+        member.note(false);
         match member.read(&working, &mut failures).await {
             Leave::Asked => {
                 member.commit(3).await;
@@ -120,6 +122,7 @@ pub(crate) async fn run<H: Handler>(
             Leave::Broken(fault) => {
                 tracing::warn!(service, %fault, "left the group; joining anew");
                 drop(member);
+                shared.vitals.note(|seen| seen.consumer = Some(Loop::default()));
                 shared.back_off("subscribe", &mut failures).await;
             }
         }
@@ -136,25 +139,32 @@ impl<H: Handler> Member<'_, H> {
                     Either::Left((polled, _)) => polled,
                     Either::Right(_) => return Leave::Asked,
                 };
+            if polled.is_ok() {
+                self.note(matches!(&polled, Ok(Polled::Records(records)) if !records.is_empty()));
+            }
             let step = match polled {
                 Ok(Polled::Records(records)) => self.handle(records).await,
                 Ok(Polled::Assigned(partitions)) => {
+                    self.shared.settings.metrics.count(&meters::REBALANCE, &["assigned"]);
                     self.forget(&partitions);
                     self.held.extend(partitions.into_iter().map(|p| (p, Held::default())));
                     self.claim().await
                 }
                 Ok(Polled::Revoked(partitions)) => {
+                    self.shared.settings.metrics.count(&meters::REBALANCE, &["revoked"]);
                     self.commit(3).await;
                     self.forget(&partitions);
                     self.consumer.release(partitions).await;
                     Ok(())
                 }
                 Ok(Polled::Lost(partitions)) => {
+                    self.shared.settings.metrics.count(&meters::REBALANCE, &["lost"]);
                     self.forget(&partitions);
                     Ok(())
                 }
                 Err(fault) => Err(fault),
             };
+            self.note_held();
             match step {
                 Ok(()) => *failures = 0,
                 Err(fault @ Fault::Retry(_)) => {
@@ -165,6 +175,27 @@ impl<H: Handler> Member<'_, H> {
             }
         }
         Leave::Asked
+    }
+
+    /// The log answered, with records or without.
+    fn note(&self, records: bool) {
+        let now = self.shared.ports.runtime.elapsed();
+        self.shared.vitals.note(|seen| {
+            let consumer = seen.consumer.get_or_insert_default();
+            (consumer.joined, consumer.polled) = (true, now);
+            if records {
+                seen.message = now;
+            }
+        });
+    }
+
+    fn note_held(&self) {
+        let assigned = self.held.len();
+        let claimed = self.held.values().filter(|held| held.epoch.is_some()).count();
+        self.shared.vitals.note(|seen| {
+            let consumer = seen.consumer.get_or_insert_default();
+            (consumer.assigned, consumer.claimed) = (assigned, claimed);
+        });
     }
 
     fn forget(&mut self, partitions: &[Partition]) {

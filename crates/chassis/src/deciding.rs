@@ -18,7 +18,7 @@ use crate::touched::document;
 use crate::transaction::{at, json as body_of};
 use crate::{
     Decided, Document, Emit, Handler, INBOX, InboxRow, Input, POSITIONS, Position, Reason, Reply,
-    Sequence, StoredReply, Touched, trial,
+    Sample, Sequence, StoredReply, Touched, Trace, trial,
 };
 
 /// What the transaction will write besides the handler's rows and the letters.
@@ -44,6 +44,8 @@ pub(crate) struct Last {
     pub(crate) due: bool,
     /// Whether letters wait for nothing any more.
     pub(crate) drainable: bool,
+    /// What the rules counted.
+    pub(crate) samples: Vec<Sample>,
 }
 
 /// A batch between its locks and its commit.
@@ -110,6 +112,8 @@ impl<'a, H: Handler> Deciding<'a, H> {
 
     /// Ends one input: fenced, already done, repeated, parked, refused or applied.
     pub(crate) fn end(&mut self, slot: &Slot<H::Fact>, input: Option<&Input<H::Fact>>) -> Ended {
+        let span = slot.subject.span(self.shared.settings.service);
+        let _lines = span.enter();
         if let Source::Log { partition, offset } = &slot.source
             && let Some(ended) = self.advance(partition, *offset)
         {
@@ -136,7 +140,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         };
         match decided {
             Ok(decided) => {
-                let ended = self.applied(id, fingerprint, decided);
+                let ended = self.applied(slot, id, fingerprint, decided);
                 self.supersede(slot);
                 ended
             }
@@ -239,7 +243,13 @@ impl<'a, H: Handler> Deciding<'a, H> {
         decided
     }
 
-    fn applied(&mut self, id: Option<&Key>, fingerprint: &str, decided: Decided) -> Ended {
+    fn applied(
+        &mut self,
+        slot: &Slot<H::Fact>,
+        id: Option<&Key>,
+        fingerprint: &str,
+        decided: Decided,
+    ) -> Ended {
         let Decided { emits, reply } = decided;
         let passing = reply.as_ref().is_some_and(|reply| !reply.kept);
         assert!(!passing || emits.is_empty(), "a reply that is not kept must leave no trace");
@@ -251,7 +261,8 @@ impl<'a, H: Handler> Deciding<'a, H> {
             self.keep(id, InboxRow::Applied { fingerprint, seen_at, reply: stored }, &reply);
         }
         let shards = self.shared.settings.shards;
-        self.writes.outgoing.extend(emits.into_iter().map(|emit| outgoing(emit, shards)));
+        let trace = slot.subject.context().trace.as_ref();
+        self.writes.outgoing.extend(emits.into_iter().map(|emit| outgoing(emit, shards, trace)));
         Ended::Applied(reply)
     }
 
@@ -358,7 +369,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         match decided {
             Ok(decided) => {
                 if applied.is_none() {
-                    self.applied_letter(&letter, known, decided);
+                    self.applied_letter(slot, &letter, known, decided);
                     self.supersede(slot);
                 }
                 letter.state = LetterState::Applied;
@@ -383,7 +394,13 @@ impl<'a, H: Handler> Deciding<'a, H> {
         }
     }
 
-    fn applied_letter(&mut self, letter: &DeadLetter, known: Option<(&Key, &str)>, it: Decided) {
+    fn applied_letter(
+        &mut self,
+        slot: &Slot<H::Fact>,
+        letter: &DeadLetter,
+        known: Option<(&Key, &str)>,
+        it: Decided,
+    ) {
         // A repeat of what was on the topic is to be known by what was said there, also where an
         // operator changed it.
         let said = known.map(|(id, fingerprint)| match self.outcome(id) {
@@ -391,8 +408,8 @@ impl<'a, H: Handler> Deciding<'a, H> {
             Some(_) | None => (id, fingerprint.to_owned()),
         });
         match said {
-            Some((id, said)) => drop(self.applied(Some(id), &said, it)),
-            None => drop(self.applied(None, "", it)),
+            Some((id, said)) => drop(self.applied(slot, Some(id), &said, it)),
+            None => drop(self.applied(slot, None, "", it)),
         }
     }
 
@@ -420,7 +437,8 @@ impl<'a, H: Handler> Deciding<'a, H> {
         Ended::Applied(Some(reply))
     }
 
-    pub(crate) fn into_last(self) -> Last {
+    pub(crate) fn into_last(mut self) -> Last {
+        let samples = self.touched.take_samples();
         let Writes { inbox, kept, outgoing, positions } = self.writes;
         let mut ops = self.touched.into_puts();
         let due = ops.iter().any(|op| match op {
@@ -446,7 +464,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             // Alone it is no reason to commit: the rollback forgets it too.
             ops.push(Op::Delete { table: &INBOX, keys: forget });
         }
-        Last { ops, writes, appended, due, drainable }
+        Last { ops, writes, appended, due, drainable, samples }
     }
 }
 
@@ -473,11 +491,16 @@ fn still_dead(letter: &DeadLetter) -> Problem {
     Problem::new(422, "still-dead", "The letter failed again", detail)
 }
 
-/// The outbox row of an event: its shard is fixed by its key.
-fn outgoing(emit: Emit, shards: u16) -> Outgoing {
+/// The outbox row of an event: its shard is fixed by its key, and it is a span of its own in the trace
+/// of what it follows from.
+fn outgoing(emit: Emit, shards: u16, trace: Option<&Trace>) -> Outgoing {
     let shard = (xxh3_64(emit.key.as_bytes()) % u64::from(shards)) as u16;
     let payload = emit.envelope.to_bytes();
-    let headers = vec![("content-type".into(), bytes::Bytes::from_static(b"application/json"))];
+    let id = emit.envelope.event_id.as_str();
+    let trace = trace.map_or_else(|| Trace::begun_by(id), |trace| trace.follow(id));
+    let json = bytes::Bytes::from_static(b"application/json");
+    let mut headers = vec![("content-type".into(), json)];
+    headers.extend(trace.to_headers());
     let Emit { channel, to, key, .. } = emit;
     Outgoing { shard, channel, to, key, headers, payload }
 }

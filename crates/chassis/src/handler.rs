@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use envelope::{CorrelationId, Envelope, EventId};
-use ports::{Channel, Key, Table};
+use ports::{Channel, Key, Op, Table};
 use serde_json::Value;
 
-use crate::Touched;
+use crate::{Meter, Sample, Touched, Trace};
 
 /// Where an input came from, for the events that follow from it.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +19,8 @@ pub struct Context {
     pub cause: Option<EventId>,
     /// What it belongs to, where already known.
     pub correlation: Option<CorrelationId>,
+    /// The distributed trace: what follows is in the same one.
+    pub trace: Option<Trace>,
 }
 
 /// A record, a command, a fired timer, or the result of an outside call.
@@ -148,6 +150,28 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Its tables, in the order in which they are locked.
     fn tables(&self) -> &'static [&'static Table];
+
+    /// The types of events that there are, for counters: every other type is counted as `unknown`, since
+    /// a type comes from the wire and may be anything.
+    fn event_types(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What its rules count ([`Touched::count`]) and [`Handler::gauges`] gives.
+    fn meters(&self) -> &'static [&'static Meter] {
+        &[]
+    }
+
+    /// Reads for [`Handler::gauges`], each with a limit and on an index: they are carried out whenever
+    /// somebody looks.
+    fn gauge_reads(&self) -> Vec<Op> {
+        Vec::new()
+    }
+
+    /// Gauges by what [`Handler::gauge_reads`] read, in its order. `now` is the store's clock.
+    fn gauges(&self, _read: Vec<ports::Reply>, _now: DateTime<Utc>) -> Vec<Sample> {
+        Vec::new()
+    }
 
     /// What this event means here. An error is a contract violation: a dead letter.
     fn read(&self, envelope: &Envelope) -> Result<Read<Self::Fact>, Reason>;

@@ -14,6 +14,7 @@ use crate::app::Shared;
 use crate::consume::{Taken, Work};
 use crate::slot::Source;
 use crate::stop::Working;
+use crate::vitals::Loop;
 
 /// Jobs that came back this often are taken one by one.
 const ALONE_RETURNS: u32 = 2;
@@ -30,20 +31,35 @@ pub(crate) async fn run<H: Handler>(
     while !working.asked() {
         let fault = match shared.ports.queue.consume(&queue, prefetch).await {
             Ok(mut channel) => {
-                match deliver(&mut *channel, limits, &work, &working, &mut failures).await {
+                note(&shared, true, false);
+                match deliver(&shared, &mut *channel, limits, &work, &working, &mut failures).await
+                {
                     Ok(()) => return,
                     Err(fault) => fault,
                 }
             }
             Err(fault) => fault,
         };
+        note(&shared, false, false);
         tracing::debug!(service = shared.settings.service, %queue, %fault, "consuming anew");
         shared.back_off("consume", &mut failures).await;
     }
 }
 
+/// What the queue let be seen.
+fn note<H: Handler>(shared: &Shared<H>, joined: bool, delivered: bool) {
+    let now = shared.ports.runtime.elapsed();
+    shared.vitals.note(|seen| {
+        seen.jobs = Some(Loop { joined, polled: now, ..Loop::default() });
+        if delivered {
+            seen.message = now;
+        }
+    });
+}
+
 /// Until the service leaves (`Ok`) or the channel is lost.
-async fn deliver(
+async fn deliver<H: Handler>(
+    shared: &Shared<H>,
     channel: &mut dyn Deliveries,
     (prefetch, last_chance): (u16, u32),
     work: &mpsc::Sender<Work>,
@@ -59,6 +75,7 @@ async fn deliver(
         let Delivered::Batch(batch) = delivered else {
             return Err(Fault::retry("the channel was lost"));
         };
+        note(shared, true, true);
         // What came back may have ended a process, and may do so again: alone it takes no other job
         // along to the delivery limit (broker-contract R17).
         let (together, alone): (Vec<Delivery>, Vec<Delivery>) =

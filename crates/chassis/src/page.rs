@@ -48,6 +48,12 @@ impl List {
         List { column, from, to, descending: false }
     }
 
+    /// Its first rows, at most so many, as a read of a store.
+    pub fn first(self, limit: usize) -> Range {
+        let List { column, from, to, descending } = self;
+        Range { column, from, to, after: None, descending, limit }
+    }
+
     /// The same, highest first.
     pub fn descending(self) -> Self {
         List { descending: true, ..self }

@@ -7,15 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use envelope::Envelope;
 use futures_util::future::{join, select};
-use ports::{Channel, Key, Op, OutboxRow, Outcome, Outgoing, Record, Reply, Rows, Shard, timeout};
+use ports::{
+    Channel, Fault, Key, Op, OutboxRow, Outcome, Outgoing, Record, Reply, Rows, Shard, timeout,
+};
 
 use crate::app::Shared;
+use crate::look::seconds;
 use crate::stop::Working;
 use crate::tables::Lease;
 use crate::touched::document;
 use crate::transaction::{clock, lease_row, rows};
-use crate::{Handler, LEASES, Settings};
+use crate::{Handler, LEASES, Settings, Trace, meters};
 
 /// At most so many times [`Settings::relay_max`] rows of a shard are read to find one that can be sent.
 const WINDOW_MAX: usize = 16;
@@ -56,7 +60,12 @@ pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
     let mut failures = 0;
     loop {
         let leaving = working.last();
-        match relay.round(leaving).await {
+        let round = relay.round(leaving).await;
+        if round.is_ok() {
+            let now = relay.shared.ports.runtime.elapsed();
+            relay.shared.vitals.note(|seen| seen.relay = Some(now));
+        }
+        match round {
             Ok(Round { sent: 1.., .. }) => failures = 0,
             Ok(Round { failed: 0, .. }) if leaving => break,
             // Rows that fail have pauses of their own.
@@ -126,25 +135,32 @@ impl<H: Handler> Relay<H> {
         let (produced, published) = join(produce, publish).await;
         let outcomes = topics.iter().zip(produced).chain(jobs.iter().zip(published));
         let mut sent = BTreeSet::new();
+        let mut appended = Vec::new();
         let mut failed = 0;
         for (row, outcome) in outcomes {
+            self.shared.settings.metrics.count(&meters::OUTBOX_PUBLISH, &[word(&outcome)]);
             match outcome {
                 Ok(()) => {
                     self.failing.remove(&path(row));
                     sent.insert(row.id);
+                    appended.push(row.at);
                 }
                 // Whatever it is: the same bytes again, before later rows of this key.
                 Err(fault) => {
                     failed += 1;
                     self.failed(row);
-                    tracing::debug!(service = self.shared.settings.service, to = %row.outgoing.to,
-                        key = %row.outgoing.key, %fault, "not sent; again later");
+                    log_failure(self.shared.settings.service, row, &fault);
                 }
             }
         }
         let round = Round { sent: sent.len(), failed };
         if !sent.is_empty() {
-            self.renew(shards, self.shared.settings.lease, vec![Op::Sent { ids: sent }]).await?;
+            let lease = self.shared.settings.lease;
+            let now = self.renew(shards, lease, vec![Op::Sent { ids: sent }]).await?;
+            for at in appended {
+                let metrics = &self.shared.settings.metrics;
+                metrics.add(&meters::OUTBOX_COMMIT_TO_ACK, &[], seconds(now - at));
+            }
         }
         Ok(round)
     }
@@ -232,21 +248,21 @@ impl<H: Handler> Relay<H> {
         if shards.is_empty() {
             return Ok(());
         }
-        self.renew(shards, Duration::ZERO, Vec::new()).await
+        self.renew(shards, Duration::ZERO, Vec::new()).await.map(drop)
     }
 
     /// Puts these leases anew at the versions we hold, and does `ops` in the same transaction: if
-    /// another took one of them meanwhile, nothing is done.
+    /// another took one of them meanwhile, nothing is done. Gives the store's clock.
     async fn renew(
         &mut self,
         shards: BTreeSet<Shard>,
         lease: Duration,
         mut ops: Vec<Op>,
-    ) -> Outcome<()> {
+    ) -> Outcome<DateTime<Utc>> {
         let settings = &self.shared.settings;
         let (tx, replies) = self.shared.ports.store.begin(vec![Op::Now]).await?;
-        let now_ms = clock(replies.into_iter().next()).timestamp_millis();
-        let until_ms = now_ms + lease.as_millis() as i64;
+        let now = clock(replies.into_iter().next());
+        let until_ms = now.timestamp_millis() + lease.as_millis() as i64;
         let lease = Lease { owner: settings.instance.clone(), until_ms };
         let leases: Rows =
             shards.iter().map(|s| (lease_key(*s), lease_row(&lease, self.held[s]))).collect();
@@ -255,8 +271,43 @@ impl<H: Handler> Relay<H> {
         for shard in shards {
             self.held.entry(shard).and_modify(|version| *version += 1);
         }
-        Ok(())
+        Ok(now)
     }
+}
+
+/// How a send ended, as a label.
+fn word(outcome: &Outcome<()>) -> &'static str {
+    match outcome {
+        Ok(()) => "confirmed",
+        Err(Fault::Retry(_)) => "retry",
+        Err(Fault::Refused(_)) => "refused",
+        Err(Fault::Unknown(_)) => "unknown",
+    }
+}
+
+/// A row that no broker takes for good is somebody's to look at; all else passes by itself.
+fn log_failure(service: &'static str, row: &OutboxRow, fault: &Fault) {
+    let Outgoing { to, key, headers, payload, .. } = &row.outgoing;
+    let envelope = Envelope::read(payload).ok();
+    let envelope = envelope.as_ref();
+    let correlation = envelope.map(|envelope| envelope.correlation_id.as_str());
+    let event = envelope.map(|envelope| envelope.event_id.as_str());
+    let kind = envelope.map(|envelope| envelope.event_type.as_str());
+    let trace = Trace::of_headers(headers).and_then(Result::ok).map(|trace| trace.id());
+    let span = tracing::error_span!(
+        "event",
+        service,
+        correlationId = correlation,
+        eventId = event,
+        eventType = kind,
+        traceId = trace
+    );
+    span.in_scope(|| match fault {
+        Fault::Refused(_) => tracing::warn!(%to, %key, %fault, "refused; again later"),
+        Fault::Retry(_) | Fault::Unknown(_) => {
+            tracing::debug!(%to, %key, %fault, "not sent; again later");
+        }
+    });
 }
 
 fn path(row: &OutboxRow) -> Path {
@@ -264,7 +315,7 @@ fn path(row: &OutboxRow) -> Path {
     (*channel, to.clone(), key.clone())
 }
 
-fn lease_key(shard: Shard) -> Key {
+pub(crate) fn lease_key(shard: Shard) -> Key {
     format!("outbox/{shard}").into()
 }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::Metrics;
+
 /// Sizes and times of one service's loops.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -33,6 +35,8 @@ pub struct Settings {
     pub backoff: Duration,
     /// Longest pause after a failed attempt.
     pub backoff_max: Duration,
+    /// What is counted where; silent by default.
+    pub metrics: Metrics,
 }
 
 impl Settings {
@@ -52,6 +56,7 @@ impl Settings {
             relay_max: 512,
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
+            metrics: Metrics::silent(),
         }
     }
 }

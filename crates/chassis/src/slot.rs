@@ -10,8 +10,9 @@ use ports::{Key, Partition, Record};
 
 use crate::consume::Taken;
 use crate::letters::{DeadLetter, LetterState, LetterText};
+use crate::subject::Subject;
 use crate::tables::position_key;
-use crate::{Context, Handler, Input, Read, Reason, Reply, Sequence};
+use crate::{Handler, Input, Read, Reason, Reply, Sequence};
 
 /// Where an input came from.
 #[derive(Debug, Clone)]
@@ -39,6 +40,8 @@ pub(crate) enum Ask {
 pub(crate) struct Slot<F> {
     pub(crate) source: Source,
     pub(crate) state: State<F>,
+    /// For logs and counters, and for the events that follow.
+    pub(crate) subject: Subject,
     about: Option<About>,
 }
 
@@ -77,13 +80,18 @@ pub(crate) enum Ended {
 
 impl<F> Slot<F> {
     pub(crate) fn command(input: Input<F>) -> Self {
-        Slot { source: Source::Command, state: State::Input(input), about: None }
+        let subject = Subject::command(&input.context);
+        Slot { source: Source::Command, state: State::Input(input), subject, about: None }
     }
 
     /// A record, decoded. One that `crashed` is not looked at by the handler any more.
     pub(crate) fn record<H: Handler<Fact = F>>(handler: &H, taken: Taken) -> Self {
         let Taken { source, record, produced_at, crashed } = taken;
         let envelope = Envelope::read(&record.payload);
+        let mut subject = match &envelope {
+            Ok(envelope) => Subject::event(handler, envelope, &record),
+            Err(_) => Subject::unreadable(&record),
+        };
         let state = match (&envelope, crashed) {
             (Err(cause), _) => {
                 let fingerprint = envelope::fingerprint(&record.payload);
@@ -105,7 +113,7 @@ impl<F> Slot<F> {
                 let text = format!("the process ended {times} times when it handled this");
                 State::Dead { id, fingerprint, reason: Reason::new(Reason::CRASH_LOOP, text) }
             }
-            (Ok(envelope), None) => read(handler, envelope),
+            (Ok(envelope), None) => read(handler, envelope, &mut subject),
         };
         let about = About {
             produced_at,
@@ -116,7 +124,7 @@ impl<F> Slot<F> {
         let envelope = envelope
             .ok()
             .map(|it| [it.event_id.to_string(), it.event_type, it.correlation_id.to_string()]);
-        Slot { source, state, about: Some(About { envelope, ..about }) }
+        Slot { source, state, subject, about: Some(About { envelope, ..about }) }
     }
 
     /// A letter that is to be redriven, or discarded.
@@ -254,18 +262,15 @@ impl<F> Slot<F> {
 }
 
 /// What an event means to the service. A panic of its rule is its error.
-fn read<H: Handler>(handler: &H, envelope: &Envelope) -> State<H::Fact> {
+fn read<H: Handler>(handler: &H, envelope: &Envelope, subject: &mut Subject) -> State<H::Fact> {
     let (id, fingerprint) = (envelope.event_id.key(), envelope.fingerprint());
-    let context = Context {
-        cause: Some(envelope.event_id.clone()),
-        correlation: Some(envelope.correlation_id.clone()),
-    };
+    let context = subject.context().clone();
     let read = catch_unwind(AssertUnwindSafe(|| handler.read(envelope)));
     match read.unwrap_or_else(|panic| Err(panicked(&*panic))) {
         Ok(Read::Fact(fact)) => State::Input(Input { id: Some(id), fingerprint, context, fact }),
         Ok(Read::Guarded(fact)) => State::Input(Input { id: None, fingerprint, context, fact }),
         Ok(Read::Skip(reason)) => {
-            tracing::trace!(event = envelope.event_type, reason, "skipped");
+            subject.skipped = Some(reason);
             State::Skip
         }
         Err(reason) => State::Dead { id, fingerprint, reason },

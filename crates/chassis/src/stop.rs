@@ -55,6 +55,11 @@ impl Stop {
         let _ = asked.wait_for(|asked| *asked).await;
     }
 
+    /// Whether somebody has asked.
+    pub fn asked(&self) -> bool {
+        *self.asked.borrow()
+    }
+
     /// Waits until every task has ended.
     pub async fn ended(&self) {
         for working in &self.working {

@@ -1,10 +1,12 @@
-//! The rows that a transaction holds locked, as documents. Never touches a row that is not locked.
+//! The rows that a transaction holds locked, as documents, and what the rules count beside them. Never touches a row that is not locked.
 
 use std::collections::BTreeMap;
 
 use ports::{Key, Op, Row, Rows, Table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::Sample;
 
 /// A row's content: JSON, with its indexed columns derived from it.
 pub trait Document: Serialize + DeserializeOwned {
@@ -41,6 +43,9 @@ pub struct Touched {
     slots: BTreeMap<&'static str, BTreeMap<Key, Slot>>,
     tables: BTreeMap<&'static str, &'static Table>,
     undo: Vec<(&'static Table, Key, Slot)>,
+    samples: Vec<Sample>,
+    /// How many samples there were at the mark.
+    marked: usize,
 }
 
 impl Touched {
@@ -87,13 +92,26 @@ impl Touched {
         slot.changed = true;
     }
 
+    /// Counts what the rule did. It is recorded when the transaction has committed, and forgotten where
+    /// it has not: a batch that is tried again counts once.
+    pub fn count(&mut self, sample: Sample) {
+        self.samples.push(sample);
+    }
+
+    /// What was counted.
+    pub(crate) fn take_samples(&mut self) -> Vec<Sample> {
+        std::mem::take(&mut self.samples)
+    }
+
     /// From here on [`Touched::undo`] takes back.
     pub(crate) fn mark(&mut self) {
         self.undo.clear();
+        self.marked = self.samples.len();
     }
 
     /// Takes back what was put since the mark.
     pub(crate) fn undo(&mut self) {
+        self.samples.truncate(self.marked);
         while let Some((table, key, slot)) = self.undo.pop() {
             if let Some(rows) = self.slots.get_mut(table.name) {
                 rows.insert(key, slot);

@@ -168,11 +168,12 @@ async fn attempt<H: Handler>(
     if let Some(missing) = batch.missing() {
         return Ok(Attempt::Wider(missing));
     }
-    let Last { ops, writes, appended, due, drainable } = batch.into_last();
+    let Last { ops, writes, appended, due, drainable, samples } = batch.into_last();
     if writes {
         tx.commit(ops).await?;
     }
     // Else the rollback frees the locks without a commit.
+    shared.settings.metrics.record(samples);
     Ok(Attempt::Done(Committed { ended, appended, due, drainable }))
 }
 

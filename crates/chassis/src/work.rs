@@ -43,16 +43,16 @@ pub trait Outside<F>: Send + Sync + 'static {
     async fn call(&self, key: &Key, row: &Row) -> Vec<Input<F>>;
 }
 
-/// An outside that answers at once: a timer that turns a due key into an input.
+/// An outside that answers at once: a timer that turns a due key and its row into an input.
 pub struct Timer<T>(pub T);
 
 #[async_trait]
 impl<F: Send + Sync + 'static, T> Outside<F> for Timer<T>
 where
-    T: Fn(&Key) -> Input<F> + Send + Sync + 'static,
+    T: Fn(&Key, &Row) -> Input<F> + Send + Sync + 'static,
 {
-    async fn call(&self, key: &Key, _row: &Row) -> Vec<Input<F>> {
-        vec![(self.0)(key)]
+    async fn call(&self, key: &Key, row: &Row) -> Vec<Input<F>> {
+        vec![(self.0)(key, row)]
     }
 }
 

@@ -161,6 +161,7 @@ mod tests {
         let context = Context {
             cause: Some(id("r-1")),
             correlation: Some(CorrelationId::parse("r-1").unwrap()),
+            ..Context::default()
         };
         let puts = [
             input("Tea", Some(350), context),
@@ -223,7 +224,8 @@ mod tests {
 
     #[test]
     fn profile_catalog_leaves_version_and_cause_out() {
-        let context = Context { cause: Some(EventId::parse("r-1").unwrap()), correlation: None };
+        let cause = EventId::parse("r-1").ok();
+        let context = Context { cause, ..Context::default() };
         let decided = told(Profile::Catalog, &[input("Tea", None, context)]);
         let emit = &decided[0].emits[0];
         assert_eq!(emit.envelope.causation_id, None);

@@ -88,7 +88,7 @@ async fn put(
     let input = Input {
         id: Some(command_id("put", key.as_ref(), &request)),
         fingerprint: request_fingerprint("PUT", &path, &body.bytes),
-        context: Context { cause: Some(request), correlation },
+        context: Context { correlation, ..Context::of_request(Some(request), &headers) },
         fact: Fact::Put { product_id, content, condition },
     };
     Ok(tagged(shelf.commands.submit(input).await?))

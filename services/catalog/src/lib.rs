@@ -9,7 +9,7 @@ pub mod rules;
 
 use chassis::{App, Ports, Service, Settings};
 use contract::{Profile, Stream, Streams};
-use ports::{Outcome, TopicSpec};
+use ports::{Channel, Outcome, TopicSpec};
 
 use handler::Catalog;
 use http::Shelf;
@@ -35,9 +35,10 @@ impl Default for Config {
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
     let Config { streams, profile, partitions } = config;
     let name = streams.name(Stream::CatalogEvents);
-    ports.log.declare(&[TopicSpec { name, partitions }]).await?;
+    ports.log.declare(&[TopicSpec { name: name.clone(), partitions }]).await?;
     let instance = settings.instance.as_str().into();
     let app = App::start(ports, settings, Catalog { streams, profile }).await?;
+    app.reaches(Channel::Topic, name);
     app.relay();
     let store = app.ports().store.clone();
     let router = http::router(Shelf { commands: app.commands(), store, instance });

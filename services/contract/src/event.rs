@@ -32,6 +32,19 @@ pub enum Event {
     NotificationJob(NotificationJob),
 }
 
+/// Every `eventType` of the catalog: whoever counts by type counts by these, since a type from the wire
+/// may be anything.
+pub const TYPES: [&str; 8] = [
+    ProductUpserted::TYPE,
+    OrderCreated::TYPE,
+    StockReserved::TYPE,
+    StockFailed::TYPE,
+    PaymentProcessed::TYPE,
+    OrderConfirmed::TYPE,
+    OrderCancelled::TYPE,
+    NotificationJob::TYPE,
+];
+
 /// Why an envelope of a known type is not this contract's. A dead letter, no retry (saga-rules 13, 14).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContractError {

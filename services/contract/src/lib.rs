@@ -9,7 +9,7 @@ mod schema;
 mod stream;
 mod table;
 
-pub use event::{ContractError, Event, ends_order};
+pub use event::{ContractError, Event, TYPES, ends_order};
 pub use ids::{CartId, CategoryId, OrderId, ProductId, derived_id};
 pub use payload::{
     FinalStatus, Line, NotificationChannel, NotificationJob, NotificationType, OrderCancelled,

@@ -30,6 +30,19 @@ pub mod reason {
     pub const PAYMENT_FAILED: &str = "payment_failed";
     /// The gateway declined the card.
     pub const DECLINED: &str = "declined";
+
+    /// All of them. A reason from the wire may be another text: who counts by reason counts the others
+    /// together.
+    pub const ALL: [&str; 8] = [
+        INSUFFICIENT_STOCK,
+        UNKNOWN_PRODUCT,
+        PRICE_UNAVAILABLE,
+        CUSTOMER_REQUEST,
+        DEADLINE,
+        STOCK_FAILED,
+        PAYMENT_FAILED,
+        DECLINED,
+    ];
 }
 
 /// Full state of a product: an absent price means that none is known.

@@ -4,13 +4,16 @@
 use std::collections::BTreeSet;
 
 use chassis::http::Problem;
-use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched};
+use chassis::{
+    Decided, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample, Sequence, Touched,
+};
 use chrono::{DateTime, Utc};
 use contract::{Event, OrderId, ProductId, Profile, StockFailed, StockReserved, Streams};
 use envelope::Envelope;
 use ports::{Channel, Key, Table};
 use serde_json::json;
 
+use crate::meters;
 use crate::rows::{ADJUSTMENTS, ALL, AdjustmentRow, RESERVATIONS, ReservationRow, StockRow};
 use crate::rules::{self, AdjustError, OrderFact, Outcome, Stock};
 
@@ -51,6 +54,14 @@ impl Handler for Inventory {
 
     fn tables(&self) -> &'static [&'static Table] {
         &ALL
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        &contract::TYPES
+    }
+
+    fn meters(&self) -> &'static [&'static Meter] {
+        &meters::ALL
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
@@ -164,6 +175,7 @@ impl Inventory {
         }
         if let Some(reservation) = step.reservation {
             if reservation.is_open_item() {
+                rows.count(Sample::new(&meters::STOCK_OVERSELL, 1.0));
                 tracing::error!(%order_id, reason = reservation.reason,
                     "a confirmed order has no stock: an operator has to settle it");
             }

@@ -84,7 +84,7 @@ async fn adjust(
     let input = Input {
         id: Some(id.clone()),
         fingerprint: request_fingerprint("POST", &path, &body.bytes),
-        context: Context::default(),
+        context: Context::of_request(None, &headers),
         fact: Fact::Adjust(Adjust { id, product_id, delta, reason }),
     };
     Ok(api.commands.submit(input).await?)

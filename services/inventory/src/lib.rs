@@ -4,6 +4,7 @@
 
 pub mod handler;
 pub mod http;
+pub mod meters;
 pub mod rows;
 pub mod rules;
 

@@ -14,7 +14,7 @@ use chassis::http::{
 use chassis::page::{List, Page, list_page};
 use chassis::{Commands, Context, Input, Reply};
 use contract::{OrderId, Profile};
-use envelope::EventId;
+use envelope::{CorrelationId, EventId};
 use ports::Store;
 use serde_json::json;
 
@@ -69,7 +69,10 @@ async fn resend(
     let input = Input {
         id: Some(keyed_id("resend", &given)),
         fingerprint: request_fingerprint("POST", &format!("/notifications/{order_id}/resend"), b""),
-        context: Context { cause: EventId::parse(&given).ok(), correlation: None },
+        context: Context {
+            correlation: CorrelationId::parse(order_id.as_str()).ok(),
+            ..Context::of_request(EventId::parse(&given).ok(), &headers)
+        },
         fact: Fact { order_id, fact: OrderFact::Resend },
     };
     Ok(api.commands.submit(input).await?)

@@ -9,7 +9,7 @@ pub mod rules;
 
 use chassis::{App, Ports, Service, Settings};
 use contract::{JobsQueue, Profile, Stream, Streams};
-use ports::{Outcome, QueueSpec, TopicSpec};
+use ports::{Channel, Outcome, QueueSpec, TopicSpec};
 
 use crate::handler::NotificationsApi;
 
@@ -42,6 +42,7 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     let store = ports.store.clone();
     let app = App::start(ports, settings, NotificationsApi { streams, profile }).await?;
     app.consume(vec![topic]);
+    app.reaches(Channel::Queue, jobs.name);
     app.relay();
     let commands = app.commands();
     Ok(app.finish(http::router(http::Api { commands, store, profile })))

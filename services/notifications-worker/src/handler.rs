@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Handler, Input, Read, Reason, Sequence, Touched};
+use chassis::{Decided, Handler, Input, Meter, Read, Reason, Sample, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::Event;
 use envelope::Envelope;
-use ports::{Key, Table};
+use ports::{Key, Op, Table};
 
+use crate::meters;
 use crate::rows::{ALL, MailRow};
 use crate::rules::{self, Answer, Retry, Sending, State, Wanted};
 
@@ -40,6 +41,22 @@ impl Handler for NotificationsWorker {
 
     fn tables(&self) -> &'static [&'static Table] {
         &ALL
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        &contract::TYPES
+    }
+
+    fn meters(&self) -> &'static [&'static Meter] {
+        &meters::ALL
+    }
+
+    fn gauge_reads(&self) -> Vec<Op> {
+        meters::reads()
+    }
+
+    fn gauges(&self, read: Vec<ports::Reply>, _now: DateTime<Utc>) -> Vec<Sample> {
+        meters::gauges(read)
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
@@ -83,13 +100,16 @@ impl Handler for NotificationsWorker {
         match (&input.fact, known) {
             (Fact::Wanted(wanted), None) => {
                 let sending = Sending::wanted(now);
-                rows.put(&key, &MailRow { wanted: wanted.clone(), sending });
+                let (wanted, trace) = (wanted.clone(), input.context.trace.clone());
+                rows.put(&key, &MailRow { wanted, sending, trace });
             }
             // A repeated wish, or an answer for a mail that was archived meanwhile.
             (Fact::Wanted(_), Some(_)) | (Fact::Answered { .. }, None) => {}
             (Fact::Answered { attempt, answer, .. }, Some(row)) => {
                 let after = rules::answered(&row.sending, *attempt, answer, now, self.retry);
                 if let Some(sending) = after {
+                    let counted = meters::answered(row.wanted.channel, &row.sending, &sending);
+                    counted.into_iter().for_each(|sample| rows.count(sample));
                     if sending.state == State::Undeliverable {
                         tracing::warn!(mail = %key, reason = sending.reason, "undeliverable");
                     }

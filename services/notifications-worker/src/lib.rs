@@ -8,6 +8,7 @@ pub mod handler;
 mod http;
 pub mod mail;
 pub mod memory;
+pub mod meters;
 pub mod rows;
 pub mod rules;
 pub mod sink;

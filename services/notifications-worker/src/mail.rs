@@ -1,6 +1,7 @@
 //! A mail as text (RFC 5322). Never lets an id out of its place: what is not a letter, a digit, `-`
 //! or `_` is percent-encoded in addresses and names.
 
+use chassis::Trace;
 use chrono::{DateTime, Utc};
 use contract::NotificationType;
 
@@ -23,6 +24,8 @@ pub struct Mail {
     pub date: DateTime<Utc>,
     /// Lines of text, in ASCII.
     pub body: Vec<String>,
+    /// The trace that it belongs to, for whoever follows an order to its mail.
+    pub trace: Option<Trace>,
 }
 
 impl Mail {
@@ -44,12 +47,13 @@ impl Mail {
             subject: format!("Order {order_id} {happened}"),
             date: wanted_at,
             body,
+            trace: None,
         }
     }
 
     /// The mail as RFC 5322 text, with its line ends.
     pub fn text(&self) -> String {
-        let headers = [
+        let mut headers = vec![
             format!("From: {FROM}"),
             format!("To: <{}>", self.to),
             format!("Subject: {}", self.subject),
@@ -57,8 +61,10 @@ impl Mail {
             format!("Message-ID: <{}>", self.message_id),
             "MIME-Version: 1.0".to_owned(),
             "Content-Type: text/plain; charset=us-ascii".to_owned(),
-            String::new(),
         ];
+        headers
+            .extend(self.trace.iter().map(|trace| format!("Traceparent: {}", trace.traceparent())));
+        headers.push(String::new());
         headers.iter().chain(&self.body).flat_map(|line| [line.as_str(), "\r\n"]).collect()
     }
 }
@@ -102,6 +108,14 @@ mod tests {
             "",
         ];
         assert_eq!(mail("o-1", 1).text(), lines.join("\r\n"));
+    }
+
+    #[test]
+    fn a_mail_says_its_trace() {
+        let trace = Trace::begun_by("job-1");
+        let text = Mail { trace: Some(trace.clone()), ..mail("o-1", 1) }.text();
+        let line = format!("\r\nTraceparent: {}\r\n\r\n", trace.traceparent());
+        assert!(text.contains(&line), "{text}");
     }
 
     #[test]

@@ -124,6 +124,7 @@ mod tests {
             subject: text.to_owned(),
             date: DateTime::UNIX_EPOCH,
             body: Vec::new(),
+            trace: None,
         }
     }
 

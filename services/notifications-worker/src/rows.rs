@@ -1,6 +1,6 @@
 //! The table of the Notifications Worker. Never decides.
 
-use chassis::{Document, Due};
+use chassis::{Document, Due, Trace};
 use contract::OrderId;
 use ports::Table;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct MailRow {
     /// How it stands.
     #[serde(flatten)]
     pub sending: Sending,
+    /// The trace of the job: each copy says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
 }
 
 impl MailRow {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use chassis::{Context, Input, Outside, document};
-use envelope::printable;
+use envelope::{CorrelationId, printable};
 use ports::{Key, Row, Runtime, timeout};
 
 use crate::handler::Fact;
@@ -35,10 +35,10 @@ pub struct Sends {
 #[async_trait]
 impl Outside<Fact> for Sends {
     async fn call(&self, key: &Key, row: &Row) -> Vec<Input<Fact>> {
-        let Some(MailRow { wanted, sending }) = document::<MailRow>(row) else {
+        let Some(MailRow { wanted, sending, trace }) = document::<MailRow>(row) else {
             return Vec::new();
         };
-        let mail = Mail::new(&wanted, sending.wanted_at);
+        let mail = Mail { trace: trace.clone(), ..Mail::new(&wanted, sending.wanted_at) };
         let answer = timeout(self.runtime.as_ref(), self.limit, self.sink.send(&mail)).await;
         let answer = match answer.unwrap_or(Answer::Unknown) {
             Answer::Refused(reason) => Answer::Refused(printable(&reason)),
@@ -49,7 +49,11 @@ impl Outside<Fact> for Sends {
         vec![Input {
             id: None,
             fingerprint: envelope::fingerprint(format!("{key}\n{attempt}").as_bytes()),
-            context: Context::default(),
+            context: Context {
+                correlation: CorrelationId::parse(wanted.order_id.as_str()).ok(),
+                trace,
+                ..Context::default()
+            },
             fact: Fact::Answered { mail: key.clone(), attempt, answer },
         }]
     }

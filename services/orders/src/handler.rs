@@ -5,16 +5,19 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chassis::http::Problem;
-use chassis::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
+use chassis::{
+    Context, Decided, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample, Touched,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     CartId, Event, FinalStatus, Line, OrderCancelled, OrderConfirmed, OrderCreated, OrderId,
     PaymentMode, PaymentStatus, ProductId, Profile, Streams,
 };
 use envelope::Envelope;
-use ports::{Channel, Key, Table};
+use ports::{Channel, Key, Op, Table};
 use serde_json::json;
 
+use crate::meters;
 use crate::rows::{PRICES, SAGAS, TABLES};
 use crate::rules::{
     Action, Fact, Placed, Price, Saga, Stamp, Terminal, Unpriced, decide, newer, price,
@@ -75,6 +78,22 @@ impl Handler for Orders {
 
     fn tables(&self) -> &'static [&'static Table] {
         &TABLES
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        &contract::TYPES
+    }
+
+    fn meters(&self) -> &'static [&'static Meter] {
+        &meters::ALL
+    }
+
+    fn gauge_reads(&self) -> Vec<Op> {
+        meters::reads()
+    }
+
+    fn gauges(&self, read: Vec<ports::Reply>, now: DateTime<Utc>) -> Vec<Sample> {
+        meters::gauges(read, now)
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Incoming>, Reason> {
@@ -229,8 +248,12 @@ impl Orders {
         let before = rows
             .get::<Saga>(order_id.as_str())
             .unwrap_or_else(|| Saga::unknown(order_id.clone(), now));
-        let (after, actions) = decide(&before, fact, now);
+        let (mut after, actions) = decide(&before, fact, now);
         if after.version != before.version {
+            if before.placed.is_none() && after.placed.is_some() {
+                after.trace = context.trace.clone();
+            }
+            meters::changed(&before, &after, now).into_iter().for_each(|sample| rows.count(sample));
             rows.put(&order_id.key(), &after);
         }
         let emits =

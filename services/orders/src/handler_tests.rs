@@ -30,7 +30,7 @@ fn o(id: &str) -> OrderId {
 
 fn input(fact: Incoming) -> Input<Incoming> {
     let cause = Some(EventId::parse("cause-1").unwrap());
-    let context = Context { cause, correlation: None };
+    let context = Context { cause, ..Context::default() };
     Input { id: Some("i".into()), fingerprint: String::new(), context, fact }
 }
 

@@ -14,6 +14,7 @@ use chassis::http::{
 use chassis::page::{List, Page, list_page, read_row};
 use chassis::{Commands, Context, Due, Input, fresh_id};
 use contract::{CartId, Line, OrderId, PaymentMode, ProductId, Profile};
+use envelope::CorrelationId;
 use ports::{Key, Store};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -111,7 +112,8 @@ async fn place(
     let order_id = fresh_id(runtime, "orders.order_id", &shop.instance);
     let order_id = OrderId::parse(order_id.as_str()).expect("a uuid is an id");
     let order = order_in(body.value, order_id, shop.profile)?;
-    shop.submit("place", key, "/orders", &body.bytes, Incoming::Place(order)).await
+    let asked = Asked { route: "place", path: "/orders", order: &order.order_id.clone(), key };
+    shop.submit(asked, &headers, &body.bytes, Incoming::Place(order)).await
 }
 
 async fn cancel(
@@ -122,8 +124,9 @@ async fn cancel(
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers, shop.key_required)?;
     let path = format!("/orders/{order_id}/cancel");
-    let fact = Incoming::Saga { order_id, fact: Fact::Cancel };
-    shop.submit("cancel", key, &path, b"", fact).await
+    let asked = Asked { route: "cancel", path: &path, order: &order_id, key };
+    let fact = Incoming::Saga { order_id: order_id.clone(), fact: Fact::Cancel };
+    shop.submit(asked, &headers, b"", fact).await
 }
 
 async fn order(State(shop): State<Shop>, InPath(id): InPath<OrderId>) -> Result<Response, Problem> {
@@ -185,19 +188,29 @@ fn shown(saga: &Saga) -> Value {
     body
 }
 
+/// A POST.
+struct Asked<'a> {
+    route: &'static str,
+    /// The route's own, whatever prefix it is mounted under.
+    path: &'a str,
+    order: &'a OrderId,
+    key: Option<Key>,
+}
+
 impl Shop {
-    /// Hands in a POST. `path` is the route's own, whatever prefix it is mounted under.
+    /// Hands it in.
     async fn submit(
         &self,
-        route: &'static str,
-        key: Option<Key>,
-        path: &str,
+        asked: Asked<'_>,
+        headers: &HeaderMap,
         body: &[u8],
         fact: Incoming,
     ) -> Result<Response, Problem> {
         let request = fresh_id(self.commands.runtime(), "orders.request_id", &self.instance);
+        let Asked { route, path, order, key } = asked;
         let id = command_id(route, key.as_ref(), &request);
-        let context = Context { cause: Some(request), correlation: None };
+        let correlation = CorrelationId::parse(order.as_str()).ok();
+        let context = Context { correlation, ..Context::of_request(Some(request), headers) };
         let fingerprint = request_fingerprint("POST", path, body);
         let input = Input { id: Some(id), fingerprint, context, fact };
         Ok(self.commands.submit(input).await?.into_response())

@@ -4,20 +4,22 @@
 
 pub mod handler;
 pub mod http;
+pub mod meters;
 pub mod rows;
 pub mod rules;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{App, Context, Due, Input, Ports, Service, Settings, Timer};
+use chassis::{App, Context, Due, Input, Ports, Service, Settings, Timer, document};
 use contract::{OrderId, Profile, Stream, Streams};
-use ports::{Key, Outcome, TopicSpec};
+use envelope::CorrelationId;
+use ports::{Key, Outcome, Row, TopicSpec};
 
 use handler::{Incoming, Orders};
 use http::Shop;
 use rows::{DEADLINE, SAGAS};
-use rules::Fact;
+use rules::{Fact, Saga};
 
 /// How Orders is set up.
 #[derive(Debug, Clone)]
@@ -100,12 +102,17 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
 }
 
 /// A timer's input. The row itself guards against repeats, so it has no inbox id.
-fn deadline_passed(key: &Key) -> Input<Incoming> {
+fn deadline_passed(key: &Key, row: &Row) -> Input<Incoming> {
     let order_id = OrderId::parse(key).expect("a saga's key is an order's id");
+    let context = Context {
+        correlation: CorrelationId::parse(key).ok(),
+        trace: document::<Saga>(row).and_then(|saga| saga.trace),
+        ..Context::default()
+    };
     Input {
         id: None,
         fingerprint: String::new(),
-        context: Context::default(),
+        context,
         fact: Incoming::Saga { order_id, fact: Fact::DeadlinePassed },
     }
 }

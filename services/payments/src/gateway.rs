@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chassis::{Context, Input, Outside, document};
 use contract::OrderId;
+use envelope::CorrelationId;
 use ports::{Key, Row, Runtime, timeout};
 
 use crate::handler::Fact;
@@ -51,7 +52,11 @@ impl Outside<Fact> for Calls {
         vec![Input {
             id: None,
             fingerprint: String::new(),
-            context: Context { cause: payment.cause, correlation: None },
+            context: Context {
+                cause: payment.cause,
+                correlation: CorrelationId::parse(order.as_str()).ok(),
+                trace: payment.trace,
+            },
             fact: Fact { order, happened: Happened::Answered(operation, answer) },
         }]
     }

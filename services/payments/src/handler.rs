@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Emit, Handler, Input, Read, Reason, Sequence, Touched};
+use chassis::{Decided, Emit, Handler, Input, Meter, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::{
     Event, OrderCreated, OrderId, PaymentMode, PaymentProcessed, PaymentStatus, Profile, Streams,
@@ -11,6 +11,7 @@ use contract::{
 use envelope::Envelope;
 use ports::{Channel, Key, Table};
 
+use crate::meters;
 use crate::rows::ALL;
 use crate::rules::{self, Happened, Order, Outcome, Payment, Retry, Terminal};
 
@@ -38,6 +39,14 @@ impl Handler for Payments {
 
     fn tables(&self) -> &'static [&'static Table] {
         &ALL
+    }
+
+    fn event_types(&self) -> &'static [&'static str] {
+        &contract::TYPES
+    }
+
+    fn meters(&self) -> &'static [&'static Meter] {
+        &meters::ALL
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
@@ -94,8 +103,12 @@ impl Handler for Payments {
         let cause = input.context.cause.as_ref();
         let after = rules::decide(before.as_ref(), order, happened, cause, now, self.retry)
             .map_err(|violation| Reason::new(violation.code(), violation.to_string()))?;
-        let Some(after) = after else { return Ok(Decided::default()) };
+        let Some(mut after) = after else { return Ok(Decided::default()) };
+        if after.cause != before.as_ref().and_then(|before| before.cause.clone()) {
+            after.trace = input.context.trace.clone();
+        }
         rows.put(&key, &after);
+        meters::changed(before.as_ref(), &after).into_iter().for_each(|sample| rows.count(sample));
         if after.is_open_item() && !before.as_ref().is_some_and(Payment::is_open_item) {
             tracing::error!(%order, state = ?after.state, refused = after.refused,
                 "a payment is an open item: an operator has to settle it");

@@ -6,6 +6,7 @@
 pub mod gateway;
 pub mod handler;
 pub mod http;
+pub mod meters;
 pub mod rows;
 pub mod rules;
 pub mod simulated;

@@ -2,6 +2,7 @@
 //! Never voids before an authorisation is definite, never charges what was cancelled first, never
 //! decides about an order.
 
+use chassis::Trace;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{OrderId, PaymentMode, reason};
 use envelope::EventId;
@@ -140,6 +141,9 @@ pub struct Payment {
     /// The event that the first call followed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<EventId>,
+    /// Its trace: what comes of the calls is in the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// When the order was first heard of, by the store's clock.
     pub created_at: DateTime<Utc>,
 }
@@ -249,6 +253,7 @@ impl Payment {
             attempts: 0,
             due: None,
             cause: None,
+            trace: None,
             created_at: now,
         }
     }

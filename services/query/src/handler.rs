@@ -41,6 +41,10 @@ impl Handler for Query {
         &ALL
     }
 
+    fn event_types(&self) -> &'static [&'static str] {
+        &contract::TYPES
+    }
+
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
         let event = Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))?;
         let Some(event) = event else { return Ok(Read::Skip("unknown_type")) };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use chassis::{Ports, Settings};
+use chassis::{Metrics, Ports, Settings};
 use contract::{OrderId, Service, Streams};
 use notifications_worker::mail::Mail;
 use notifications_worker::memory::MemorySink;
@@ -33,12 +33,16 @@ pub struct World {
     pub gateway: SimulatedGateway,
     /// The mail server.
     pub mails: MemorySink,
+    metrics: Metered,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
 }
 
+/// Where a start of this node counts.
+pub type Metered = Arc<dyn Fn(&str) -> Metrics + Send + Sync>;
+
 impl World {
     /// All services of the workload, started.
-    pub fn start(cluster: Cluster, workload: &Workload) -> Self {
+    pub fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
         let late = |call: &Call| match call.amount.is_some_and(|a| a % 100 == LATE_ENDING)
             && call.operation == Operation::Authorise
             && call.earlier < LATE_CALLS
@@ -52,6 +56,7 @@ impl World {
             cluster,
             gateway: SimulatedGateway::new(steering),
             mails: MemorySink::default(),
+            metrics,
             routers: Arc::default(),
         };
         for service in Service::ALL {
@@ -90,7 +95,8 @@ impl World {
     ) -> Outcome<chassis::Service> {
         let NodePorts { log, queue, store, runtime, .. } = node.clone();
         let ports = Ports { log, queue, store, runtime };
-        let settings = settings(service, node.node());
+        let metrics = (self.metrics)(node.node());
+        let settings = Settings { metrics, ..settings(service, node.node()) };
         let (streams, profile) = (Streams::default(), workload.profile());
         let partitions = PARTITIONS;
         match service {

@@ -1,8 +1,9 @@
 //! The shop as a system under test: set up, sell, heal, wait until all is quiet, judge.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter};
+use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
 use contract::{Profile, Service, Stream};
 use futures_util::future::join_all;
 use notifications_worker::rows::{MAILS, MailRow};
@@ -16,7 +17,7 @@ use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 use crate::customers::Customers;
 use crate::facts::{self, Ends, Facts};
 use crate::followers::Followers;
-use crate::nodes::World;
+use crate::nodes::{Metered, World};
 use crate::workload::Workload;
 use crate::{invariants, plan, poison, story};
 
@@ -50,7 +51,20 @@ impl System for Shop {
     }
 
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
-        let world = World::start(cluster.clone(), &workload);
+        // Nobody looks at what is counted here.
+        self.run_metered(workload, cluster, Arc::new(|_| Metrics::silent())).await
+    }
+}
+
+impl Shop {
+    /// The same world, in which nodes count.
+    pub async fn run_metered(
+        &self,
+        workload: Workload,
+        cluster: Cluster,
+        metrics: Metered,
+    ) -> Verdict {
+        let world = World::start(cluster.clone(), &workload, metrics);
         let customers = Customers::new(world.clone(), &workload);
         customers.set_up().await;
         if workload.audited {

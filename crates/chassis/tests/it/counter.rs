@@ -11,13 +11,18 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use shakedown_chassis::http::Problem;
 use shakedown_chassis::{
-    Context, Decided, Document, Due, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched,
+    Context, Decided, Document, Due, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample,
+    Sequence, Touched,
 };
 
 use crate::world::envelope;
 
 pub static COUNTERS: Table = Table { name: "counters", index: &["due"] };
 static TABLES: [&Table; 1] = [&COUNTERS];
+
+/// What the rule counts, also where it then breaks.
+pub static ADDED: Meter = Meter::counter("added_total", "Sum of what events added.", &[]);
+static METERS: [&Meter; 1] = [&ADDED];
 
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
@@ -85,6 +90,14 @@ impl Handler for Counters {
         &TABLES
     }
 
+    fn event_types(&self) -> &'static [&'static str] {
+        &["Add", "AddGuarded"]
+    }
+
+    fn meters(&self) -> &'static [&'static Meter] {
+        &METERS
+    }
+
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
         let payload: Value = serde_json::from_str(envelope.payload.get()).unwrap();
         let (Some(key), Some(by)) = (payload["key"].as_str(), payload["by"].as_i64()) else {
@@ -132,6 +145,7 @@ impl Handler for Counters {
                     counter.due = Some(Due::at(now));
                 }
                 rows.put(key, &counter);
+                rows.count(Sample::new(&ADDED, by.max(&1).unsigned_abs() as f64));
                 assert_ne!(*by, PANICS, "the rule is broken");
                 if *by == 0 {
                     return Err(Reason::new("rule_broken", "0 is nothing"));

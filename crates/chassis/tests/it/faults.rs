@@ -16,9 +16,12 @@ use ports::{
 #[derive(Debug)]
 pub enum Call<'a> {
     Begin(&'a [Op]),
+    Read,
     Commit(&'a [Op]),
     Send(&'a Record),
     Offsets,
+    Ends,
+    Depth,
     Seek,
     Settle,
 }
@@ -127,6 +130,7 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn read(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
+        self.faults.enter(Call::Read).await?;
         self.inner.read(ops).await
     }
 }
@@ -158,6 +162,7 @@ impl<L: EventLog> EventLog for Faulty<L> {
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
+        self.faults.enter(Call::Ends).await?;
         self.inner.watermarks(topic).await
     }
 
@@ -210,6 +215,7 @@ impl<Q: JobQueue> JobQueue for Faulty<Q> {
     }
 
     async fn depth(&self, queue: &str) -> Outcome<u64> {
+        self.faults.enter(Call::Depth).await?;
         self.inner.depth(queue).await
     }
 }

@@ -11,5 +11,7 @@ mod faults;
 mod leaving;
 mod letters;
 mod relaying;
+mod seeing;
+mod tracing;
 mod working;
 mod world;

@@ -147,7 +147,7 @@ fn what_is_due_is_called_once_and_its_answer_applied() {
 fn a_timer_fires_by_itself() {
     run(|world| async move {
         let node = world.consumer("c-0").await;
-        node.app.work(due(), Timer(|key: &Key| answered(key)));
+        node.app.work(due(), Timer(|key: &Key, _: &Row| answered(key)));
         world.sleep(5).await;
         world.produce(vec![due_event("e-1", "a")]).await;
         world.sleep(1).await;

@@ -17,7 +17,7 @@ fn handler(profile: Profile) -> NotificationsApi {
 }
 
 fn input(fact: OrderFact) -> Input<Fact> {
-    let context = Context { cause: EventId::parse("cause").ok(), correlation: None };
+    let context = Context { cause: EventId::parse("cause").ok(), ..Context::default() };
     let fact = Fact { order_id: order(), fact };
     Input { id: None, fingerprint: String::new(), context, fact }
 }

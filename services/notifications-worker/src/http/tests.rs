@@ -42,7 +42,7 @@ fn mails() -> Arc<dyn Store> {
             let (state, reason) = (State::Undeliverable, Some("gone".to_owned()));
             sending = Sending { state, reason, due: None, ..sending };
         }
-        let row = MailRow { wanted, sending };
+        let row = MailRow { wanted, sending, trace: None };
         let body = serde_json::to_string(&row).unwrap();
         let key = row.wanted.key().into();
         let rows = Rows::from([(key, Row { version: 0, index: row.index(), body })]);

@@ -2,6 +2,7 @@
 //! what follows. Never prices, never compensates by itself: Inventory and Payments do, on the
 //! terminal event.
 
+use chassis::Trace;
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{CartId, Line, OrderId, PaymentMode, reason};
 use serde::{Deserialize, Serialize};
@@ -108,6 +109,9 @@ pub struct Saga {
     pub deadline: Option<DateTime<Utc>>,
     /// What came late.
     pub late: Late,
+    /// The trace of the request that placed it: what only time brings about is in the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Trace>,
     /// When the row was made, by the store's clock.
     pub created_at: DateTime<Utc>,
     /// Counts the transitions that changed something. 0: the row does not exist.
@@ -225,6 +229,7 @@ impl Saga {
             reason: None,
             deadline: None,
             late: Late::default(),
+            trace: None,
             // The precision in which it is stored.
             created_at: DateTime::from_timestamp_millis(now.timestamp_millis()).unwrap_or(now),
             version: 0,

@@ -2,6 +2,7 @@
 
 mod failure;
 mod letters;
+mod metered;
 mod tidy;
 mod worlds;
 

@@ -1,0 +1,114 @@
+//! Logging of the binary: lines for people, or one JSON object a line for machines. Never logs what
+//! could hold a secret: the frames that a client library would show at level trace are left out.
+
+use tracing::Level;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, fmt};
+
+use crate::cli::LogFormat;
+
+/// Libraries whose lines at level trace show what goes over the wire, passwords included.
+const WIRE: [&str; 6] = ["lapin", "amq_protocol", "tokio_postgres", "rdkafka", "hyper", "h2"];
+
+/// Logs to stderr from now on. The error says what is wrong with the filter.
+pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
+    let filter = EnvFilter::try_new(filter).map_err(|e| format!("--log {filter}: {e}"))?;
+    tracing_subscriber::registry().with(layers(filter, format, std::io::stderr)).init();
+    Ok(())
+}
+
+/// The lines that pass both filters, in this format. The fields of a line stand beside its message; those
+/// of the event or request that it belongs to under `span`.
+fn layers<W>(filter: EnvFilter, format: LogFormat, to: W) -> impl Layer<Registry> + Send + Sync
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
+        LogFormat::Pretty => fmt::layer().compact().with_writer(to).boxed(),
+        LogFormat::Json => {
+            let json = fmt::layer().json().flatten_event(true).with_span_list(false);
+            json.with_writer(to).boxed()
+        }
+    };
+    let harmless = filter_fn(|line| {
+        let wire = WIRE.iter().any(|library| line.target().starts_with(library));
+        !(wire && *line.level() == Level::TRACE)
+    });
+    let harmless = harmless.with_max_level_hint(LevelFilter::TRACE);
+    lines.with_filter(harmless).with_filter(filter)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, format: LogFormat, lines: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let to = kept.clone();
+        let layers = layers(EnvFilter::new(filter), format, move || to.clone());
+        with_default(tracing_subscriber::registry().with(layers), lines);
+        let bytes = kept.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn a_line() {
+        let span = tracing::error_span!("event", correlationId = "o-1", eventId = "e-1");
+        span.in_scope(|| tracing::warn!(code = "bad_payload", "dead letter"));
+    }
+
+    #[test]
+    fn json_is_one_object_a_line_with_stable_names() {
+        let text = logged("warn", LogFormat::Json, a_line);
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        for (name, value) in
+            [("level", "WARN"), ("message", "dead letter"), ("code", "bad_payload")]
+        {
+            assert_eq!(line[name], value, "{text}");
+        }
+        assert!(line["timestamp"].is_string() && line["target"].is_string(), "{text}");
+        assert_eq!(line["span"]["correlationId"], "o-1", "{text}");
+        assert_eq!(line["span"]["eventId"], "e-1", "{text}");
+    }
+
+    #[test]
+    fn lines_for_people_have_the_ids_too() {
+        let text = logged("warn", LogFormat::Pretty, a_line);
+        assert!(text.contains("dead letter") && text.contains("o-1"), "{text}");
+    }
+
+    #[test]
+    fn what_goes_over_the_wire_is_not_logged() {
+        let text = logged("trace", LogFormat::Json, || {
+            tracing::trace!(target: "lapin::channels", frame = "hunter2", "will handle frame");
+            tracing::debug!(target: "lapin::channels", "create channel");
+            tracing::trace!(target: "shakedown_chassis::relay", "round");
+        });
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("create channel") && text.contains("round"), "{text}");
+    }
+}

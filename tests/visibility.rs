@@ -48,7 +48,7 @@ impl Seen {
         let (outside, _, mails) =
             local_mode::outside(folder, Steering::default(), &runtime).unwrap();
         let (instance, streams) = ("local".to_owned(), Streams::default());
-        let setup = Setup { instance, profile: Profile::Default, streams };
+        let setup = Setup { instance, profile: Profile::Default, streams, key_required: false };
         let shop = run_all(&all, &outside, &setup).await.unwrap();
         let topics = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
         let topics: Vec<Arc<str>> = topics.map(|stream| stream.name().into()).collect();

@@ -107,7 +107,7 @@ async fn import(
         content.check().map_err(Problem::invalid)?;
         Ok(Fact::Put { product_id, content, condition: Condition::default() })
     });
-    bulk.carry_out(&shelf.commands).await
+    bulk.within(&Context::of_request(None, &headers)).carry_out(&shelf.commands).await
 }
 
 /// What If-Match and If-None-Match ask for.

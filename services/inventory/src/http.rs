@@ -102,7 +102,7 @@ async fn import(
         check(reason.as_ref())?;
         Ok(Fact::Adjust(Adjust { id: id.clone(), product_id, delta, reason }))
     });
-    bulk.carry_out(&api.commands).await
+    bulk.within(&Context::of_request(None, &headers)).carry_out(&api.commands).await
 }
 
 async fn show_stock(

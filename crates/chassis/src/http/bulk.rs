@@ -90,6 +90,15 @@ impl<F> Bulk<F> {
         Bulk { began: input(id.clone(), began), lines }
     }
 
+    /// The same, with the request's own trace and cause in all that follows.
+    pub fn within(mut self, context: &Context) -> Self {
+        let inputs = self.lines.iter_mut().filter_map(|line| line.as_mut().ok());
+        for input in inputs.chain([&mut self.began]) {
+            input.context = context.clone();
+        }
+        self
+    }
+
     /// Carries it out, line by line, and answers 200 with a status and a result or a problem for
     /// each. Lines that are not reached in time, or meet a full queue, say so: a repeat of the
     /// request does those, and gets the stored replies of the others.

@@ -52,7 +52,7 @@ impl World {
                 runtime: clock.clone(),
             };
             let settings = Settings::new("query", instance);
-            let Service { router, stop } = run(ports, settings, config.clone()).await.unwrap();
+            let Service { router, stop, .. } = run(ports, settings, config.clone()).await.unwrap();
             let (runtime, log, store) = (runtime.clone(), log.clone(), store.clone());
             worlds.push(World { runtime, log, store, router, stop });
         }

@@ -61,7 +61,8 @@ fn readiness_shows_a_dependency_that_is_lost_and_back() {
         assert_eq!(body["checks"]["relay"]["held"], 4);
         assert_eq!(body["checks"]["consumer"]["partitions"], 2);
 
-        let lost: [(&str, u16, fn(&Call) -> bool); 3] = [
+        type Hit = fn(&Call) -> bool;
+        let lost: [(&str, u16, Hit); 3] = [
             ("store", 503, |call| matches!(call, Call::Read | Call::Begin(_))),
             ("log", 200, |call| matches!(call, Call::Ends)),
             ("queue", 200, |call| matches!(call, Call::Depth)),

@@ -376,17 +376,21 @@ impl<H: Handler> Member<'_, H> {
     }
 
     /// Commits to the log what the database has. What fails is kept for the next time: the position
-    /// is in the database, the log's copy may lag.
+    /// is in the database, the log's copy may lag. Refused is not for ever where the group went on
+    /// and these partitions stayed ours; the next poll says which did not.
     async fn commit(&mut self, attempts: u32) {
         for _ in 0..attempts {
             if self.uncommitted.is_empty() {
                 return;
             }
             match self.consumer.commit(&self.uncommitted).await {
-                Ok(()) | Err(Fault::Refused(_)) => self.uncommitted.clear(),
-                Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                Ok(()) => self.uncommitted.clear(),
+                Err(fault) => {
                     tracing::debug!(service = self.shared.settings.service, %fault,
                         "offsets not committed; again later");
+                    if matches!(fault, Fault::Refused(_)) {
+                        return;
+                    }
                 }
             }
         }

@@ -36,8 +36,8 @@ pub trait System: Clone + Send + 'static {
     /// The world of this seed.
     fn plan(&self, seed: u64) -> Plan<Self::Workload>;
 
-    /// How its servers behave.
-    fn settings(&self) -> Settings;
+    /// How its servers behave under this workload.
+    fn settings(&self, workload: &Self::Workload) -> Settings;
 
     /// Builds the nodes, does the workload, heals, waits until all is quiet, and judges.
     fn run(
@@ -130,7 +130,7 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
         madsim::runtime::Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let Plan { seed, workload, faults } = plan;
     let (verdict, cluster) = runtime.block_on(async {
-        let cluster = Cluster::new(seed, system.settings(), &faults);
+        let cluster = Cluster::new(seed, system.settings(&workload), &faults);
         let verdict = system.run(workload, cluster.clone()).await;
         cluster.stop().await;
         (verdict, cluster)

@@ -60,9 +60,11 @@ fn workload(choices: &Choices) -> Workload {
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
     };
     let (as_written, heal_ms) = (false, 12_000);
+    let cooperative = pick("cooperative", 2) == 0;
     Workload {
         as_written,
         instances,
+        cooperative,
         products,
         prices,
         poisons,

@@ -24,6 +24,7 @@ impl Scenario {
         let workload = Workload {
             as_written: false,
             instances: std::collections::BTreeMap::new(),
+            cooperative: true,
             products: products.to_vec(),
             prices: Vec::new(),
             poisons: Vec::new(),

@@ -6,6 +6,7 @@ use std::time::Duration;
 use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
 use contract::{Profile, Service, Stream};
 use futures_util::future::join_all;
+use model::log::Assignor;
 use notifications_worker::rows::{MAILS, MailRow};
 use orders::rows::SAGAS;
 use orders::rules::{Saga, Terminal};
@@ -38,13 +39,18 @@ impl System for Shop {
         plan::draw(seed)
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, workload: &Workload) -> Settings {
+        let assignor = match workload.cooperative {
+            true => Assignor::CooperativeSticky,
+            false => Assignor::Range,
+        };
         let log = model::log::Settings {
             session_timeout: Duration::from_secs(6),
             heartbeat: Duration::from_secs(2),
             // Shorter than slow calls can be: then the group moves on, and a zombie writes.
             max_poll_interval: Duration::from_secs(5),
             poll_wait: Duration::from_secs(1),
+            assignor,
             ..model::log::Settings::default()
         };
         Settings { log, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }

@@ -13,6 +13,9 @@ pub struct Workload {
     pub as_written: bool,
     /// Instances of each service, by its name; one where it is absent.
     pub instances: std::collections::BTreeMap<String, u32>,
+    /// Whether the consumer groups rebalance cooperatively, not eagerly.
+    #[serde(default)]
+    pub cooperative: bool,
     /// What is for sale.
     pub products: Vec<Product>,
     /// What becomes of their prices while customers order.

@@ -31,6 +31,15 @@ pub struct Settings {
     pub idle: Duration,
     /// Most outbox rows in one sending.
     pub relay_max: usize,
+    /// A batch that takes longer is slow: its consumer polls on meanwhile, with everything paused.
+    pub patience: Duration,
+    /// A batch that takes longer hangs: its consumer polls no more, so that the group takes it for
+    /// dead in the end and others get its partitions (broker-contract K23).
+    pub stall: Duration,
+    /// How long what is in hand may take when the service is asked to leave, all in all, and when
+    /// partitions are revoked. Then it is dropped, and others repeat it. Shorter than what the
+    /// process has before it is killed.
+    pub drain: Duration,
     /// First pause after a failed attempt; it doubles up to [`Settings::backoff_max`], with jitter.
     pub backoff: Duration,
     /// Longest pause after a failed attempt.
@@ -54,6 +63,9 @@ impl Settings {
             lease: Duration::from_secs(10),
             idle: Duration::from_millis(500),
             relay_max: 512,
+            patience: Duration::from_secs(1),
+            stall: Duration::from_secs(30),
+            drain: Duration::from_secs(4),
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
             metrics: Metrics::silent(),

@@ -1,13 +1,22 @@
-//! Leaving: a signal that tasks wait for, and a count of those still at work. Never kills anything.
+//! Leaving: a signal that tasks wait for, the time that each stage has for it, and a count of those
+//! still at work. Never kills anything but what its own time is up for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use ports::{Runtime, Task};
 use tokio::sync::watch;
+
+/// How much of [`crate::Settings::drain`] is over, in eighths, when the time of each stage is up, and
+/// last when everything is dropped that has not ended. A stage that hangs leaves time for the next.
+const TIMES: [u32; 4] = [4, 6, 7, 8];
 
 /// Tells the tasks of a service to finish, and waits for them.
 #[derive(Debug, Clone)]
 pub struct Stop {
     asked: Arc<watch::Sender<bool>>,
+    /// How many of [`TIMES`] are over.
+    over: Arc<watch::Sender<usize>>,
     /// Those at work at each stage.
     working: [Arc<watch::Sender<()>>; 3],
 }
@@ -26,20 +35,38 @@ pub(crate) enum Stage {
 /// Held by a task for as long as it works.
 #[derive(Debug)]
 pub(crate) struct Working {
+    stage: Stage,
     asked: watch::Receiver<bool>,
+    over: watch::Receiver<usize>,
     before: Vec<Arc<watch::Sender<()>>>,
     _working: watch::Receiver<()>,
 }
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        Stop { asked: Arc::new(watch::Sender::new(false)), working: Default::default() }
+        let (asked, over) = (watch::Sender::new(false), watch::Sender::new(0));
+        Stop { asked: Arc::new(asked), over: Arc::new(over), working: Default::default() }
     }
 
     pub(crate) fn working(&self, stage: Stage) -> Working {
         let (before, rest) = self.working.split_at(stage as usize);
-        let (asked, _working) = (self.asked.subscribe(), rest[0].subscribe());
-        Working { asked, before: before.to_vec(), _working }
+        let (asked, over) = (self.asked.subscribe(), self.over.subscribe());
+        Working { stage, asked, over, before: before.to_vec(), _working: rest[0].subscribe() }
+    }
+
+    /// The task that tells each stage when its time is up, once the service was asked to leave.
+    pub(crate) fn times(&self, runtime: Arc<dyn Runtime>, drain: Duration) -> Task {
+        let (mut asked, over) = (self.asked.subscribe(), self.over.clone());
+        Box::pin(async move {
+            // Nobody can ask any more: the service is being dropped, and that is an end too.
+            let _ = asked.wait_for(|asked| *asked).await;
+            let mut before = 0;
+            for (n, eighths) in TIMES.into_iter().enumerate() {
+                runtime.sleep(drain / 8 * (eighths - before)).await;
+                before = eighths;
+                over.send_replace(n + 1);
+            }
+        })
     }
 
     /// Asks every task to finish what it has in hand and end.
@@ -60,7 +87,7 @@ impl Stop {
         *self.asked.borrow()
     }
 
-    /// Waits until every task has ended.
+    /// Waits until every task has ended: at most [`crate::Settings::drain`] after it was asked.
     pub async fn ended(&self) {
         for working in &self.working {
             working.closed().await;
@@ -92,6 +119,23 @@ impl Working {
         self.until_asked().await;
         for working in &self.before {
             working.closed().await;
+        }
+    }
+
+    /// Waits until the time of this stage is up: what it has in hand is then dropped, as in a crash.
+    pub(crate) fn until_late(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.until_over(self.stage as usize + 1)
+    }
+
+    /// Waits until the whole drain is over.
+    pub(crate) fn until_gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.until_over(TIMES.len())
+    }
+
+    fn until_over(&self, count: usize) -> impl Future<Output = ()> + Send + use<> {
+        let mut over = self.over.clone();
+        async move {
+            let _ = over.wait_for(|over| *over >= count).await;
         }
     }
 }

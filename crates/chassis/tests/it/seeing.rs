@@ -62,7 +62,7 @@ fn readiness_shows_a_dependency_that_is_lost_and_back() {
         assert_eq!(body["checks"]["consumer"]["partitions"], 2);
 
         let lost: [(&str, u16, fn(&Call) -> bool); 3] = [
-            ("store", 503, |call| matches!(call, Call::Read | Call::Begin(_))),
+            ("store", 503, |call| matches!(call, Call::Read(_) | Call::Begin(_))),
             ("log", 200, |call| matches!(call, Call::Ends)),
             ("queue", 200, |call| matches!(call, Call::Depth)),
         ];

@@ -23,8 +23,13 @@ use crate::runtime::{NodeRuntime, wall};
 use crate::trace::{Trace, TraceEvent};
 use crate::{log, queue, store};
 
+mod leaving;
+
+pub use leaving::Leave;
+use leaving::Manners;
+
 /// How a world's servers behave.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The log's groups.
     pub log: model::log::Settings,
@@ -38,11 +43,27 @@ pub struct Settings {
     /// A node's wall clock is wrong by up to this much, milliseconds; drawn anew at each start. The
     /// servers' clocks are right.
     pub skew_ms: u64,
+    /// How long a node that is asked to leave may take before it is killed.
+    pub drain: Duration,
 }
 
-/// What starts a node's code. An error is a failed start: the node is killed and started again.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            log: model::log::Settings::default(),
+            queue: model::queue::Settings::default(),
+            store: model::store::Settings::default(),
+            delay_ms: 0,
+            skew_ms: 0,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What starts a node's code, and gives a way to ask it to leave. An error is a failed start: the node
+/// is killed and started again.
 pub type Start =
-    Arc<dyn Fn(NodePorts) -> Pin<Box<dyn Future<Output = Outcome<()>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(NodePorts) -> Pin<Box<dyn Future<Output = Outcome<Leave>> + Send>> + Send + Sync>;
 
 /// What one incarnation of a node runs on.
 #[derive(Clone)]
@@ -67,6 +88,7 @@ pub(crate) struct Node {
     pub(crate) handle: NodeHandle,
     pub(crate) skew: TimeDelta,
     cut: AtomicBool,
+    manners: Mutex<Manners>,
 }
 
 struct Place {
@@ -196,7 +218,7 @@ impl Cluster {
         let cluster = Cluster { shared: Arc::new(shared) };
         for fault in faults {
             if let When::AtMs(ms) = fault.when {
-                cluster.kill_at(Duration::from_millis(ms), fault.clone());
+                cluster.at(Duration::from_millis(ms), fault.clone());
             }
         }
         cluster
@@ -257,11 +279,17 @@ impl Cluster {
 
     /// Kills the node now; it starts again after `down`. A node that is down stays so.
     pub fn kill(&self, name: &str, down: Duration) -> bool {
+        self.end(name, "killed", down)
+    }
+
+    fn end(&self, name: &str, what: &'static str, down: Duration) -> bool {
         let Some(node) = self.state().places.get_mut(name).and_then(|p| p.running.take()) else {
             return false;
         };
         node.cut.store(true, Ordering::Relaxed);
-        self.note(name, "killed", format!("{} for {} ms", node.client, down.as_millis()));
+        // Who left after the faults have ended comes back at once, as others do.
+        let down = if self.state().healed { down.min(Duration::from_millis(200)) } else { down };
+        self.note(name, what, format!("{} for {} ms", node.client, down.as_millis()));
         // Channels vanish without goodbye, open transactions roll back; the group finds out by its
         // session time-out.
         self.shared.queue.disconnect(&node.client);
@@ -314,6 +342,11 @@ impl Cluster {
             gate.leave(call, Ok(answer)).await
         });
         served.await.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
+    }
+
+    /// What happened so far and is wanted, for verdicts about a way and not an end.
+    pub fn events(&self, wanted: impl Fn(&TraceEvent) -> bool) -> Vec<TraceEvent> {
+        self.state().trace.events().iter().filter(|event| wanted(event)).cloned().collect()
     }
 
     /// How the faults went so far, by kind and step.
@@ -382,13 +415,18 @@ impl Cluster {
         drop(node.spawn(task));
     }
 
-    fn kill_at(&self, at: Duration, fault: FaultSpec) {
+    fn at(&self, at: Duration, fault: FaultSpec) {
         let cluster = self.clone();
         self.aside(async move {
             madsim::time::sleep(at).await;
-            if !cluster.state().healed
-                && cluster.kill(&fault.node, Duration::from_millis(fault.for_ms))
-            {
+            let down = Duration::from_millis(fault.for_ms);
+            let healed = cluster.state().healed;
+            let met = !healed
+                && match fault.kind {
+                    FaultKind::Leave => cluster.leave(&fault.node, down),
+                    _ => cluster.kill(&fault.node, down),
+                };
+            if met {
                 cluster.meet(&fault);
             }
         });
@@ -429,6 +467,7 @@ impl Cluster {
             handle,
             skew,
             cut: AtomicBool::new(false),
+            manners: Mutex::new(Manners::Starting),
         });
         if let Some(place) = self.state().places.get_mut(name) {
             place.running = Some(node.clone());
@@ -438,10 +477,13 @@ impl Cluster {
         let task = start(ports);
         let supervised = node.clone();
         drop(node.handle.spawn(async move {
-            if let Err(fault) = task.await {
-                let cluster = supervised.cluster.clone();
-                cluster.note(&supervised.name, "start failed", fault.to_string());
-                cluster.kill(&supervised.name, Duration::from_millis(200));
+            match task.await {
+                Ok(leave) => *supervised.manners() = Manners::Listening(leave),
+                Err(fault) => {
+                    let cluster = supervised.cluster.clone();
+                    cluster.note(&supervised.name, "start failed", fault.to_string());
+                    cluster.kill(&supervised.name, Duration::from_millis(200));
+                }
             }
         }));
     }
@@ -463,6 +505,10 @@ impl Node {
         }
     }
 
+    fn manners(&self) -> MutexGuard<'_, Manners> {
+        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
     }
@@ -477,9 +523,18 @@ impl Node {
             self.cluster.note(&self.name, site.name(), about());
             return Ok(Call { site, fault: None });
         };
+        let long = Duration::from_millis(fault.for_ms);
+        // The call itself goes on: what is in hand is to be finished.
+        if fault.kind == FaultKind::Leave {
+            if self.cluster.leave(&self.name, long) {
+                self.cluster.meet(&fault);
+            }
+            self.stop_if_cut().await;
+            self.cluster.note(&self.name, site.name(), about());
+            return Ok(Call { site, fault: None });
+        }
         self.cluster.meet(&fault);
         self.cluster.note(&self.name, site.name(), about());
-        let long = Duration::from_millis(fault.for_ms);
         match fault.kind {
             FaultKind::KillBefore => {
                 self.cluster.kill(&self.name, long);
@@ -490,7 +545,8 @@ impl Node {
                 madsim::time::sleep(long).await;
                 self.stop_if_cut().await;
             }
-            FaultKind::KillAfter
+            FaultKind::Leave
+            | FaultKind::KillAfter
             | FaultKind::LostReply
             | FaultKind::LostRequest
             | FaultKind::LateEffect
@@ -511,7 +567,8 @@ impl Node {
                     self.delay(call.site).await;
                     return Err(Fault::unknown("injected: the reply was lost"));
                 }
-                FaultKind::KillBefore
+                FaultKind::Leave
+                | FaultKind::KillBefore
                 | FaultKind::Rejected
                 | FaultKind::Duplicated
                 | FaultKind::Slow => {}
@@ -553,6 +610,11 @@ impl NodePorts {
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node.name
+    }
+
+    /// What servers know this incarnation of the node by.
+    pub fn client(&self) -> &str {
+        &self.node.client
     }
 
     /// Calls something outside, through the gate: `Unknown` where the reply is lost. `effect` is

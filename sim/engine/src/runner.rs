@@ -61,7 +61,8 @@ pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
         let legal = match fault.when {
             When::Call { site, .. } => fault.kind.legal(site),
             When::AtMs(_) => {
-                matches!(fault.kind, crate::FaultKind::KillBefore | crate::FaultKind::KillAfter)
+                use crate::FaultKind::{KillAfter, KillBefore, Leave};
+                matches!(fault.kind, KillBefore | KillAfter | Leave)
             }
         };
         if !legal {

@@ -17,12 +17,14 @@ use payments::simulated::Ledger;
 use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
-use sim_engine::{FaultKind, FaultSpec, Site, When};
+use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent, When};
 
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
+use crate::leaving;
 use crate::nodes::World;
 use crate::poison::Planted;
+use crate::watch::{Holders, Seen};
 use crate::workload::Workload;
 
 /// A record of the log.
@@ -96,17 +98,29 @@ pub struct Facts {
     pub prices: BTreeMap<String, Price>,
     /// Query's replica of the products.
     pub shown_products: BTreeMap<String, query::rules::Product>,
-    /// Services on whose nodes a fault met its step.
+    /// Services on whose nodes a fault met its step, leaving apart.
     pub faulty: BTreeSet<Service>,
     /// When orders were first seen to be final, and when the faults stopped.
-    pub ends: Seen,
+    pub ends: Ends,
     /// Jobs in the queue, ready or unacked, and dead ones.
     pub queued: usize,
+    /// Who came and went, and what befell whom.
+    pub events: Vec<TraceEvent>,
+    /// How the relays sent.
+    pub sends: Seen,
+    /// Who held which shard.
+    pub holders: Holders,
 }
 
 impl Facts {
     /// Reads the whole world.
-    pub fn read(world: &World, workload: &Workload, customers: &Customers, ends: Seen) -> Self {
+    pub fn read(
+        world: &World,
+        workload: &Workload,
+        customers: &Customers,
+        ends: Ends,
+        holders: Holders,
+    ) -> Self {
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -135,6 +149,9 @@ impl Facts {
             faulty: faulty(world),
             ends,
             queued: queued(world),
+            events: world.cluster.events(leaving::wanted),
+            sends: world.sends.seen(),
+            holders,
         };
         let adjustments: BTreeMap<String, AdjustmentRow> =
             rows(world, Service::Inventory, &ADJUSTMENTS);
@@ -240,8 +257,10 @@ fn kills(world: &World) -> BTreeMap<Service, u32> {
     kills
 }
 
+/// Leaving is no excuse: it is done in order.
 fn faulty(world: &World) -> BTreeSet<Service> {
-    world.cluster.met().iter().filter_map(service_of).collect()
+    let met = world.cluster.met();
+    met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of).collect()
 }
 
 /// Whose node a fault met.
@@ -252,43 +271,52 @@ fn service_of(fault: &FaultSpec) -> Option<Service> {
 
 /// When something was seen.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct Ends {
     /// Each final order, from the beginning of the world; at most 100 ms late.
     pub final_at: BTreeMap<String, Duration>,
     /// When the faults had stopped.
     pub healed_at: Duration,
 }
 
-/// Looks at Orders' rows all the time: the rows themselves do not say when an order became final by
-/// the right clock.
+/// Looks at databases all the time: rows at rest do not say when an order became final by the right
+/// clock, nor who held a lease.
 #[derive(Clone, Default)]
-pub struct Ends(Arc<Mutex<BTreeMap<String, Duration>>>);
+pub struct Watch(Arc<Mutex<Looked>>);
 
-impl Ends {
+#[derive(Default)]
+struct Looked {
+    final_at: BTreeMap<String, Duration>,
+    holders: Holders,
+}
+
+impl Watch {
     /// Looks until it is aborted.
-    pub async fn watch(self, world: World) {
+    pub async fn look(self, world: World) {
         loop {
             madsim::time::sleep(Duration::from_millis(100)).await;
             let now = world.cluster.elapsed();
-            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            looked.holders.look(&world);
             world.cluster.database(Service::Orders.name()).with(|db| {
                 for (key, row) in db.rows(&SAGAS) {
-                    if seen.contains_key(&**key) {
+                    if looked.final_at.contains_key(&**key) {
                         continue;
                     }
                     let saga: Option<Saga> = document(row);
                     if saga.is_some_and(|saga| saga.terminal != Terminal::None) {
-                        seen.insert(key.to_string(), now);
+                        looked.final_at.insert(key.to_string(), now);
                     }
                 }
             });
         }
     }
 
-    /// What was seen so far.
-    pub fn seen(&self, healed_at: Duration) -> Seen {
-        let final_at = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Seen { final_at, healed_at }
+    /// What was seen by now.
+    pub fn seen(&self, now: Duration, healed_at: Duration) -> (Ends, Holders) {
+        let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = looked.holders.clone();
+        holders.end(now);
+        (Ends { final_at: looked.final_at.clone(), healed_at }, holders)
     }
 }
 

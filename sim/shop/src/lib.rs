@@ -11,6 +11,7 @@ pub mod customers;
 pub mod facts;
 pub mod followers;
 pub mod invariants;
+pub mod leaving;
 pub mod letters;
 pub mod nodes;
 pub mod operator;
@@ -19,6 +20,7 @@ pub mod poison;
 pub mod scenario;
 pub mod shop;
 pub mod story;
+pub mod watch;
 pub mod workload;
 
 pub use shop::Shop;

@@ -170,7 +170,7 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         let service = Service::ALL[pick("service", 7) as usize];
         let instances = workload.nodes(service).len() as u64;
         let node = node(service, pick("instance", instances) as u32);
-        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter);
+        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter | FaultKind::Leave);
         // Now and then longer than the group's session, so that partitions move.
         let for_ms = match pick("long", 6) {
             0 => 7_000 + pick("for", 3_000),
@@ -188,5 +188,22 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         };
         faults.push(FaultSpec { kind, node, when, for_ms });
     }
+    if pick("rolling", 6) == 0 {
+        let (first_ms, every_ms) = (500 + pick("rolling from", 3_000), 200 + pick("every", 600));
+        faults.extend(rolling_restart(workload, first_ms, every_ms));
+    }
     faults
+}
+
+/// Each instance of each service is asked to leave, one after the other, and starts again: the
+/// instances of a service never all at once.
+pub fn rolling_restart(workload: &Workload, first_ms: u64, every_ms: u64) -> Vec<FaultSpec> {
+    let nodes = Service::ALL.into_iter().flat_map(|service| workload.nodes(service));
+    let leave = |(i, node)| FaultSpec {
+        kind: FaultKind::Leave,
+        node,
+        when: When::AtMs(first_ms + every_ms * i as u64),
+        for_ms: every_ms / 2,
+    };
+    nodes.enumerate().map(leave).collect()
 }

@@ -16,7 +16,7 @@ use query::rows::{ORDERS, OrderRow};
 use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 
 use crate::customers::Customers;
-use crate::facts::{self, Ends, Facts};
+use crate::facts::{self, Facts, Watch};
 use crate::followers::Followers;
 use crate::nodes::{Metered, World};
 use crate::workload::Workload;
@@ -92,8 +92,8 @@ impl Shop {
         let imports = workload.imports.iter().cloned();
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
-        let ends = Ends::default();
-        let watch = madsim::task::spawn(ends.clone().watch(world.clone()));
+        let watch = Watch::default();
+        let watching = madsim::task::spawn(watch.clone().look(world.clone()));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
         cluster.heal();
@@ -114,9 +114,10 @@ impl Shop {
             }
             madsim::time::sleep(Duration::from_millis(500)).await;
         }
-        watch.abort();
+        watching.abort();
         operator.abort();
-        let facts = Facts::read(&world, &workload, &customers, ends.seen(healed));
+        let (ends, holders) = watch.seen(cluster.elapsed(), healed);
+        let facts = Facts::read(&world, &workload, &customers, ends, holders);
         violations.extend(invariants::judge(&facts));
         Verdict { summary: summary(&facts), violations }
     }
@@ -208,5 +209,9 @@ fn summary(facts: &Facts) -> Summary {
     summary.mark("planted", facts.planted.len() as u64);
     let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
     summary.mark("mails", mails);
+    summary.mark("rows sent", facts.sends.count);
+    summary.mark("leases handed over", facts.holders.handovers);
+    let left = facts.events.iter().filter(|event| event.what == "left").count();
+    summary.mark("left in order", left as u64);
     summary
 }

@@ -22,7 +22,7 @@ use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
 use crate::{
     Commands, Due, Exposition, Handler, Outside, Settings, Stop, TEXT_FORMAT, consume, drain, http,
-    jobs, letters_http, meters, relay, work,
+    jobs, letters_http, meters, relay, retention, work,
 };
 
 /// What a service runs on.
@@ -144,6 +144,8 @@ impl<H: Handler> App<H> {
         app.spawn("drain", Stage::Intake, |working| {
             Box::pin(drain::run(shared, commands, working))
         });
+        let shared = app.shared.clone();
+        app.spawn("retention", Stage::Intake, |working| Box::pin(retention::run(shared, working)));
         Ok(app)
     }
 

@@ -73,7 +73,7 @@ pub struct Facts {
     pub ledger: Ledger,
     /// Query's rows by order.
     pub shown: BTreeMap<String, OrderRow>,
-    /// Ids that each service's inbox says were applied.
+    /// Ids that each service's inbox says were applied, or said so before they were swept.
     pub inbox: BTreeMap<Service, BTreeSet<String>>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
@@ -118,9 +118,9 @@ impl Facts {
         world: &World,
         workload: &Workload,
         customers: &Customers,
-        ends: Ends,
-        holders: Holders,
+        watched: Watched,
     ) -> Self {
+        let Watched { ends, holders, inbox } = watched;
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -134,7 +134,7 @@ impl Facts {
             payments: rows(world, Service::Payments, &PAYMENTS),
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
-            inbox: BTreeMap::new(),
+            inbox,
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
@@ -161,10 +161,9 @@ impl Facts {
         for service in Service::ALL {
             let store = world.cluster.database(service.name());
             store.with(|db| {
-                let applied =
-                    |row: &Row| matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }));
                 let ids = db.rows(&INBOX).filter(|(_, row)| applied(row));
-                facts.inbox.insert(service, ids.map(|(key, _)| key.to_string()).collect());
+                let known = facts.inbox.entry(service).or_default();
+                known.extend(ids.map(|(key, _)| key.to_string()));
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
                 facts.outbox.insert(service, db.outbox().count());
@@ -287,16 +286,20 @@ pub struct Watch(Arc<Mutex<Looked>>);
 struct Looked {
     final_at: BTreeMap<String, Duration>,
     holders: Holders,
+    inbox: BTreeMap<Service, BTreeSet<String>>,
 }
 
 impl Watch {
     /// Looks until it is aborted.
-    pub async fn look(self, world: World) {
+    pub async fn look(self, world: World, retention: bool) {
         loop {
             madsim::time::sleep(Duration::from_millis(100)).await;
             let now = world.cluster.elapsed();
             let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             looked.holders.look(&world);
+            if retention {
+                looked.look_at_inboxes(&world);
+            }
             world.cluster.database(Service::Orders.name()).with(|db| {
                 for (key, row) in db.rows(&SAGAS) {
                     if looked.final_at.contains_key(&**key) {
@@ -312,12 +315,43 @@ impl Watch {
     }
 
     /// What was seen by now.
-    pub fn seen(&self, now: Duration, healed_at: Duration) -> (Ends, Holders) {
+    pub fn seen(&self, now: Duration, healed_at: Duration) -> Watched {
         let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut holders = looked.holders.clone();
+        let (mut holders, inbox) = (looked.holders.clone(), looked.inbox.clone());
         holders.end(now);
-        (Ends { final_at: looked.final_at.clone(), healed_at }, holders)
+        Watched { ends: Ends { final_at: looked.final_at.clone(), healed_at }, holders, inbox }
     }
+}
+
+impl Looked {
+    /// What stands there for a moment was handled, though it is swept later.
+    fn look_at_inboxes(&mut self, world: &World) {
+        for service in Service::ALL {
+            let seen = self.inbox.entry(service).or_default();
+            world.cluster.database(service.name()).with(|db| {
+                for (key, row) in db.rows(&INBOX) {
+                    if !seen.contains(&**key) && applied(row) {
+                        seen.insert(key.to_string());
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// What was seen on the way of a world.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// When orders ended.
+    pub ends: Ends,
+    /// Who held which shard.
+    pub holders: Holders,
+    /// Ids in each service's inbox, also of rows that are swept by now.
+    pub inbox: BTreeMap<Service, BTreeSet<String>>,
+}
+
+fn applied(row: &Row) -> bool {
+    matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
 }
 
 /// All documents of a table.

@@ -20,6 +20,7 @@ use ports::Outcome;
 use sim_engine::{Cluster, Leave, NodePorts, Start};
 
 use crate::facts;
+use crate::history;
 use crate::watch::{Sends, Watched};
 use crate::workload::{LATE_CALLS, LATE_ENDING, Workload};
 
@@ -54,8 +55,9 @@ pub struct World {
 pub type Metered = Arc<dyn Fn(&str) -> Metrics + Send + Sync>;
 
 impl World {
-    /// All services of the workload, started.
-    pub fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
+    /// All services of the workload, started on the databases as the workload finds them.
+    pub async fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
+        history::write(&cluster, workload).await;
         let late = |call: &Call| match call.amount.is_some_and(|a| a % 100 == LATE_ENDING)
             && call.operation == Operation::Authorise
             && call.earlier < LATE_CALLS
@@ -136,7 +138,7 @@ impl World {
         let queue = Arc::new(Watched::new(queue, self, service, node.node()));
         let ports = Ports { log, queue, store, runtime };
         let metrics = (self.metrics)(node.node());
-        let settings = Settings { metrics, ..settings(service, node.node()) };
+        let settings = Settings { metrics, ..settings(service, node.node(), workload) };
         let (streams, profile) = (Streams::default(), workload.profile());
         let partitions = PARTITIONS;
         match service {
@@ -191,8 +193,8 @@ impl World {
 }
 
 /// As in production but for the pace: leases and pauses that fit a world of seconds.
-fn settings(service: Service, node: &str) -> Settings {
-    Settings {
+fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
+    let mut settings = Settings {
         shards: SHARDS,
         lease: LEASE,
         idle: Duration::from_secs(1),
@@ -200,7 +202,16 @@ fn settings(service: Service, node: &str) -> Settings {
         stall: Duration::from_secs(2),
         batch_max: 16,
         ..Settings::new(service.name(), node)
+    };
+    if let Some(retention) = &workload.retention {
+        let keep = Duration::from_millis(retention.keep_ms);
+        settings.keep_events = keep;
+        settings.keep_commands = keep;
+        settings.sweep = Duration::from_millis(retention.every_ms);
+        settings.sweep_max = 16;
+        settings.sweep_pause = Duration::from_millis(50);
     }
+    settings
 }
 
 struct GatedGateway {

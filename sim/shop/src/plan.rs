@@ -4,7 +4,9 @@ use contract::{PaymentMode, Service, Stream};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
 use crate::poison::{Kind, Poison};
-use crate::workload::{Import, LATE_ENDING, Order, PriceChange, Product, Workload, node};
+use crate::workload::{
+    Import, LATE_ENDING, Order, PriceChange, Product, Retention, Workload, node,
+};
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
@@ -61,10 +63,16 @@ fn workload(choices: &Choices) -> Workload {
     };
     let (as_written, heal_ms) = (false, 12_000);
     let cooperative = pick("cooperative", 2) == 0;
+    let retention = (pick("retention", 3) == 0).then(|| Retention {
+        old_rows: 20 + pick("old rows", 150) as u32,
+        keep_ms: 60_000 + pick("keep", 60_000),
+        every_ms: 500 + pick("every", 3_000),
+    });
     Workload {
         as_written,
         instances,
         cooperative,
+        retention,
         products,
         prices,
         poisons,

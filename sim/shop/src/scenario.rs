@@ -26,6 +26,7 @@ impl Scenario {
             as_written: false,
             instances: std::collections::BTreeMap::new(),
             cooperative: true,
+            retention: None,
             products: products.to_vec(),
             prices: Vec::new(),
             poisons: Vec::new(),

@@ -18,6 +18,7 @@ use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 use crate::customers::Customers;
 use crate::facts::{self, Facts, Watch};
 use crate::followers::Followers;
+use crate::history;
 use crate::nodes::{Metered, World};
 use crate::workload::Workload;
 use crate::{invariants, plan, poison, story};
@@ -70,7 +71,7 @@ impl Shop {
         cluster: Cluster,
         metrics: Metered,
     ) -> Verdict {
-        let world = World::start(cluster.clone(), &workload, metrics);
+        let world = World::start(cluster.clone(), &workload, metrics).await;
         let customers = Customers::new(world.clone(), &workload);
         customers.set_up().await;
         if workload.audited {
@@ -93,7 +94,8 @@ impl Shop {
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
         let watch = Watch::default();
-        let watching = madsim::task::spawn(watch.clone().look(world.clone()));
+        let watching =
+            madsim::task::spawn(watch.clone().look(world.clone(), workload.retention.is_some()));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
         cluster.heal();
@@ -116,8 +118,8 @@ impl Shop {
         }
         watching.abort();
         operator.abort();
-        let (ends, holders) = watch.seen(cluster.elapsed(), healed);
-        let facts = Facts::read(&world, &workload, &customers, ends, holders);
+        let watched = watch.seen(cluster.elapsed(), healed);
+        let facts = Facts::read(&world, &workload, &customers, watched);
         violations.extend(invariants::judge(&facts));
         Verdict { summary: summary(&facts), violations }
     }
@@ -163,8 +165,13 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
     let calls = payments.values().filter(|payment| payment.due.is_some()).count();
     let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
     let sends = mails.values().filter(|mail| mail.sending.due.is_some()).count();
-    for (count, what) in [(open, "open orders"), (calls, "gateway calls due"), (sends, "mails due")]
-    {
+    let old = history::left(world);
+    for (count, what) in [
+        (open, "open orders"),
+        (calls, "gateway calls due"),
+        (sends, "mails due"),
+        (old, "inbox rows that have expired"),
+    ] {
         if count > 0 {
             left.push(format!("{count} {what}"));
         }
@@ -210,6 +217,8 @@ fn summary(facts: &Facts) -> Summary {
     let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
     summary.mark("mails", mails);
     summary.mark("rows sent", facts.sends.count);
+    let swept = facts.workload.retention.as_ref().map_or(0, |it| u64::from(it.old_rows) * 7);
+    summary.mark("old rows swept", swept);
     summary.mark("leases handed over", facts.holders.handovers);
     let left = facts.events.iter().filter(|event| event.what == "left").count();
     summary.mark("left in order", left as u64);

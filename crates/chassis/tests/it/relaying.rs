@@ -342,6 +342,8 @@ fn a_renewal_is_one_round_trip() {
             match call {
                 Call::Begin(_) => seen.0 += 1,
                 Call::Commit(_) => seen.1 += 1,
+                // The other loops of the service look at lists.
+                Call::Read(ops) if matches!(ops.last(), Some(Op::List { .. })) => {}
                 Call::Read(_) => seen.2 += 1,
                 Call::Send(_) | Call::Offsets | Call::Seek | Call::Settle => {}
             }
@@ -434,5 +436,31 @@ fn leases_change_hands_without_gap_or_double_send() {
         // The zombie's copy came late; it deleted nothing and sent nothing behind it.
         assert_eq!(world.events("out"), ["1", "2", "3", "4", "5", "4"]);
         assert_eq!(world.outbox(), []);
+    });
+}
+
+/// A commit rings the bell of its own instance only. What another one appended waits for the holder's
+/// next look: at most [`Settings::idle`].
+#[test]
+fn a_row_of_another_instance_goes_out_within_an_idle() {
+    run(|world| async move {
+        let _holder = relay(&world, "c-0", |_| ()).await;
+        world.sleep(5).await;
+        let other = relay(&world, "c-1", |_| ()).await;
+        other.app.consume(vec!["in".into()]);
+        world.sleep(5).await;
+        let mut waits = Vec::new();
+        for n in 0..50 {
+            world.produce(vec![add("in", &format!("e-{n}"), &format!("k{n}"), 1)]).await;
+            let before = world.runtime.elapsed();
+            while world.events("out").len() <= n {
+                world.runtime.sleep(Duration::from_millis(1)).await;
+            }
+            waits.push(world.runtime.elapsed() - before);
+            world.runtime.sleep(Duration::from_millis(137)).await;
+        }
+        assert_eq!(world.lease_holder(0), "c-0");
+        let longest = waits.iter().max().unwrap();
+        assert!(*longest <= Duration::from_millis(510), "{longest:?}");
     });
 }

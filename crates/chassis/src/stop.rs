@@ -2,21 +2,53 @@
 //! still at work. Never kills anything but what its own time is up for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use ports::{Runtime, Task};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// How much of [`crate::Settings::drain`] is over, in eighths, when the time of each stage is up, and
 /// last when everything is dropped that has not ended. A stage that hangs leaves time for the next.
 const TIMES: [u32; 4] = [4, 6, 7, 8];
 
+/// A number that only rises. A `watch` would do, but for the order in which it wakes those that wait:
+/// that is random, and this one's is theirs.
+#[derive(Debug, Default)]
+struct Level {
+    reached: AtomicUsize,
+    raised: Notify,
+}
+
+impl Level {
+    fn reached(&self) -> usize {
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    fn raise(&self, to: usize) {
+        self.reached.fetch_max(to, Ordering::SeqCst);
+        self.raised.notify_waiters();
+    }
+
+    async fn until(&self, level: usize) {
+        loop {
+            // Made before the look: what is raised behind it wakes this.
+            let raised = self.raised.notified();
+            if self.reached() >= level {
+                return;
+            }
+            raised.await;
+        }
+    }
+}
+
 /// Tells the tasks of a service to finish, and waits for them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Stop {
-    asked: Arc<watch::Sender<bool>>,
+    /// 1 once it was asked.
+    asked: Arc<Level>,
     /// How many of [`TIMES`] are over.
-    over: Arc<watch::Sender<usize>>,
+    over: Arc<Level>,
     /// Those at work at each stage.
     working: [Arc<watch::Sender<()>>; 3],
 }
@@ -36,42 +68,40 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Working {
     stage: Stage,
-    asked: watch::Receiver<bool>,
-    over: watch::Receiver<usize>,
+    asked: Arc<Level>,
+    over: Arc<Level>,
     before: Vec<Arc<watch::Sender<()>>>,
     _working: watch::Receiver<()>,
 }
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        let (asked, over) = (watch::Sender::new(false), watch::Sender::new(0));
-        Stop { asked: Arc::new(asked), over: Arc::new(over), working: Default::default() }
+        Stop::default()
     }
 
     pub(crate) fn working(&self, stage: Stage) -> Working {
         let (before, rest) = self.working.split_at(stage as usize);
-        let (asked, over) = (self.asked.subscribe(), self.over.subscribe());
+        let (asked, over) = (self.asked.clone(), self.over.clone());
         Working { stage, asked, over, before: before.to_vec(), _working: rest[0].subscribe() }
     }
 
     /// The task that tells each stage when its time is up, once the service was asked to leave.
     pub(crate) fn times(&self, runtime: Arc<dyn Runtime>, drain: Duration) -> Task {
-        let (mut asked, over) = (self.asked.subscribe(), self.over.clone());
+        let (asked, over) = (self.asked.clone(), self.over.clone());
         Box::pin(async move {
-            // Nobody can ask any more: the service is being dropped, and that is an end too.
-            let _ = asked.wait_for(|asked| *asked).await;
+            asked.until(1).await;
             let mut before = 0;
             for (n, eighths) in TIMES.into_iter().enumerate() {
                 runtime.sleep(drain / 8 * (eighths - before)).await;
                 before = eighths;
-                over.send_replace(n + 1);
+                over.raise(n + 1);
             }
         })
     }
 
     /// Asks every task to finish what it has in hand and end.
     pub fn ask(&self) {
-        self.asked.send_replace(true);
+        self.asked.raise(1);
     }
 
     /// Waits until the service is asked to leave. What is not counted as at work, such as an answer
@@ -98,15 +128,12 @@ impl Stop {
 impl Working {
     /// Whether the service is leaving.
     pub(crate) fn asked(&self) -> bool {
-        *self.asked.borrow()
+        self.asked.reached() > 0
     }
 
     /// Waits until the service is leaving.
     pub(crate) async fn until_asked(&self) {
-        let mut asked = self.asked.clone();
-        // The sender lives in every clone of the Stop; when all are gone, nobody can ask any more,
-        // and the service is being dropped: that is an end too.
-        let _ = asked.wait_for(|asked| *asked).await;
+        self.asked.until(1).await;
     }
 
     /// Whether the service is leaving and every earlier stage has ended.
@@ -133,9 +160,7 @@ impl Working {
     }
 
     fn until_over(&self, count: usize) -> impl Future<Output = ()> + Send + use<> {
-        let mut over = self.over.clone();
-        async move {
-            let _ = over.wait_for(|over| *over >= count).await;
-        }
+        let over = self.over.clone();
+        async move { over.until(count).await }
     }
 }

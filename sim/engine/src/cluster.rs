@@ -14,7 +14,7 @@ use madsim::time::TimeHandle;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
-use ports::{EventLog, Fault, JobQueue, Op, Outcome, Record, Runtime, Store, Table, Task};
+use ports::{EventLog, Fault, JobQueue, Outcome, Record, Runtime, Store, Task};
 
 use crate::choices::Choices;
 use crate::fault::{FaultKind, FaultSpec, Site, When};
@@ -261,14 +261,6 @@ impl Cluster {
         let mut state = self.state();
         let server = state.stores.entry(name.to_owned());
         server.or_insert_with(|| StoreServer::new(settings, clock)).clone()
-    }
-
-    /// Writes into a database beside all nodes, at once: what was there before the world began.
-    pub async fn fill(&self, name: &str, tables: &[&'static Table], ops: Vec<Op>) -> Outcome<()> {
-        let clock = Arc::new(ServerClock { time: self.shared.time.clone() });
-        let store = self.database(name).client("history", clock);
-        store.prepare(tables).await?;
-        store.transact(ops).await.map(drop)
     }
 
     /// Adds a node and starts it. It keeps its data in the database of that name.

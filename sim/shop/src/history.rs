@@ -3,7 +3,7 @@
 
 use chassis::{Document, INBOX, InboxRow};
 use contract::Service;
-use ports::{Key, Op, Row, Rows};
+use ports::{Key, Op, Row, Rows, Store};
 use sim_engine::Cluster;
 
 use crate::nodes::World;
@@ -24,9 +24,14 @@ pub async fn write(cluster: &Cluster, workload: &Workload) {
     let rows: Rows =
         (0..retention.old_rows).map(|n| (Key::from(format!("{OLD}{n}")), row.clone())).collect();
     for service in Service::ALL {
+        let database = cluster.database(service.name());
+        let store = database.client("history", cluster.server_runtime());
         let insert = vec![Op::Insert { table: &INBOX, rows: rows.clone() }];
-        let filled = cluster.fill(service.name(), &[&INBOX], insert).await;
-        filled.expect("nothing fails before the world begins");
+        let written = match store.prepare(&[&INBOX]).await {
+            Ok(()) => store.transact(insert).await.map(drop),
+            failed => failed,
+        };
+        written.expect("nothing fails before the world begins");
     }
 }
 

@@ -166,20 +166,20 @@ impl<H: Handler> Member<'_, H> {
             let step = match polled {
                 Ok(Polled::Records(records)) => self.handle(records).await,
                 Ok(Polled::Assigned(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["assigned"]);
+                    self.rebalanced("assigned");
                     self.forget(&partitions);
                     self.held.extend(partitions.into_iter().map(|p| (p, Held::default())));
                     self.claim().await
                 }
                 Ok(Polled::Revoked(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["revoked"]);
+                    self.rebalanced("revoked");
                     self.commit(3).await;
                     self.forget(&partitions);
                     self.consumer.release(partitions).await;
                     Ok(())
                 }
                 Ok(Polled::Lost(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["lost"]);
+                    self.rebalanced("lost");
                     self.forget(&partitions);
                     Ok(())
                 }
@@ -208,6 +208,10 @@ impl<H: Handler> Member<'_, H> {
                 seen.message = now;
             }
         });
+    }
+
+    fn rebalanced(&self, how: &'static str) {
+        self.shared.settings.metrics.count(&meters::REBALANCE, &[how]);
     }
 
     fn note_held(&self) {
@@ -294,7 +298,7 @@ impl<H: Handler> Member<'_, H> {
                 held.suspect = trial.map(|trial| Suspect { claims: 0, trial: Some(trial) });
             }
         }
-        self.note(&done);
+        self.keep_offsets(&done);
         // A claim that came late, or a later owner's: the next poll says whether they are still
         // ours by the group.
         let Done { fenced, .. } = done;
@@ -400,7 +404,7 @@ impl<H: Handler> Member<'_, H> {
     }
 
     /// What is now in the database is to be committed to the log, if it is still ours by the group.
-    fn note(&mut self, done: &Done) {
+    fn keep_offsets(&mut self, done: &Done) {
         for (partition, next) in &done.next {
             if self.held.contains_key(partition) {
                 let known = self.uncommitted.entry(partition.clone()).or_insert(*next);

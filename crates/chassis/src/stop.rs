@@ -107,14 +107,12 @@ impl Stop {
     /// Waits until the service is asked to leave. What is not counted as at work, such as an answer
     /// that streams, ends then by itself.
     pub async fn until_asked(&self) {
-        let mut asked = self.asked.subscribe();
-        // The sender is in this very Stop.
-        let _ = asked.wait_for(|asked| *asked).await;
+        self.asked.until(1).await;
     }
 
     /// Whether somebody has asked.
     pub fn asked(&self) -> bool {
-        *self.asked.borrow()
+        self.asked.reached() > 0
     }
 
     /// Waits until every task has ended: at most [`crate::Settings::drain`] after it was asked.

@@ -90,7 +90,7 @@ pub struct Facts {
     /// Sends that the worker could not be sure of, by Message-ID.
     pub unsure: BTreeMap<String, u32>,
     /// Faults of the worker's nodes that may have made it send again without a doubt of its own on
-    /// record: kills, doubled sends, and sends slower than their time-out.
+    /// record: kills, doubled sends, sends slower than their time-out, and leaving with a slow call.
     pub mail_doubts: u32,
     /// Catalog's rows by product.
     pub products: BTreeMap<String, catalog::rules::Product>,
@@ -237,7 +237,12 @@ impl Facts {
 fn mail_doubts(world: &World) -> u32 {
     let met = world.cluster.met();
     let of_worker = met.iter().filter(|f| service_of(f) == Some(Service::NotificationsWorker));
+    // A slow call outlasts the drain of a node that leaves: what it had sent is then not on record.
+    let slow = met.iter().any(|fault| {
+        fault.kind == FaultKind::Slow && service_of(fault) == Some(Service::NotificationsWorker)
+    });
     let doubts = of_worker.filter(|fault| match (fault.kind, fault.when) {
+        (FaultKind::Leave, _) => slow,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
         (FaultKind::Duplicated | FaultKind::Slow, When::Call { site, .. }) => site == Site::Outside,
         _ => false,

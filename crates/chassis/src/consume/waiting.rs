@@ -47,19 +47,27 @@ impl<H: Handler> Member<'_, H> {
                 Either::Left((done, _)) => return done.map_err(leaving),
                 Either::Right((polled, _)) => polled,
             };
+            if polled.is_ok() {
+                self.note(false);
+            }
             match polled {
                 // Fetched before the pause.
                 Ok(Polled::Records(records)) => self.later.extend(records),
                 Ok(Polled::Assigned(added)) => {
+                    self.rebalanced("assigned");
                     self.consumer.pause(&added, true);
                     self.held.extend(added.into_iter().map(|p| (p, Held::default())));
                 }
                 Ok(Polled::Revoked(revoked)) => {
+                    self.rebalanced("revoked");
                     if let Some(done) = self.give_up(revoked, batch).await? {
                         return Ok(done);
                     }
                 }
-                Ok(Polled::Lost(lost)) => self.forget(&lost),
+                Ok(Polled::Lost(lost)) => {
+                    self.rebalanced("lost");
+                    self.forget(&lost);
+                }
                 Err(Fault::Retry(_)) => self.shared.back_off("poll", &mut failures).await,
                 Err(fault) => return Err(fault),
             }
@@ -87,7 +95,7 @@ impl<H: Handler> Member<'_, H> {
             }
         };
         if let Some(done) = &done {
-            self.note(done);
+            self.keep_offsets(done);
             self.commit(3).await;
         }
         self.forget(&revoked);

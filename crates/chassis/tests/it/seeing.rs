@@ -128,7 +128,7 @@ fn a_look_is_bounded_in_time_and_shared_for_a_second() {
 fn alive_is_not_ready_and_leaving_is_neither_served_nor_dead() {
     run(|world| async move {
         let (service, faults) = seen(&world, "c-0").await;
-        faults.set(|call| if matches!(call, Call::Read) { Act::Hang } else { Act::Pass });
+        faults.set(|call| if matches!(call, Call::Read(_)) { Act::Hang } else { Act::Pass });
         assert_eq!(get(&service, "/health/live").await.0, 200);
         assert_eq!(get(&service, "/health/ready").await.0, 503);
         faults.clear();

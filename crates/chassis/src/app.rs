@@ -1,5 +1,6 @@
 //! A service as a whole: its ports, its handler, and the tasks that run them. Never decides.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use axum::Router;
 use axum::http::header;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select};
 use ports::{Channel, EventLog, JobQueue, Outcome, Runtime, Store, Task};
 use tokio::sync::{Notify, mpsc};
 
@@ -21,7 +22,7 @@ use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
 use crate::{
     Commands, Due, Exposition, Handler, Outside, Settings, Stop, TEXT_FORMAT, consume, drain, http,
-    jobs, letters_http, meters, relay, work,
+    jobs, letters_http, meters, relay, retention, work,
 };
 
 /// What a service runs on.
@@ -130,12 +131,21 @@ impl<H: Handler> App<H> {
             looks,
         });
         let app = App { shared, commands, work };
+        let times =
+            app.shared.stop.times(app.shared.ports.runtime.clone(), app.shared.settings.drain);
+        app.shared.ports.runtime.spawn("times of leaving", times);
         let batches = Batches::new(app.shared.clone(), waiting, records);
-        app.spawn("batch", Stage::Batch, |working| Box::pin(batches.run(working)));
+        app.spawn("batch", Stage::Batch, |working| {
+            let late = working.until_late();
+            // Dropped in the middle, a transaction rolls back or is repeated by whoever is next.
+            Box::pin(async move { drop(select(pin!(batches.run(working)), pin!(late)).await) })
+        });
         let (shared, commands) = (app.shared.clone(), app.commands.clone());
         app.spawn("drain", Stage::Intake, |working| {
             Box::pin(drain::run(shared, commands, working))
         });
+        let shared = app.shared.clone();
+        app.spawn("retention", Stage::Intake, |working| Box::pin(retention::run(shared, working)));
         Ok(app)
     }
 
@@ -237,9 +247,13 @@ impl<H: Handler> App<H> {
         Service { router, stop, scrape }
     }
 
+    /// Runs a task until it ends or the drain is over.
     fn spawn(&self, name: &'static str, stage: Stage, task: impl FnOnce(Working) -> Task) {
         let working = self.shared.stop.working(stage);
-        self.shared.ports.runtime.spawn(name, task(working));
+        let gone = working.until_gone();
+        let task = task(working);
+        let bounded = async move { drop(select(task, pin!(gone)).await) };
+        self.shared.ports.runtime.spawn(name, Box::pin(bounded));
     }
 }
 

@@ -22,6 +22,8 @@ use crate::trial::{self, Step, Trial};
 use crate::vitals::Loop;
 use crate::{Document, Handler, POSITIONS, Position, meters};
 
+mod waiting;
+
 /// A record in hand.
 pub(crate) struct Taken {
     pub(crate) source: Source,
@@ -67,6 +69,8 @@ struct Member<'a, H: Handler> {
     held: BTreeMap<Partition, Held>,
     /// In the database, not yet confirmed by the log.
     uncommitted: Offsets,
+    /// Read while a batch was waited for; handled next.
+    later: Vec<Fetched>,
     work: &'a mpsc::Sender<Work>,
 }
 
@@ -90,6 +94,8 @@ struct Suspect {
 /// Why a membership ends.
 enum Leave {
     Asked,
+    /// What is in hand takes longer than there is time.
+    Late,
     Broken(Fault),
 }
 
@@ -110,12 +116,27 @@ pub(crate) async fn run<H: Handler>(
                 continue;
             }
         };
-        let (held, uncommitted) = (BTreeMap::new(), Offsets::new());
-        let mut member = Member { shared: &shared, consumer, held, uncommitted, work: &work };
+        let (held, uncommitted, later) = (BTreeMap::new(), Offsets::new(), Vec::new());
+        let work = &work;
+        let mut member = Member { shared: &shared, consumer, held, uncommitted, later, work };
         member.note(false);
-        match member.read(&working, &mut failures).await {
+        let leave = {
+            let reading = pin!(member.read(&working, &mut failures));
+            match select(reading, pin!(working.until_late())).await {
+                Either::Left((leave, _)) => leave,
+                Either::Right(_) => Leave::Late,
+            }
+        };
+        match leave {
             Leave::Asked => {
                 member.commit(3).await;
+                member.consumer.close().await;
+                return;
+            }
+            Leave::Late => {
+                tracing::warn!(service, "leaving with a batch in hand: it is another's to repeat");
+                // A goodbye all the same: the partitions move at once, and the next owner's claim
+                // fences the batch.
                 member.consumer.close().await;
                 return;
             }
@@ -145,20 +166,20 @@ impl<H: Handler> Member<'_, H> {
             let step = match polled {
                 Ok(Polled::Records(records)) => self.handle(records).await,
                 Ok(Polled::Assigned(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["assigned"]);
+                    self.rebalanced("assigned");
                     self.forget(&partitions);
                     self.held.extend(partitions.into_iter().map(|p| (p, Held::default())));
                     self.claim().await
                 }
                 Ok(Polled::Revoked(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["revoked"]);
+                    self.rebalanced("revoked");
                     self.commit(3).await;
                     self.forget(&partitions);
                     self.consumer.release(partitions).await;
                     Ok(())
                 }
                 Ok(Polled::Lost(partitions)) => {
-                    self.shared.settings.metrics.count(&meters::REBALANCE, &["lost"]);
+                    self.rebalanced("lost");
                     self.forget(&partitions);
                     Ok(())
                 }
@@ -189,6 +210,10 @@ impl<H: Handler> Member<'_, H> {
         });
     }
 
+    fn rebalanced(&self, how: &'static str) {
+        self.shared.settings.metrics.count(&meters::REBALANCE, &[how]);
+    }
+
     fn note_held(&self) {
         let assigned = self.held.len();
         let claimed = self.held.values().filter(|held| held.epoch.is_some()).count();
@@ -203,6 +228,7 @@ impl<H: Handler> Member<'_, H> {
             self.held.remove(partition);
             self.uncommitted.remove(partition);
         }
+        self.later.retain(|record| !partitions.contains(&record.partition));
     }
 
     fn epoch(&self, partition: &Partition) -> Option<u64> {
@@ -219,18 +245,22 @@ impl<H: Handler> Member<'_, H> {
         }
     }
 
-    /// Hands records to the batch, after marking them where a process may have died of them.
+    /// Hands records to the batch, after marking them where a process may have died of them; and so
+    /// what was read while it waited.
     async fn handle(&mut self, mut records: Vec<Fetched>) -> Outcome<()> {
         self.drop_unclaimed(&mut records);
-        let claim = self.held.values().any(|held| held.epoch.is_none());
+        let mut claim = self.held.values().any(|held| held.epoch.is_none());
+        let before: BTreeSet<Partition> = self.held.keys().cloned().collect();
         while !records.is_empty() {
             let Round { records: round, alone, later } = self.mark(records).await;
             if !round.is_empty() {
                 self.hand_over(round, alone).await?;
             }
             records = later;
+            records.append(&mut self.later);
             self.drop_unclaimed(&mut records);
         }
+        claim |= self.held.keys().any(|partition| !before.contains(partition));
         if claim {
             self.claim().await?;
         }
@@ -259,8 +289,8 @@ impl<H: Handler> Member<'_, H> {
         let work = Work { records, epochs, alone, done };
         let leaving = || Fault::retry("the service is leaving");
         self.work.send(work).await.map_err(|_| leaving())?;
-        let Done { next, fenced } = committed.await.map_err(|_| leaving())?;
-        for (partition, next) in &next {
+        let done = self.outcome(committed).await?;
+        for (partition, next) in &done.next {
             if let Some(held) = self.held.get_mut(partition)
                 && let Some(suspect) = held.suspect.take()
             {
@@ -268,12 +298,10 @@ impl<H: Handler> Member<'_, H> {
                 held.suspect = trial.map(|trial| Suspect { claims: 0, trial: Some(trial) });
             }
         }
-        self.uncommitted.extend(next);
+        self.keep_offsets(&done);
         // A claim that came late, or a later owner's: the next poll says whether they are still
         // ours by the group.
-        for partition in &fenced {
-            self.uncommitted.remove(partition);
-        }
+        let Done { fenced, .. } = done;
         self.drop_unhandled(&first.into_iter().filter(|(p, _)| fenced.contains(p)).collect());
         Ok(())
     }
@@ -375,18 +403,35 @@ impl<H: Handler> Member<'_, H> {
         Ok(fenced)
     }
 
+    /// What is now in the database is to be committed to the log, if it is still ours by the group.
+    fn keep_offsets(&mut self, done: &Done) {
+        for (partition, next) in &done.next {
+            if self.held.contains_key(partition) {
+                let known = self.uncommitted.entry(partition.clone()).or_insert(*next);
+                *known = (*known).max(*next);
+            }
+        }
+        for partition in &done.fenced {
+            self.uncommitted.remove(partition);
+        }
+    }
+
     /// Commits to the log what the database has. What fails is kept for the next time: the position
-    /// is in the database, the log's copy may lag.
+    /// is in the database, the log's copy may lag. Refused is not for ever where the group went on
+    /// and these partitions stayed ours; the next poll says which did not.
     async fn commit(&mut self, attempts: u32) {
         for _ in 0..attempts {
             if self.uncommitted.is_empty() {
                 return;
             }
             match self.consumer.commit(&self.uncommitted).await {
-                Ok(()) | Err(Fault::Refused(_)) => self.uncommitted.clear(),
-                Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                Ok(()) => self.uncommitted.clear(),
+                Err(fault) => {
                     tracing::debug!(service = self.shared.settings.service, %fault,
                         "offsets not committed; again later");
+                    if matches!(fault, Fault::Refused(_)) {
+                        return;
+                    }
                 }
             }
         }

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::app::Shared;
 use crate::http::Problem;
 use crate::letters::{DeadLetter, LetterState, Letters, Wanted};
+use crate::retention::Expiry;
 use crate::slot::{Ask, Ended, Slot, Source, State, panicked};
 use crate::tables::position_key;
 use crate::touched::document;
@@ -53,7 +54,7 @@ pub(crate) struct Deciding<'a, H: Handler> {
     shared: &'a Shared<H>,
     now: DateTime<Utc>,
     now_text: String,
-    seen_at: &'a str,
+    expiry: &'a Expiry,
     epochs: &'a BTreeMap<Partition, u64>,
     /// Inbox rows as this batch inserted them.
     inbox: Rows,
@@ -71,7 +72,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
     pub(crate) fn new(
         shared: &'a Shared<H>,
         now: DateTime<Utc>,
-        seen_at: &'a str,
+        expiry: &'a Expiry,
         epochs: &'a BTreeMap<Partition, u64>,
         inbox: Rows,
     ) -> Self {
@@ -79,7 +80,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             shared,
             now,
             now_text: at(now),
-            seen_at,
+            expiry,
             epochs,
             inbox,
             touched: Touched::new(),
@@ -212,8 +213,8 @@ impl<'a, H: Handler> Deciding<'a, H> {
 
     fn park(&mut self, slot: &Slot<H::Fact>, id: Option<&Key>, fingerprint: &str) -> Ended {
         if let Some(id) = id {
-            let (fingerprint, seen_at) = (fingerprint.to_owned(), self.seen_at.to_owned());
-            self.keep(id, InboxRow::Parked { fingerprint, seen_at }, &None);
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
+            self.keep(id, InboxRow::Parked { fingerprint, expires_at }, &None);
         }
         if let (Some(letter), Some((key, _))) =
             (slot.to_letter(id, None, &self.now_text), slot.sequence())
@@ -256,9 +257,9 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let Some(id) = id
             && !passing
         {
-            let (fingerprint, seen_at) = (fingerprint.to_owned(), self.seen_at.to_owned());
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
             let stored = reply.as_ref().map(StoredReply::from);
-            self.keep(id, InboxRow::Applied { fingerprint, seen_at, reply: stored }, &reply);
+            self.keep(id, InboxRow::Applied { fingerprint, expires_at, reply: stored }, &reply);
         }
         let shards = self.shared.settings.shards;
         let trace = slot.subject.context().trace.as_ref();
@@ -284,9 +285,9 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let Some(id) = id
             && reply.as_ref().is_none_or(|reply| reply.kept)
         {
-            let (fingerprint, seen_at) = (fingerprint.to_owned(), self.seen_at.to_owned());
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
             let (code, stored) = (reason.code.to_string(), reply.as_ref().map(StoredReply::from));
-            self.keep(id, InboxRow::Dead { fingerprint, seen_at, code, reply: stored }, &reply);
+            self.keep(id, InboxRow::Dead { fingerprint, expires_at, code, reply: stored }, &reply);
         }
         let key = match slot.sequence() {
             Some((key, Sequence::InOrder)) => Some(key),

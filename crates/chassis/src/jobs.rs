@@ -32,10 +32,11 @@ pub(crate) async fn run<H: Handler>(
         let fault = match shared.ports.queue.consume(&queue, prefetch).await {
             Ok(mut channel) => {
                 note(&shared, true, false);
-                match deliver(&shared, &mut *channel, limits, &work, &working, &mut failures).await
-                {
-                    Ok(()) => return,
-                    Err(fault) => fault,
+                let jobs = deliver(&shared, &mut *channel, limits, &work, &working, &mut failures);
+                match select(pin!(jobs), pin!(working.until_late())).await {
+                    // What is in hand when the time is up goes back to the queue.
+                    Either::Left((Ok(()), _)) | Either::Right(_) => return,
+                    Either::Left((Err(fault), _)) => fault,
                 }
             }
             Err(fault) => fault,

@@ -24,6 +24,7 @@ mod metrics;
 pub mod page;
 mod relay;
 mod requests;
+mod retention;
 mod settings;
 mod slot;
 mod stop;

@@ -34,13 +34,41 @@ struct Failing {
     again: Duration,
 }
 
+/// A lease that this instance holds.
+struct Held {
+    /// The version of its row: the fencing token.
+    version: i64,
+    /// It is ours at least until then, by this node's monotonic clock.
+    until: Duration,
+}
+
+/// The store's clock as it was read, so that a renewal need not read it again. Both clocks are taken
+/// to run at the same pace for the length of a lease.
+#[derive(Clone, Copy)]
+struct StoreClock {
+    read: DateTime<Utc>,
+    /// Between these two it was read, by this node's monotonic clock.
+    asked: Duration,
+    answered: Duration,
+}
+
+impl StoreClock {
+    /// What it shows by now, or a little less: by as much as [`StoreClock::doubt`].
+    fn at(&self, elapsed: Duration) -> DateTime<Utc> {
+        self.read + elapsed.saturating_sub(self.answered)
+    }
+
+    fn doubt(&self) -> Duration {
+        self.answered - self.asked
+    }
+}
+
 /// The relay of one instance.
 struct Relay<H: Handler> {
     shared: Arc<Shared<H>>,
-    /// Versions of the leases that this instance holds: its fencing tokens.
-    held: BTreeMap<Shard, i64>,
-    /// When they were last renewed, by this node's monotonic clock; taken before the request.
-    renewed: Duration,
+    held: BTreeMap<Shard, Held>,
+    /// Read with the leases when they were last looked at.
+    clock: Option<StoreClock>,
     failing: BTreeMap<Path, Failing>,
     /// How many rows of a shard are read. It grows while rows that fail take up all that was read.
     window: usize,
@@ -57,37 +85,8 @@ struct Round {
 
 pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
     let mut relay = Relay::new(shared);
-    let mut failures = 0;
-    loop {
-        let leaving = working.last();
-        let round = relay.round(leaving).await;
-        if round.is_ok() {
-            let now = relay.shared.ports.runtime.elapsed();
-            relay.shared.vitals.note(|seen| seen.relay = Some(now));
-        }
-        match round {
-            Ok(Round { sent: 1.., .. }) => failures = 0,
-            Ok(Round { failed: 0, .. }) if leaving => break,
-            // Rows that fail have pauses of their own.
-            Ok(_) if !leaving => {
-                failures = 0;
-                // A commit since the round left a permit: then this does not wait.
-                let Shared { ports, appended, .. } = relay.shared.as_ref();
-                let wait = timeout(ports.runtime.as_ref(), relay.idle(), appended.notified());
-                select(pin!(wait), pin!(working.until_last())).await;
-            }
-            Ok(_) => relay.shared.back_off("relay", &mut failures).await,
-            Err(fault) => {
-                tracing::debug!(service = relay.shared.settings.service, %fault, "relay");
-                // Whatever it was, the leases may be another's now: look again.
-                relay.held.clear();
-                relay.shared.back_off("relay", &mut failures).await;
-            }
-        }
-        if leaving && failures > 3 {
-            break;
-        }
-    }
+    // What hangs at the end is sent again by the next holder: the same bytes, ahead of later rows.
+    drop(select(pin!(relay.work(&working)), pin!(working.until_late())).await);
     if let Err(fault) = relay.give_up().await {
         tracing::debug!(service = relay.shared.settings.service, %fault, "leases run out");
     }
@@ -96,8 +95,43 @@ pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
 impl<H: Handler> Relay<H> {
     fn new(shared: Arc<Shared<H>>) -> Self {
         let window = shared.settings.relay_max;
-        let (held, failing, renewed) = (BTreeMap::new(), BTreeMap::new(), Duration::ZERO);
-        Relay { shared, held, renewed, failing, window, until: None }
+        let (held, failing) = (BTreeMap::new(), BTreeMap::new());
+        Relay { shared, held, clock: None, failing, window, until: None }
+    }
+
+    /// Sends until the service leaves and nothing is left that its own batches appended.
+    async fn work(&mut self, working: &Working) {
+        let mut failures = 0;
+        loop {
+            let leaving = working.last();
+            let round = self.round(leaving).await;
+            if round.is_ok() {
+                let now = self.shared.ports.runtime.elapsed();
+                self.shared.vitals.note(|seen| seen.relay = Some(now));
+            }
+            match round {
+                Ok(Round { sent: 1.., .. }) => failures = 0,
+                Ok(Round { failed: 0, .. }) if leaving => return,
+                // Rows that fail have pauses of their own.
+                Ok(_) if !leaving => {
+                    failures = 0;
+                    // A commit since the round left a permit: then this does not wait.
+                    let Shared { ports, appended, .. } = self.shared.as_ref();
+                    let wait = timeout(ports.runtime.as_ref(), self.idle(), appended.notified());
+                    select(pin!(wait), pin!(working.until_last())).await;
+                }
+                Ok(_) => self.shared.back_off("relay", &mut failures).await,
+                Err(fault) => {
+                    tracing::debug!(service = self.shared.settings.service, %fault, "relay");
+                    // Whatever it was, the leases may be another's now: look again.
+                    self.held.clear();
+                    self.shared.back_off("relay", &mut failures).await;
+                }
+            }
+            if leaving && failures > 3 {
+                return;
+            }
+        }
     }
 
     /// How long there is nothing to do unless something is appended.
@@ -111,7 +145,8 @@ impl<H: Handler> Relay<H> {
         let elapsed = self.shared.ports.runtime.elapsed();
         let settings = &self.shared.settings;
         let all = self.held.len() == usize::from(settings.shards);
-        if !all || elapsed.saturating_sub(self.renewed) > settings.lease / 3 {
+        let looked = self.clock.map_or(Duration::ZERO, |clock| clock.asked);
+        if !all || elapsed.saturating_sub(looked) > settings.lease / 3 {
             self.acquire().await?;
         }
         if leaving && self.until.is_none() {
@@ -123,6 +158,12 @@ impl<H: Handler> Relay<H> {
             return Ok(Round { sent: 0, failed: 0 });
         }
         let shards: BTreeSet<Shard> = unsent.iter().map(|row| row.outgoing.shard).collect();
+        // The read may have taken its time, and another instance the lease meanwhile. From here on
+        // nothing is waited for: each sending begins under a lease.
+        let elapsed = self.shared.ports.runtime.elapsed();
+        if !shards.iter().all(|shard| self.held[shard].until > elapsed) {
+            return Err(Fault::retry("a lease ran out before its rows could be sent"));
+        }
         let (topics, jobs): (Vec<OutboxRow>, Vec<OutboxRow>) =
             unsent.into_iter().partition(|row| row.outgoing.channel == Channel::Topic);
         let (log, queue) = (&self.shared.ports.log, &self.shared.ports.queue);
@@ -217,12 +258,13 @@ impl<H: Handler> Relay<H> {
 
     /// Takes leases that are free or run out, and renews our own.
     async fn acquire(&mut self) -> Outcome<()> {
-        let settings = &self.shared.settings;
-        let before = self.shared.ports.runtime.elapsed();
+        let (settings, runtime) = (&self.shared.settings, &self.shared.ports.runtime);
+        let asked = runtime.elapsed();
         let keys = (0..settings.shards).map(lease_key).collect();
         let read = vec![Op::Now, Op::Read { table: &LEASES, keys }];
         let mut replies = self.shared.ports.store.read(read).await?.into_iter();
-        let now_ms = clock(replies.next()).timestamp_millis();
+        let clock = StoreClock { read: clock(replies.next()), asked, answered: runtime.elapsed() };
+        let now_ms = clock.read.timestamp_millis();
         let leases = rows(replies.next());
         self.held.clear();
         let mut wanted = BTreeSet::new();
@@ -231,14 +273,14 @@ impl<H: Handler> Relay<H> {
             let lease: Option<Lease> = document(&row);
             let free = lease.is_none_or(|l| l.owner == settings.instance || l.until_ms <= now_ms);
             if free {
-                self.held.insert(shard, row.version);
+                self.held.insert(shard, Held { version: row.version, until: Duration::ZERO });
                 wanted.insert(shard);
             }
         }
+        self.clock = Some(clock);
         if !wanted.is_empty() {
-            self.renew(wanted, settings.lease, Vec::new()).await?;
+            self.renew(wanted, self.shared.settings.lease, Vec::new()).await?;
         }
-        self.renewed = before;
         Ok(())
     }
 
@@ -251,8 +293,8 @@ impl<H: Handler> Relay<H> {
         self.renew(shards, Duration::ZERO, Vec::new()).await.map(drop)
     }
 
-    /// Puts these leases anew at the versions we hold, and does `ops` in the same transaction: if
-    /// another took one of them meanwhile, nothing is done. Gives the store's clock.
+    /// Puts these leases anew at the versions we hold, and does `ops` in the same transaction, in one
+    /// round trip: if another took one of them meanwhile, nothing is done. Gives the store's clock.
     async fn renew(
         &mut self,
         shards: BTreeSet<Shard>,
@@ -260,16 +302,27 @@ impl<H: Handler> Relay<H> {
         mut ops: Vec<Op>,
     ) -> Outcome<DateTime<Utc>> {
         let settings = &self.shared.settings;
-        let (tx, replies) = self.shared.ports.store.begin(vec![Op::Now]).await?;
-        let now = clock(replies.into_iter().next());
-        let until_ms = now.timestamp_millis() + lease.as_millis() as i64;
-        let lease = Lease { owner: settings.instance.clone(), until_ms };
-        let leases: Rows =
-            shards.iter().map(|s| (lease_key(*s), lease_row(&lease, self.held[s]))).collect();
-        ops.push(Op::Put { table: &LEASES, rows: leases });
-        tx.commit(ops).await?;
-        for shard in shards {
-            self.held.entry(shard).and_modify(|version| *version += 1);
+        let Some(clock) = self.clock else {
+            return Err(Fault::retry("the store's clock was not read yet"));
+        };
+        let elapsed = self.shared.ports.runtime.elapsed();
+        let until_ms = (clock.at(elapsed) + lease).timestamp_millis();
+        let row = Lease { owner: settings.instance.clone(), until_ms };
+        let leases: Rows = shards
+            .iter()
+            .map(|shard| (lease_key(*shard), lease_row(&row, self.held[shard].version)))
+            .collect();
+        ops.extend([Op::Put { table: &LEASES, rows: leases }, Op::Now]);
+        let now = match self.shared.ports.store.transact(ops).await?.pop() {
+            Some(Reply::Now(now)) => now,
+            other => panic!("the store answered {other:?} where its clock was due"),
+        };
+        // The row may say less than this node's clock would by the doubt about the store's, and by
+        // the millisecond that it is cut to.
+        let until = (elapsed + lease).saturating_sub(clock.doubt() + Duration::from_millis(1));
+        for held in self.held.iter_mut().filter(|(shard, _)| shards.contains(shard)) {
+            held.1.version += 1;
+            held.1.until = until;
         }
         Ok(now)
     }

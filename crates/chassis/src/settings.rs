@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use crate::Metrics;
 
+const DAY: Duration = Duration::from_secs(86_400);
+
 /// Sizes and times of one service's loops.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -31,6 +33,28 @@ pub struct Settings {
     pub idle: Duration,
     /// Most outbox rows in one sending.
     pub relay_max: usize,
+    /// A batch that takes longer is slow: its consumer polls on meanwhile, with everything paused.
+    pub patience: Duration,
+    /// A batch that takes longer hangs: its consumer polls no more, so that the group takes it for
+    /// dead in the end and others get its partitions (broker-contract K23).
+    pub stall: Duration,
+    /// How long what is in hand may take when the service is asked to leave, all in all, and when
+    /// partitions are revoked. Then it is dropped, and others repeat it. Shorter than what the
+    /// process has before it is killed.
+    pub drain: Duration,
+    /// How long an event's outcome is known: longer than a producer may repeat it. Redelivery itself
+    /// is stopped by the position.
+    pub keep_events: Duration,
+    /// How long a command's outcome is known under its Idempotency-Key.
+    pub keep_commands: Duration,
+    /// How long a closed dead letter can be looked at.
+    pub keep_letters: Duration,
+    /// How often what has expired is deleted, about.
+    pub sweep: Duration,
+    /// Most rows that one transaction deletes: few, so that it is short.
+    pub sweep_max: usize,
+    /// Between two such transactions.
+    pub sweep_pause: Duration,
     /// First pause after a failed attempt; it doubles up to [`Settings::backoff_max`], with jitter.
     pub backoff: Duration,
     /// Longest pause after a failed attempt.
@@ -54,6 +78,15 @@ impl Settings {
             lease: Duration::from_secs(10),
             idle: Duration::from_millis(500),
             relay_max: 512,
+            patience: Duration::from_secs(1),
+            stall: Duration::from_secs(30),
+            drain: Duration::from_secs(4),
+            keep_events: 7 * DAY,
+            keep_commands: DAY,
+            keep_letters: 90 * DAY,
+            sweep: Duration::from_secs(60),
+            sweep_max: 500,
+            sweep_pause: Duration::from_millis(100),
             backoff: Duration::from_millis(20),
             backoff_max: Duration::from_secs(2),
             metrics: Metrics::silent(),

@@ -1,13 +1,54 @@
-//! Leaving: a signal that tasks wait for, and a count of those still at work. Never kills anything.
+//! Leaving: a signal that tasks wait for, the time that each stage has for it, and a count of those
+//! still at work. Never kills anything but what its own time is up for.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use ports::{Runtime, Task};
+use tokio::sync::{Notify, watch};
+
+/// How much of [`crate::Settings::drain`] is over, in eighths, when the time of each stage is up, and
+/// last when everything is dropped that has not ended. A stage that hangs leaves time for the next.
+const TIMES: [u32; 4] = [4, 6, 7, 8];
+
+/// A number that only rises. A `watch` would do, but for the order in which it wakes those that wait:
+/// that is random, and this one's is theirs.
+#[derive(Debug, Default)]
+struct Level {
+    reached: AtomicUsize,
+    raised: Notify,
+}
+
+impl Level {
+    fn reached(&self) -> usize {
+        self.reached.load(Ordering::SeqCst)
+    }
+
+    fn raise(&self, to: usize) {
+        self.reached.fetch_max(to, Ordering::SeqCst);
+        self.raised.notify_waiters();
+    }
+
+    async fn until(&self, level: usize) {
+        loop {
+            // Made before the look: what is raised behind it wakes this.
+            let raised = self.raised.notified();
+            if self.reached() >= level {
+                return;
+            }
+            raised.await;
+        }
+    }
+}
 
 /// Tells the tasks of a service to finish, and waits for them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Stop {
-    asked: Arc<watch::Sender<bool>>,
+    /// 1 once it was asked.
+    asked: Arc<Level>,
+    /// How many of [`TIMES`] are over.
+    over: Arc<Level>,
     /// Those at work at each stage.
     working: [Arc<watch::Sender<()>>; 3],
 }
@@ -26,41 +67,55 @@ pub(crate) enum Stage {
 /// Held by a task for as long as it works.
 #[derive(Debug)]
 pub(crate) struct Working {
-    asked: watch::Receiver<bool>,
+    stage: Stage,
+    asked: Arc<Level>,
+    over: Arc<Level>,
     before: Vec<Arc<watch::Sender<()>>>,
     _working: watch::Receiver<()>,
 }
 
 impl Stop {
     pub(crate) fn new() -> Self {
-        Stop { asked: Arc::new(watch::Sender::new(false)), working: Default::default() }
+        Stop::default()
     }
 
     pub(crate) fn working(&self, stage: Stage) -> Working {
         let (before, rest) = self.working.split_at(stage as usize);
-        let (asked, _working) = (self.asked.subscribe(), rest[0].subscribe());
-        Working { asked, before: before.to_vec(), _working }
+        let (asked, over) = (self.asked.clone(), self.over.clone());
+        Working { stage, asked, over, before: before.to_vec(), _working: rest[0].subscribe() }
+    }
+
+    /// The task that tells each stage when its time is up, once the service was asked to leave.
+    pub(crate) fn times(&self, runtime: Arc<dyn Runtime>, drain: Duration) -> Task {
+        let (asked, over) = (self.asked.clone(), self.over.clone());
+        Box::pin(async move {
+            asked.until(1).await;
+            let mut before = 0;
+            for (n, eighths) in TIMES.into_iter().enumerate() {
+                runtime.sleep(drain / 8 * (eighths - before)).await;
+                before = eighths;
+                over.raise(n + 1);
+            }
+        })
     }
 
     /// Asks every task to finish what it has in hand and end.
     pub fn ask(&self) {
-        self.asked.send_replace(true);
+        self.asked.raise(1);
     }
 
     /// Waits until the service is asked to leave. What is not counted as at work, such as an answer
     /// that streams, ends then by itself.
     pub async fn until_asked(&self) {
-        let mut asked = self.asked.subscribe();
-        // The sender is in this very Stop.
-        let _ = asked.wait_for(|asked| *asked).await;
+        self.asked.until(1).await;
     }
 
     /// Whether somebody has asked.
     pub fn asked(&self) -> bool {
-        *self.asked.borrow()
+        self.asked.reached() > 0
     }
 
-    /// Waits until every task has ended.
+    /// Waits until every task has ended: at most [`crate::Settings::drain`] after it was asked.
     pub async fn ended(&self) {
         for working in &self.working {
             working.closed().await;
@@ -71,15 +126,12 @@ impl Stop {
 impl Working {
     /// Whether the service is leaving.
     pub(crate) fn asked(&self) -> bool {
-        *self.asked.borrow()
+        self.asked.reached() > 0
     }
 
     /// Waits until the service is leaving.
     pub(crate) async fn until_asked(&self) {
-        let mut asked = self.asked.clone();
-        // The sender lives in every clone of the Stop; when all are gone, nobody can ask any more,
-        // and the service is being dropped: that is an end too.
-        let _ = asked.wait_for(|asked| *asked).await;
+        self.asked.until(1).await;
     }
 
     /// Whether the service is leaving and every earlier stage has ended.
@@ -93,5 +145,20 @@ impl Working {
         for working in &self.before {
             working.closed().await;
         }
+    }
+
+    /// Waits until the time of this stage is up: what it has in hand is then dropped, as in a crash.
+    pub(crate) fn until_late(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.until_over(self.stage as usize + 1)
+    }
+
+    /// Waits until the whole drain is over.
+    pub(crate) fn until_gone(&self) -> impl Future<Output = ()> + Send + use<> {
+        self.until_over(TIMES.len())
+    }
+
+    fn until_over(&self, count: usize) -> impl Future<Output = ()> + Send + use<> {
+        let over = self.over.clone();
+        async move { over.until(count).await }
     }
 }

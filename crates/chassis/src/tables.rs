@@ -9,8 +9,8 @@ use crate::{Document, Reply};
 
 /// One row a (group, topic, partition): how far this service's database is.
 pub static POSITIONS: Table = Table { name: "chassis_positions", index: &[] };
-/// One row for each event or command that was handled.
-pub static INBOX: Table = Table { name: "chassis_inbox", index: &["seen_at"] };
+/// One row for each event or command that was handled, as long as it may come again.
+pub static INBOX: Table = Table { name: "chassis_inbox", index: &["expires_at"] };
 /// One row an outbox shard: who may send.
 pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
 
@@ -46,8 +46,8 @@ pub enum InboxRow {
     Applied {
         /// What it said.
         fingerprint: String,
-        /// When it was first seen, by the node's clock, RFC 3339.
-        seen_at: String,
+        /// Until when it is kept: see [`crate::Settings::keep_events`]. RFC 3339.
+        expires_at: String,
         /// For a repeat of the same command.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reply: Option<StoredReply>,
@@ -56,8 +56,8 @@ pub enum InboxRow {
     Dead {
         /// What it said.
         fingerprint: String,
-        /// When, by the node's clock, RFC 3339.
-        seen_at: String,
+        /// Until when it is kept. RFC 3339.
+        expires_at: String,
         /// The reason's code.
         code: String,
         /// For a repeat of the same command.
@@ -68,8 +68,8 @@ pub enum InboxRow {
     Parked {
         /// What it said.
         fingerprint: String,
-        /// When, by the node's clock, RFC 3339.
-        seen_at: String,
+        /// Until when it is kept. RFC 3339.
+        expires_at: String,
     },
 }
 
@@ -88,9 +88,9 @@ impl Document for InboxRow {
     const TABLE: &'static Table = &INBOX;
     fn index(&self) -> Vec<Option<String>> {
         match self {
-            InboxRow::Applied { seen_at, .. }
-            | InboxRow::Dead { seen_at, .. }
-            | InboxRow::Parked { seen_at, .. } => vec![Some(seen_at.clone())],
+            InboxRow::Applied { expires_at, .. }
+            | InboxRow::Dead { expires_at, .. }
+            | InboxRow::Parked { expires_at, .. } => vec![Some(expires_at.clone())],
         }
     }
 }

@@ -11,6 +11,7 @@ use ports::{Fault, Key, Op, Partition, Reply as Got, Row, Rows};
 use crate::app::Shared;
 use crate::deciding::{Deciding, Last};
 use crate::letters::{DEAD_LETTERS, Letters, PARKED, Wanted};
+use crate::retention::Expiry;
 use crate::slot::{Ended, Slot, State, panicked};
 use crate::tables::Lease;
 use crate::{Document, Handler, INBOX, InboxRow, Input, POSITIONS, Reason, Touched};
@@ -51,16 +52,16 @@ pub(crate) async fn run<H: Handler>(
     slots: &mut [Slot<H::Fact>],
     epochs: &BTreeMap<Partition, u64>,
 ) -> Result<Committed, Failed> {
-    let seen_at = at(shared.ports.runtime.now());
+    let expiry = Expiry::new(&shared.settings, shared.ports.runtime.now());
     let mut wanted = wanted(slots);
     // Inputs leave their slots for the time of the transaction, so that rules see them as a slice.
     let inputs = Inputs::take(slots);
     let result = loop {
         let mut inbox = Rows::new();
-        for (id, row) in inputs.inbox_rows(slots, &seen_at) {
+        for (id, row) in inputs.inbox_rows(slots, &expiry) {
             inbox.entry(id).or_insert(row);
         }
-        let known = Known { seen_at: &seen_at, inbox, wanted: &wanted };
+        let known = Known { expiry: &expiry, inbox, wanted: &wanted };
         match attempt(shared, slots, epochs, known, &inputs).await {
             Ok(Attempt::Done(committed)) => break Ok(committed),
             Ok(Attempt::Wider(more)) => wanted.extend(more),
@@ -86,7 +87,7 @@ fn wanted<F>(slots: &[Slot<F>]) -> Wanted {
 
 /// What a batch knows before an attempt.
 struct Known<'a> {
-    seen_at: &'a str,
+    expiry: &'a Expiry,
     /// Inbox rows to insert: of the first input of each id.
     inbox: Rows,
     wanted: &'a Wanted,
@@ -100,7 +101,7 @@ async fn attempt<H: Handler>(
     inputs: &Inputs<H::Fact>,
 ) -> Result<Attempt, Failed> {
     let handler = &shared.handler;
-    let Known { seen_at, inbox, wanted } = known;
+    let Known { expiry, inbox, wanted } = known;
     let keys = |table, touched: &Touched| {
         let keys = catch_unwind(AssertUnwindSafe(|| handler.keys(table, &inputs.batch, touched)));
         keys.map_err(|panic| Failed::Rule(panicked(&*panic)))
@@ -162,7 +163,7 @@ async fn attempt<H: Handler>(
         touched.add(table, rows(locked.into_iter().next()));
     }
 
-    let mut batch = Deciding::new(shared, now, seen_at, epochs, inbox);
+    let mut batch = Deciding::new(shared, now, expiry, epochs, inbox);
     batch.locked(touched, positions, existing, letters);
     let ended = slots.iter().enumerate().map(|(i, slot)| batch.end(slot, inputs.of(i))).collect();
     if let Some(missing) = batch.missing() {
@@ -205,7 +206,7 @@ impl<F> Inputs<F> {
         self.slots[slot].map(|at| &self.batch[at])
     }
 
-    fn inbox_rows(&self, slots: &[Slot<F>], seen_at: &str) -> Vec<(Key, Row)> {
+    fn inbox_rows(&self, slots: &[Slot<F>], expiry: &Expiry) -> Vec<(Key, Row)> {
         let mut rows = Vec::new();
         for (at, slot) in slots.iter().enumerate() {
             let known = match self.of(at) {
@@ -213,8 +214,8 @@ impl<F> Inputs<F> {
                 None => slot.inbox(),
             };
             let Some((id, fingerprint)) = known else { continue };
-            let (fingerprint, seen_at) = (fingerprint.to_owned(), seen_at.to_owned());
-            let row = InboxRow::Applied { fingerprint, seen_at, reply: None };
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), expiry.of(&slot.source));
+            let row = InboxRow::Applied { fingerprint, expires_at, reply: None };
             rows.push((id.clone(), Row { version: 0, index: row.index(), body: json(&row) }));
         }
         rows

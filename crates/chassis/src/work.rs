@@ -1,17 +1,18 @@
 //! Timers and the outside world: claim what is due, call with a stable key outside any transaction,
 //! hand in the result as an input. Never decides what a result means.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures_util::future::{join_all, select};
+use futures_util::future::{Either, select};
 use ports::{Fault, Key, Op, Outcome, Range, Reply, Row, Rows, Table, timeout};
-use std::pin::pin;
+use tokio::sync::Semaphore;
 
 use crate::app::Shared;
-use crate::stop::Working;
+use crate::stop::{Stage, Working};
 use crate::{Commands, Handler, Input};
 
 /// What is due: rows of a table whose index column, an instant as [`Due::at`] writes it, has come.
@@ -23,8 +24,8 @@ pub struct Due {
     pub column: usize,
     /// Calls at the same time.
     pub parallel: usize,
-    /// How long a claim holds: after it, what was not settled is due again. Longer than the call's
-    /// own time-out.
+    /// How long a claim holds: after it, what was not settled is due again, and the call is dropped.
+    /// Longer than the call's own time-out.
     pub claim: Duration,
 }
 
@@ -56,6 +57,8 @@ where
     }
 }
 
+/// Claims what is due as long as there is a place for a call. A call that takes long takes up its own
+/// place and nobody else's.
 pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
     shared: Arc<Shared<H>>,
     due: Due,
@@ -63,20 +66,41 @@ pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
     commands: Commands<H::Fact>,
     working: Working,
 ) {
+    let outside = Arc::new(outside);
+    let all = Arc::new(Semaphore::new(due.parallel));
     let mut failures = 0;
-    while !working.asked() {
+    loop {
         let woken = shared.due.notified();
-        match claim(&shared, &due).await {
+        let place = pin!(all.clone().acquire_owned());
+        let mut places = match select(place, pin!(working.until_asked())).await {
+            Either::Left((Ok(place), _)) if !working.asked() => vec![place],
+            Either::Left(_) | Either::Right(_) => return,
+        };
+        places.extend(std::iter::from_fn(|| all.clone().try_acquire_owned().ok()));
+        match claim(&shared, &due, places.len()).await {
             Ok(rows) if rows.is_empty() => {
                 failures = 0;
+                drop(places);
                 let wait = timeout(shared.ports.runtime.as_ref(), shared.settings.idle, woken);
                 select(pin!(wait), pin!(working.until_asked())).await;
             }
             Ok(rows) => {
                 failures = 0;
-                join_all(rows.iter().map(|(key, row)| call(&outside, &commands, key, row))).await;
+                for (row, place) in rows.into_iter().zip(places) {
+                    let (outside, commands) = (outside.clone(), commands.clone());
+                    let working = shared.stop.working(Stage::Intake);
+                    let late = working.until_late();
+                    let (service, limit) = (shared.clone(), due.claim);
+                    let calling = async move {
+                        let _held = (place, working);
+                        let call = call(&service, outside.as_ref(), &commands, &row, limit);
+                        drop(select(pin!(call), pin!(late)).await);
+                    };
+                    shared.ports.runtime.spawn("call", Box::pin(calling));
+                }
             }
             Err(fault) => {
+                drop(places);
                 tracing::warn!(service = shared.settings.service, table = due.table.name, %fault,
                     "could not claim what is due");
                 shared.back_off("work", &mut failures).await;
@@ -85,8 +109,22 @@ pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
     }
 }
 
-async fn call<F, O: Outside<F>>(outside: &O, commands: &Commands<F>, key: &Key, row: &Row) {
-    for input in outside.call(key, row).await {
+/// One call, and what comes of it. When the claim ends the row is due again, for whoever takes it
+/// then: a call that takes longer is dropped.
+async fn call<H: Handler, O: Outside<H::Fact>>(
+    shared: &Shared<H>,
+    outside: &O,
+    commands: &Commands<H::Fact>,
+    (key, row): &(Key, Row),
+    limit: Duration,
+) {
+    let calling = outside.call(key, row);
+    let Some(inputs) = timeout(shared.ports.runtime.as_ref(), limit, calling).await else {
+        tracing::warn!(service = shared.settings.service, %key,
+            "a call took longer than its claim; it is due again");
+        return;
+    };
+    for input in inputs {
         // The service is leaving: the claim runs out and somebody else calls again.
         if commands.hand_in(input).await.is_err() {
             return;
@@ -96,7 +134,11 @@ async fn call<F, O: Outside<F>>(outside: &O, commands: &Commands<F>, key: &Key, 
 
 /// Takes rows that are due and makes them due again when the claim ends. Looks first, without the
 /// writer: most of the time nothing is due.
-async fn claim<H: Handler>(shared: &Shared<H>, due: &Due) -> Outcome<Vec<(Key, Row)>> {
+async fn claim<H: Handler>(
+    shared: &Shared<H>,
+    due: &Due,
+    limit: usize,
+) -> Outcome<Vec<(Key, Row)>> {
     let store = &shared.ports.store;
     let first = |reply: Option<Reply>| match reply {
         Some(Reply::Listed(rows)) => rows,
@@ -112,7 +154,7 @@ async fn claim<H: Handler>(shared: &Shared<H>, due: &Due) -> Outcome<Vec<(Key, R
         to: Due::at(now + Duration::from_millis(1)),
         after: None,
         descending: false,
-        limit: due.parallel,
+        limit,
     };
     let look = Range { limit: 1, ..range.clone() };
     let seen = store.read(vec![Op::List { table: due.table, range: look }]).await?;

@@ -53,13 +53,16 @@ pub struct Fetched {
 pub enum Polled {
     /// In order within a partition. Empty when nothing came within the adapter's poll time.
     Records(Vec<Fetched>),
-    /// These are ours now. Reading starts at the committed offset (the beginning where there is
-    /// none) unless [`Consumer::seek`] says otherwise before the next poll.
+    /// These come to what is ours; never empty. Reading them starts at the committed offset (the
+    /// beginning where there is none) unless [`Consumer::seek`] says otherwise before the next poll.
     Assigned(Vec<Partition>),
-    /// These go to another member. They stay ours until [`Consumer::release`]: finish or drop what
-    /// is in hand, commit, release.
+    /// These are to go to another member: all that is ours in an eager group, only what moves in a
+    /// cooperative one, whose other partitions are read on meanwhile (broker-contract K22). They stay
+    /// ours until [`Consumer::release`], and no more of them is read: finish or drop what is in hand,
+    /// commit, release.
     Revoked(Vec<Partition>),
-    /// These are no longer ours, and another member may read them already.
+    /// These are no longer ours, and another member may read them already. Revoked ones may be
+    /// among them: what was not released in time.
     Lost(Vec<Partition>),
 }
 
@@ -92,11 +95,15 @@ pub trait Consumer: Send {
     /// dropped poll loses nothing. Must be called within the group's maximal poll interval (K23).
     async fn poll(&mut self, max: usize) -> Outcome<Polled>;
 
-    /// Commits the next offsets to read. `Refused` when this member was fenced (K19): its
-    /// partitions are someone else's. `Unknown` may be repeated.
+    /// Commits the next offsets to read: all or none. `Refused` when a partition is not ours, or
+    /// when the group went on to a generation that this member has not heard of (K19, K21): the
+    /// next polls tell what is still ours, and for that the commit may be tried again. In a
+    /// cooperative group that may be all of it. `Retry` while the group waits for its leader.
+    /// `Unknown` may be repeated.
     async fn commit(&mut self, next: &Offsets) -> Outcome<()>;
 
-    /// Gives up revoked partitions, after the last commit for them.
+    /// Gives up revoked partitions, after the last commit for them. The group waits for that, at
+    /// most the maximal poll interval (K23): all that was revoked together is to be released.
     async fn release(&mut self, revoked: Vec<Partition>);
 
     /// Reads these assigned partitions from the given offsets on.

@@ -1,8 +1,8 @@
-//! A world's cluster: nodes that start, are killed and start again, the servers they talk to, and
-//! the gate that every port call passes. Faults happen at the gate and nowhere else.
+//! A world's cluster: nodes that start, are killed or leave and start again, and the servers they talk
+//! to. What goes wrong with a call is the gate's.
 
 use std::collections::BTreeMap;
-use std::future::{Future, pending};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,8 +23,15 @@ use crate::runtime::{NodeRuntime, wall};
 use crate::trace::{Trace, TraceEvent};
 use crate::{log, queue, store};
 
+mod gate;
+mod leaving;
+
+pub(crate) use gate::Call;
+pub use leaving::Leave;
+use leaving::Manners;
+
 /// How a world's servers behave.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The log's groups.
     pub log: model::log::Settings,
@@ -38,11 +45,27 @@ pub struct Settings {
     /// A node's wall clock is wrong by up to this much, milliseconds; drawn anew at each start. The
     /// servers' clocks are right.
     pub skew_ms: u64,
+    /// How long a node that is asked to leave may take before it is killed.
+    pub drain: Duration,
 }
 
-/// What starts a node's code. An error is a failed start: the node is killed and started again.
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            log: model::log::Settings::default(),
+            queue: model::queue::Settings::default(),
+            store: model::store::Settings::default(),
+            delay_ms: 0,
+            skew_ms: 0,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// What starts a node's code, and gives a way to ask it to leave. An error is a failed start: the node
+/// is killed and started again.
 pub type Start =
-    Arc<dyn Fn(NodePorts) -> Pin<Box<dyn Future<Output = Outcome<()>> + Send>> + Send + Sync>;
+    Arc<dyn Fn(NodePorts) -> Pin<Box<dyn Future<Output = Outcome<Leave>> + Send>> + Send + Sync>;
 
 /// What one incarnation of a node runs on.
 #[derive(Clone)]
@@ -67,6 +90,7 @@ pub(crate) struct Node {
     pub(crate) handle: NodeHandle,
     pub(crate) skew: TimeDelta,
     cut: AtomicBool,
+    manners: Mutex<Manners>,
 }
 
 struct Place {
@@ -129,41 +153,6 @@ impl Runtime for ServerClock {
     }
 }
 
-/// A port call that passed the gate on its way there.
-pub(crate) struct Call {
-    site: Site,
-    fault: Option<FaultSpec>,
-}
-
-impl Call {
-    /// A call that nothing happens to.
-    pub(crate) fn clean(site: Site) -> Self {
-        Call { site, fault: None }
-    }
-
-    /// Whether its caller never learns how it ended, though it goes on.
-    pub(crate) fn unanswered(&self) -> bool {
-        let kind = self.fault.as_ref().map(|fault| fault.kind);
-        matches!(kind, Some(FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect))
-    }
-
-    /// How late its effect comes, where it does not come at once.
-    pub(crate) fn late(&self) -> Option<Duration> {
-        let late = self.fault.as_ref().filter(|fault| fault.kind == FaultKind::LateEffect);
-        late.map(|fault| Duration::from_millis(fault.for_ms))
-    }
-
-    /// Whether its effect is to happen twice.
-    pub(crate) fn duplicated(&self) -> bool {
-        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::Duplicated)
-    }
-
-    /// Whether it never reaches the server.
-    pub(crate) fn lost(&self) -> bool {
-        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::LostRequest)
-    }
-}
-
 impl Cluster {
     /// An empty cluster inside a madsim runtime, with the faults of a plan armed.
     pub fn new(seed: u64, settings: Settings, faults: &[FaultSpec]) -> Self {
@@ -196,7 +185,7 @@ impl Cluster {
         let cluster = Cluster { shared: Arc::new(shared) };
         for fault in faults {
             if let When::AtMs(ms) = fault.when {
-                cluster.kill_at(Duration::from_millis(ms), fault.clone());
+                cluster.at(Duration::from_millis(ms), fault.clone());
             }
         }
         cluster
@@ -257,11 +246,17 @@ impl Cluster {
 
     /// Kills the node now; it starts again after `down`. A node that is down stays so.
     pub fn kill(&self, name: &str, down: Duration) -> bool {
+        self.end(name, "killed", down)
+    }
+
+    fn end(&self, name: &str, what: &'static str, down: Duration) -> bool {
         let Some(node) = self.state().places.get_mut(name).and_then(|p| p.running.take()) else {
             return false;
         };
         node.cut.store(true, Ordering::Relaxed);
-        self.note(name, "killed", format!("{} for {} ms", node.client, down.as_millis()));
+        // Who left after the faults have ended comes back at once, as others do.
+        let down = if self.state().healed { down.min(Duration::from_millis(200)) } else { down };
+        self.note(name, what, format!("{} for {} ms", node.client, down.as_millis()));
         // Channels vanish without goodbye, open transactions roll back; the group finds out by its
         // session time-out.
         self.shared.queue.disconnect(&node.client);
@@ -314,6 +309,11 @@ impl Cluster {
             gate.leave(call, Ok(answer)).await
         });
         served.await.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
+    }
+
+    /// What happened so far and is wanted, for verdicts about a way and not an end.
+    pub fn events(&self, wanted: impl Fn(&TraceEvent) -> bool) -> Vec<TraceEvent> {
+        self.state().trace.events().iter().filter(|event| wanted(event)).cloned().collect()
     }
 
     /// How the faults went so far, by kind and step.
@@ -382,13 +382,18 @@ impl Cluster {
         drop(node.spawn(task));
     }
 
-    fn kill_at(&self, at: Duration, fault: FaultSpec) {
+    fn at(&self, at: Duration, fault: FaultSpec) {
         let cluster = self.clone();
         self.aside(async move {
             madsim::time::sleep(at).await;
-            if !cluster.state().healed
-                && cluster.kill(&fault.node, Duration::from_millis(fault.for_ms))
-            {
+            let down = Duration::from_millis(fault.for_ms);
+            let healed = cluster.state().healed;
+            let met = !healed
+                && match fault.kind {
+                    FaultKind::Leave => cluster.leave(&fault.node, down),
+                    _ => cluster.kill(&fault.node, down),
+                };
+            if met {
                 cluster.meet(&fault);
             }
         });
@@ -429,6 +434,7 @@ impl Cluster {
             handle,
             skew,
             cut: AtomicBool::new(false),
+            manners: Mutex::new(Manners::Starting),
         });
         if let Some(place) = self.state().places.get_mut(name) {
             place.running = Some(node.clone());
@@ -438,10 +444,13 @@ impl Cluster {
         let task = start(ports);
         let supervised = node.clone();
         drop(node.handle.spawn(async move {
-            if let Err(fault) = task.await {
-                let cluster = supervised.cluster.clone();
-                cluster.note(&supervised.name, "start failed", fault.to_string());
-                cluster.kill(&supervised.name, Duration::from_millis(200));
+            match task.await {
+                Ok(leave) => *supervised.manners() = Manners::Listening(leave),
+                Err(fault) => {
+                    let cluster = supervised.cluster.clone();
+                    cluster.note(&supervised.name, "start failed", fault.to_string());
+                    cluster.kill(&supervised.name, Duration::from_millis(200));
+                }
             }
         }));
     }
@@ -463,89 +472,12 @@ impl Node {
         }
     }
 
+    fn manners(&self) -> MutexGuard<'_, Manners> {
+        self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)
-    }
-
-    /// The way there: a delay, then whatever the plan has for this call. Faults without effect end
-    /// here.
-    pub(crate) async fn enter(&self, site: Site, about: impl FnOnce() -> String) -> Outcome<Call> {
-        self.stop_if_cut().await;
-        let fault = self.fault_for(site);
-        self.delay(site).await;
-        let Some(fault) = fault else {
-            self.cluster.note(&self.name, site.name(), about());
-            return Ok(Call { site, fault: None });
-        };
-        self.cluster.meet(&fault);
-        self.cluster.note(&self.name, site.name(), about());
-        let long = Duration::from_millis(fault.for_ms);
-        match fault.kind {
-            FaultKind::KillBefore => {
-                self.cluster.kill(&self.name, long);
-                pending::<()>().await;
-            }
-            FaultKind::Rejected => return Err(Fault::retry("injected")),
-            FaultKind::Slow => {
-                madsim::time::sleep(long).await;
-                self.stop_if_cut().await;
-            }
-            FaultKind::KillAfter
-            | FaultKind::LostReply
-            | FaultKind::LostRequest
-            | FaultKind::LateEffect
-            | FaultKind::Duplicated => {}
-        }
-        Ok(Call { site, fault: Some(fault) })
-    }
-
-    /// The way back: after the effect, before the caller knows.
-    pub(crate) async fn leave<T>(&self, call: Call, answer: Outcome<T>) -> Outcome<T> {
-        if let Some(fault) = &call.fault {
-            match fault.kind {
-                FaultKind::KillAfter => {
-                    self.cluster.kill(&self.name, Duration::from_millis(fault.for_ms));
-                    pending::<()>().await;
-                }
-                FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect => {
-                    self.delay(call.site).await;
-                    return Err(Fault::unknown("injected: the reply was lost"));
-                }
-                FaultKind::KillBefore
-                | FaultKind::Rejected
-                | FaultKind::Duplicated
-                | FaultKind::Slow => {}
-            }
-        }
-        self.delay(call.site).await;
-        answer
-    }
-
-    async fn stop_if_cut(&self) {
-        if self.is_cut() {
-            pending::<()>().await;
-        }
-    }
-
-    async fn delay(&self, site: Site) {
-        let shared = &self.cluster.shared;
-        let spread_us = shared.settings.delay_ms * 1_000 + 1;
-        let extra = shared.choices.below(site.name(), &self.name, spread_us);
-        madsim::time::sleep(Duration::from_micros(1_000 + extra)).await;
-        self.stop_if_cut().await;
-    }
-
-    /// Counts the call, and takes what the plan has for it.
-    fn fault_for(&self, site: Site) -> Option<FaultSpec> {
-        let mut state = self.cluster.state();
-        let calls = &mut state.places.get_mut(&*self.name)?.calls;
-        let nth = calls.entry(site).or_insert(0);
-        *nth += 1;
-        let nth = *nth;
-        if state.healed || state.armed.is_empty() {
-            return None;
-        }
-        state.armed.get_mut(&(self.name.to_string(), site))?.remove(&nth)
     }
 }
 
@@ -553,6 +485,11 @@ impl NodePorts {
     /// The node's name.
     pub fn node(&self) -> &str {
         &self.node.name
+    }
+
+    /// What servers know this incarnation of the node by.
+    pub fn client(&self) -> &str {
+        &self.node.client
     }
 
     /// Calls something outside, through the gate: `Unknown` where the reply is lost. `effect` is

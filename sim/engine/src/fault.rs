@@ -97,11 +97,14 @@ pub enum FaultKind {
     Duplicated,
     /// The call takes so much longer, before its effect.
     Slow,
+    /// The node is asked to stop (SIGTERM) and finishes what it has in hand: at most the cluster's
+    /// drain. Then it is gone, as long as a killed one.
+    Leave,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 8] = [
+    pub const ALL: [FaultKind; 9] = [
         FaultKind::KillBefore,
         FaultKind::KillAfter,
         FaultKind::LostReply,
@@ -110,13 +113,14 @@ impl FaultKind {
         FaultKind::Rejected,
         FaultKind::Duplicated,
         FaultKind::Slow,
+        FaultKind::Leave,
     ];
 
     /// Whether it can happen at this site.
     pub fn legal(self, site: Site) -> bool {
         match self {
             FaultKind::KillBefore | FaultKind::KillAfter | FaultKind::Slow => true,
-            FaultKind::Rejected => true,
+            FaultKind::Rejected | FaultKind::Leave => true,
             FaultKind::LostReply | FaultKind::LostRequest => matches!(
                 site,
                 Site::Produce
@@ -143,6 +147,7 @@ impl FaultKind {
             FaultKind::Rejected => "rejected",
             FaultKind::Duplicated => "duplicated",
             FaultKind::Slow => "slow",
+            FaultKind::Leave => "leave",
         }
     }
 }
@@ -158,7 +163,7 @@ pub enum When {
         /// From 1.
         nth: u64,
     },
-    /// At this instant of the world, milliseconds from its start; kills only.
+    /// At this instant of the world, milliseconds from its start; kills and leaving only.
     AtMs(u64),
 }
 
@@ -172,7 +177,7 @@ pub struct FaultSpec {
     pub node: String,
     /// When.
     pub when: When,
-    /// How long: a killed node stays down, a slow call takes longer, a late effect comes by this.
+    /// How long: a killed node, or one that left, stays down, a slow call takes longer, a late effect comes by this.
     pub for_ms: u64,
 }
 

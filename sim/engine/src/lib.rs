@@ -21,7 +21,7 @@ mod store;
 mod trace;
 
 pub use choices::Choices;
-pub use cluster::{Cluster, NodePorts, Settings, Start};
+pub use cluster::{Cluster, Leave, NodePorts, Settings, Start};
 pub use fault::{FaultKind, FaultSpec, Site, When};
 pub use outcome::{FaultCount, Run, Summary, Verdict, Violation};
 pub use runner::{Plan, PlanError, System, check, run_plan, run_twice};

@@ -36,8 +36,8 @@ pub trait System: Clone + Send + 'static {
     /// The world of this seed.
     fn plan(&self, seed: u64) -> Plan<Self::Workload>;
 
-    /// How its servers behave.
-    fn settings(&self) -> Settings;
+    /// How its servers behave under this workload.
+    fn settings(&self, workload: &Self::Workload) -> Settings;
 
     /// Builds the nodes, does the workload, heals, waits until all is quiet, and judges.
     fn run(
@@ -61,7 +61,8 @@ pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
         let legal = match fault.when {
             When::Call { site, .. } => fault.kind.legal(site),
             When::AtMs(_) => {
-                matches!(fault.kind, crate::FaultKind::KillBefore | crate::FaultKind::KillAfter)
+                use crate::FaultKind::{KillAfter, KillBefore, Leave};
+                matches!(fault.kind, KillBefore | KillAfter | Leave)
             }
         };
         if !legal {
@@ -130,7 +131,7 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
         madsim::runtime::Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let Plan { seed, workload, faults } = plan;
     let (verdict, cluster) = runtime.block_on(async {
-        let cluster = Cluster::new(seed, system.settings(), &faults);
+        let cluster = Cluster::new(seed, system.settings(&workload), &faults);
         let verdict = system.run(workload, cluster.clone()).await;
         cluster.stop().await;
         (verdict, cluster)

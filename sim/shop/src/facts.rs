@@ -17,12 +17,14 @@ use payments::simulated::Ledger;
 use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
-use sim_engine::{FaultKind, FaultSpec, Site, When};
+use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent, When};
 
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
+use crate::leaving;
 use crate::nodes::World;
 use crate::poison::Planted;
+use crate::watch::{Holders, Seen};
 use crate::workload::Workload;
 
 /// A record of the log.
@@ -71,7 +73,7 @@ pub struct Facts {
     pub ledger: Ledger,
     /// Query's rows by order.
     pub shown: BTreeMap<String, OrderRow>,
-    /// Ids that each service's inbox says were applied.
+    /// Ids that each service's inbox says were applied, or said so before they were swept.
     pub inbox: BTreeMap<Service, BTreeSet<String>>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
@@ -88,7 +90,7 @@ pub struct Facts {
     /// Sends that the worker could not be sure of, by Message-ID.
     pub unsure: BTreeMap<String, u32>,
     /// Faults of the worker's nodes that may have made it send again without a doubt of its own on
-    /// record: kills, doubled sends, and sends slower than their time-out.
+    /// record: kills, doubled sends, sends slower than their time-out, and leaving with a slow call.
     pub mail_doubts: u32,
     /// Catalog's rows by product.
     pub products: BTreeMap<String, catalog::rules::Product>,
@@ -96,17 +98,29 @@ pub struct Facts {
     pub prices: BTreeMap<String, Price>,
     /// Query's replica of the products.
     pub shown_products: BTreeMap<String, query::rules::Product>,
-    /// Services on whose nodes a fault met its step.
+    /// Services on whose nodes a fault met its step, leaving apart.
     pub faulty: BTreeSet<Service>,
     /// When orders were first seen to be final, and when the faults stopped.
-    pub ends: Seen,
+    pub ends: Ends,
     /// Jobs in the queue, ready or unacked, and dead ones.
     pub queued: usize,
+    /// Who came and went, and what befell whom.
+    pub events: Vec<TraceEvent>,
+    /// How the relays sent.
+    pub sends: Seen,
+    /// Who held which shard.
+    pub holders: Holders,
 }
 
 impl Facts {
     /// Reads the whole world.
-    pub fn read(world: &World, workload: &Workload, customers: &Customers, ends: Seen) -> Self {
+    pub fn read(
+        world: &World,
+        workload: &Workload,
+        customers: &Customers,
+        watched: Watched,
+    ) -> Self {
+        let Watched { ends, holders, inbox } = watched;
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -120,7 +134,7 @@ impl Facts {
             payments: rows(world, Service::Payments, &PAYMENTS),
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
-            inbox: BTreeMap::new(),
+            inbox,
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
@@ -135,6 +149,9 @@ impl Facts {
             faulty: faulty(world),
             ends,
             queued: queued(world),
+            events: world.cluster.events(leaving::wanted),
+            sends: world.sends.seen(),
+            holders,
         };
         let adjustments: BTreeMap<String, AdjustmentRow> =
             rows(world, Service::Inventory, &ADJUSTMENTS);
@@ -144,10 +161,9 @@ impl Facts {
         for service in Service::ALL {
             let store = world.cluster.database(service.name());
             store.with(|db| {
-                let applied =
-                    |row: &Row| matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }));
                 let ids = db.rows(&INBOX).filter(|(_, row)| applied(row));
-                facts.inbox.insert(service, ids.map(|(key, _)| key.to_string()).collect());
+                let known = facts.inbox.entry(service).or_default();
+                known.extend(ids.map(|(key, _)| key.to_string()));
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
                 facts.outbox.insert(service, db.outbox().count());
@@ -221,7 +237,12 @@ impl Facts {
 fn mail_doubts(world: &World) -> u32 {
     let met = world.cluster.met();
     let of_worker = met.iter().filter(|f| service_of(f) == Some(Service::NotificationsWorker));
+    // A slow call outlasts the drain of a node that leaves: what it had sent is then not on record.
+    let slow = met.iter().any(|fault| {
+        fault.kind == FaultKind::Slow && service_of(fault) == Some(Service::NotificationsWorker)
+    });
     let doubts = of_worker.filter(|fault| match (fault.kind, fault.when) {
+        (FaultKind::Leave, _) => slow,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
         (FaultKind::Duplicated | FaultKind::Slow, When::Call { site, .. }) => site == Site::Outside,
         _ => false,
@@ -240,8 +261,10 @@ fn kills(world: &World) -> BTreeMap<Service, u32> {
     kills
 }
 
+/// Leaving is no excuse: it is done in order.
 fn faulty(world: &World) -> BTreeSet<Service> {
-    world.cluster.met().iter().filter_map(service_of).collect()
+    let met = world.cluster.met();
+    met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of).collect()
 }
 
 /// Whose node a fault met.
@@ -252,44 +275,88 @@ fn service_of(fault: &FaultSpec) -> Option<Service> {
 
 /// When something was seen.
 #[derive(Debug, Clone, Default)]
-pub struct Seen {
+pub struct Ends {
     /// Each final order, from the beginning of the world; at most 100 ms late.
     pub final_at: BTreeMap<String, Duration>,
     /// When the faults had stopped.
     pub healed_at: Duration,
 }
 
-/// Looks at Orders' rows all the time: the rows themselves do not say when an order became final by
-/// the right clock.
+/// Looks at databases all the time: rows at rest do not say when an order became final by the right
+/// clock, nor who held a lease.
 #[derive(Clone, Default)]
-pub struct Ends(Arc<Mutex<BTreeMap<String, Duration>>>);
+pub struct Watch(Arc<Mutex<Looked>>);
 
-impl Ends {
+#[derive(Default)]
+struct Looked {
+    final_at: BTreeMap<String, Duration>,
+    holders: Holders,
+    inbox: BTreeMap<Service, BTreeSet<String>>,
+}
+
+impl Watch {
     /// Looks until it is aborted.
-    pub async fn watch(self, world: World) {
+    pub async fn look(self, world: World, retention: bool) {
         loop {
             madsim::time::sleep(Duration::from_millis(100)).await;
             let now = world.cluster.elapsed();
-            let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            looked.holders.look(&world);
+            if retention {
+                looked.look_at_inboxes(&world);
+            }
             world.cluster.database(Service::Orders.name()).with(|db| {
                 for (key, row) in db.rows(&SAGAS) {
-                    if seen.contains_key(&**key) {
+                    if looked.final_at.contains_key(&**key) {
                         continue;
                     }
                     let saga: Option<Saga> = document(row);
                     if saga.is_some_and(|saga| saga.terminal != Terminal::None) {
-                        seen.insert(key.to_string(), now);
+                        looked.final_at.insert(key.to_string(), now);
                     }
                 }
             });
         }
     }
 
-    /// What was seen so far.
-    pub fn seen(&self, healed_at: Duration) -> Seen {
-        let final_at = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Seen { final_at, healed_at }
+    /// What was seen by now.
+    pub fn seen(&self, now: Duration, healed_at: Duration) -> Watched {
+        let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut holders, inbox) = (looked.holders.clone(), looked.inbox.clone());
+        holders.end(now);
+        Watched { ends: Ends { final_at: looked.final_at.clone(), healed_at }, holders, inbox }
     }
+}
+
+impl Looked {
+    /// What stands there for a moment was handled, though it is swept later.
+    fn look_at_inboxes(&mut self, world: &World) {
+        for service in Service::ALL {
+            let seen = self.inbox.entry(service).or_default();
+            world.cluster.database(service.name()).with(|db| {
+                for (key, row) in db.rows(&INBOX) {
+                    if !seen.contains(&**key) && applied(row) {
+                        seen.insert(key.to_string());
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// What was seen on the way of a world.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// When orders ended.
+    pub ends: Ends,
+    /// Who held which shard.
+    pub holders: Holders,
+    /// Ids in each service's inbox, also of rows that are swept by now.
+    pub inbox: BTreeMap<Service, BTreeSet<String>>,
+}
+
+fn applied(row: &Row) -> bool {
+    matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
 }
 
 /// All documents of a table.

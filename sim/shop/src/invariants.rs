@@ -10,13 +10,13 @@ use orders::rules::Terminal;
 use sim_engine::Violation;
 
 use crate::facts::{Facts, Said};
-use crate::{agreement, letters};
+use crate::{agreement, leaving, letters};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 28] = [
+pub const ALL: [Invariant; 31] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
@@ -45,6 +45,9 @@ pub const ALL: [Invariant; 28] = [
     ("dead_letters.poison_is_settled", letters::poison_is_settled),
     ("dead_letters.nobody_waits", letters::nobody_waits),
     ("dead_letters.drained_in_order", letters::drained_in_order),
+    ("relay.sends_under_its_lease", leaving::sends_under_its_lease),
+    ("relay.shards_are_held", leaving::shards_are_held),
+    ("leaving.lets_go_at_once", leaving::lets_go_at_once),
 ];
 
 /// Every violation of every invariant.

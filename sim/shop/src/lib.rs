@@ -10,7 +10,9 @@ pub mod agreement;
 pub mod customers;
 pub mod facts;
 pub mod followers;
+pub mod history;
 pub mod invariants;
+pub mod leaving;
 pub mod letters;
 pub mod nodes;
 pub mod operator;
@@ -19,6 +21,7 @@ pub mod poison;
 pub mod scenario;
 pub mod shop;
 pub mod story;
+pub mod watch;
 pub mod workload;
 
 pub use shop::Shop;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use chassis::{Metrics, Ports, Settings};
+use chassis::{LEASES, Lease, Metrics, Ports, Settings};
 use contract::{OrderId, Service, Streams};
 use notifications_worker::mail::Mail;
 use notifications_worker::memory::MemorySink;
@@ -17,9 +17,21 @@ use payments::gateway::Gateway;
 use payments::rules::{Answer, Operation};
 use payments::simulated::{Call, Passage, Passes, SimulatedGateway, Steering};
 use ports::Outcome;
-use sim_engine::{Cluster, NodePorts, Start};
+use sim_engine::{Cluster, Leave, NodePorts, Start};
 
+use crate::facts;
+use crate::history;
+use crate::watch::{Sends, Watched};
 use crate::workload::{LATE_CALLS, LATE_ENDING, Workload};
+
+/// What the trace has of a node that has just left: see [`crate::leaving`].
+pub const LET_GO: &str = "let go";
+
+/// How long a relay's lease lasts.
+pub const LEASE: Duration = Duration::from_secs(4);
+
+/// Outbox shards of a service.
+pub const SHARDS: u16 = 2;
 
 /// Partitions of each topic.
 pub const PARTITIONS: i32 = 3;
@@ -33,6 +45,8 @@ pub struct World {
     pub gateway: SimulatedGateway,
     /// The mail server.
     pub mails: MemorySink,
+    /// How the relays sent.
+    pub sends: Sends,
     metrics: Metered,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
 }
@@ -41,8 +55,9 @@ pub struct World {
 pub type Metered = Arc<dyn Fn(&str) -> Metrics + Send + Sync>;
 
 impl World {
-    /// All services of the workload, started.
-    pub fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
+    /// All services of the workload, started on the databases as the workload finds them.
+    pub async fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
+        history::write(&cluster, workload).await;
         let late = |call: &Call| match call.amount.is_some_and(|a| a % 100 == LATE_ENDING)
             && call.operation == Operation::Authorise
             && call.earlier < LATE_CALLS
@@ -56,6 +71,7 @@ impl World {
             cluster,
             gateway: SimulatedGateway::new(steering),
             mails: MemorySink::default(),
+            sends: Sends::default(),
             metrics,
             routers: Arc::default(),
         };
@@ -78,13 +94,37 @@ impl World {
         Arc::new(move |ports: NodePorts| {
             let (world, workload) = (world.clone(), workload.clone());
             Box::pin(async move {
-                let node = ports.node().to_owned();
-                let running = world.run(service, &workload, ports).await?;
+                let running = world.run(service, &workload, ports.clone()).await?;
                 let mut routers = world.routers.lock().unwrap_or_else(PoisonError::into_inner);
-                routers.insert(node, running.router);
-                Ok(())
+                routers.insert(ports.node().to_owned(), running.router);
+                drop(routers);
+                let stop = running.stop;
+                let leave: Leave = Box::new(move || {
+                    Box::pin(async move {
+                        stop.ask();
+                        stop.ended().await;
+                        world.note_what_it_holds(service, &ports);
+                    })
+                });
+                Ok(leave)
             })
         })
+    }
+
+    /// What a node that has just left still holds: nothing, if it said goodbye everywhere.
+    fn note_what_it_holds(&self, service: Service, ports: &NodePorts) {
+        let now_ms = self.cluster.now().timestamp_millis();
+        let held = |lease: &Lease| lease.owner == ports.node() && lease.until_ms > now_ms;
+        let leases =
+            facts::rows::<Lease>(self, service, &LEASES).values().filter(|l| held(l)).count();
+        let memberships = self.cluster.log().with(|log| {
+            let groups = log.groups();
+            groups
+                .iter()
+                .filter(|g| log.members(g).values().any(|m| **m == *ports.client()))
+                .count()
+        });
+        ports.note(LET_GO, format!("holds {leases} leases, {memberships} memberships"));
     }
 
     async fn run(
@@ -94,9 +134,11 @@ impl World {
         node: NodePorts,
     ) -> Outcome<chassis::Service> {
         let NodePorts { log, queue, store, runtime, .. } = node.clone();
+        let log = Arc::new(Watched::new(log, self, service, node.node()));
+        let queue = Arc::new(Watched::new(queue, self, service, node.node()));
         let ports = Ports { log, queue, store, runtime };
         let metrics = (self.metrics)(node.node());
-        let settings = Settings { metrics, ..settings(service, node.node()) };
+        let settings = Settings { metrics, ..settings(service, node.node(), workload) };
         let (streams, profile) = (Streams::default(), workload.profile());
         let partitions = PARTITIONS;
         match service {
@@ -151,14 +193,25 @@ impl World {
 }
 
 /// As in production but for the pace: leases and pauses that fit a world of seconds.
-fn settings(service: Service, node: &str) -> Settings {
-    Settings {
-        shards: 2,
-        lease: Duration::from_secs(4),
+fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
+    let mut settings = Settings {
+        shards: SHARDS,
+        lease: LEASE,
         idle: Duration::from_secs(1),
+        // As long as no fault is that long, a batch that hangs makes a zombie.
+        stall: Duration::from_secs(2),
         batch_max: 16,
         ..Settings::new(service.name(), node)
+    };
+    if let Some(retention) = &workload.retention {
+        let keep = Duration::from_millis(retention.keep_ms);
+        settings.keep_events = keep;
+        settings.keep_commands = keep;
+        settings.sweep = Duration::from_millis(retention.every_ms);
+        settings.sweep_max = 16;
+        settings.sweep_pause = Duration::from_millis(50);
     }
+    settings
 }
 
 struct GatedGateway {

@@ -4,7 +4,9 @@ use contract::{PaymentMode, Service, Stream};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
 use crate::poison::{Kind, Poison};
-use crate::workload::{Import, LATE_ENDING, Order, PriceChange, Product, Workload, node};
+use crate::workload::{
+    Import, LATE_ENDING, Order, PriceChange, Product, Retention, Workload, node,
+};
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
@@ -60,9 +62,17 @@ fn workload(choices: &Choices) -> Workload {
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
     };
     let (as_written, heal_ms) = (false, 12_000);
+    let cooperative = pick("cooperative", 2) == 0;
+    let retention = (pick("retention", 3) == 0).then(|| Retention {
+        old_rows: 20 + pick("old rows", 150) as u32,
+        keep_ms: 60_000 + pick("keep", 60_000),
+        every_ms: 500 + pick("every", 3_000),
+    });
     Workload {
         as_written,
         instances,
+        cooperative,
+        retention,
         products,
         prices,
         poisons,
@@ -168,7 +178,7 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         let service = Service::ALL[pick("service", 7) as usize];
         let instances = workload.nodes(service).len() as u64;
         let node = node(service, pick("instance", instances) as u32);
-        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter);
+        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter | FaultKind::Leave);
         // Now and then longer than the group's session, so that partitions move.
         let for_ms = match pick("long", 6) {
             0 => 7_000 + pick("for", 3_000),
@@ -186,5 +196,22 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         };
         faults.push(FaultSpec { kind, node, when, for_ms });
     }
+    if pick("rolling", 6) == 0 {
+        let (first_ms, every_ms) = (500 + pick("rolling from", 3_000), 200 + pick("every", 600));
+        faults.extend(rolling_restart(workload, first_ms, every_ms));
+    }
     faults
+}
+
+/// Each instance of each service is asked to leave, one after the other, and starts again: the
+/// instances of a service never all at once.
+pub fn rolling_restart(workload: &Workload, first_ms: u64, every_ms: u64) -> Vec<FaultSpec> {
+    let nodes = Service::ALL.into_iter().flat_map(|service| workload.nodes(service));
+    let leave = |(i, node)| FaultSpec {
+        kind: FaultKind::Leave,
+        node,
+        when: When::AtMs(first_ms + every_ms * i as u64),
+        for_ms: every_ms / 2,
+    };
+    nodes.enumerate().map(leave).collect()
 }

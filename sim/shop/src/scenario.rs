@@ -3,6 +3,7 @@
 use contract::{PaymentMode, Service, Stream};
 use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, Violation, When, run_twice};
 
+use crate::plan::rolling_restart;
 use crate::poison::{Kind, Poison};
 use crate::shop::Shop;
 use crate::workload::{Import, Order, Product, Workload, node};
@@ -24,6 +25,8 @@ impl Scenario {
         let workload = Workload {
             as_written: false,
             instances: std::collections::BTreeMap::new(),
+            cooperative: true,
+            retention: None,
             products: products.to_vec(),
             prices: Vec::new(),
             poisons: Vec::new(),
@@ -125,6 +128,14 @@ impl Scenario {
     ) -> Self {
         let when = When::Call { site, nth };
         self.plan.faults.push(FaultSpec { kind, node: node(service, 0), when, for_ms });
+        self
+    }
+
+    /// Every instance of every service is restarted in order, one after the other. Comes last: it
+    /// takes the instances as they are by then.
+    pub fn rolling_restart(mut self, first_ms: u64, every_ms: u64) -> Self {
+        let restart = rolling_restart(&self.plan.workload, first_ms, every_ms);
+        self.plan.faults.extend(restart);
         self
     }
 

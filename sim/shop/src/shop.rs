@@ -6,6 +6,7 @@ use std::time::Duration;
 use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
 use contract::{Profile, Service, Stream};
 use futures_util::future::join_all;
+use model::log::Assignor;
 use notifications_worker::rows::{MAILS, MailRow};
 use orders::rows::SAGAS;
 use orders::rules::{Saga, Terminal};
@@ -15,8 +16,9 @@ use query::rows::{ORDERS, OrderRow};
 use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
 
 use crate::customers::Customers;
-use crate::facts::{self, Ends, Facts};
+use crate::facts::{self, Facts, Watch};
 use crate::followers::Followers;
+use crate::history;
 use crate::nodes::{Metered, World};
 use crate::workload::Workload;
 use crate::{invariants, plan, poison, story};
@@ -38,13 +40,18 @@ impl System for Shop {
         plan::draw(seed)
     }
 
-    fn settings(&self) -> Settings {
+    fn settings(&self, workload: &Workload) -> Settings {
+        let assignor = match workload.cooperative {
+            true => Assignor::CooperativeSticky,
+            false => Assignor::Range,
+        };
         let log = model::log::Settings {
             session_timeout: Duration::from_secs(6),
             heartbeat: Duration::from_secs(2),
             // Shorter than slow calls can be: then the group moves on, and a zombie writes.
             max_poll_interval: Duration::from_secs(5),
             poll_wait: Duration::from_secs(1),
+            assignor,
             ..model::log::Settings::default()
         };
         Settings { log, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }
@@ -64,7 +71,7 @@ impl Shop {
         cluster: Cluster,
         metrics: Metered,
     ) -> Verdict {
-        let world = World::start(cluster.clone(), &workload, metrics);
+        let world = World::start(cluster.clone(), &workload, metrics).await;
         let customers = Customers::new(world.clone(), &workload);
         customers.set_up().await;
         if workload.audited {
@@ -86,8 +93,9 @@ impl Shop {
         let imports = workload.imports.iter().cloned();
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
-        let ends = Ends::default();
-        let watch = madsim::task::spawn(ends.clone().watch(world.clone()));
+        let watch = Watch::default();
+        let watching =
+            madsim::task::spawn(watch.clone().look(world.clone(), workload.retention.is_some()));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
         cluster.heal();
@@ -108,9 +116,10 @@ impl Shop {
             }
             madsim::time::sleep(Duration::from_millis(500)).await;
         }
-        watch.abort();
+        watching.abort();
         operator.abort();
-        let facts = Facts::read(&world, &workload, &customers, ends.seen(healed));
+        let watched = watch.seen(cluster.elapsed(), healed);
+        let facts = Facts::read(&world, &workload, &customers, watched);
         violations.extend(invariants::judge(&facts));
         Verdict { summary: summary(&facts), violations }
     }
@@ -156,8 +165,13 @@ fn left(world: &World, profile: Profile) -> Vec<String> {
     let calls = payments.values().filter(|payment| payment.due.is_some()).count();
     let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
     let sends = mails.values().filter(|mail| mail.sending.due.is_some()).count();
-    for (count, what) in [(open, "open orders"), (calls, "gateway calls due"), (sends, "mails due")]
-    {
+    let old = history::left(world);
+    for (count, what) in [
+        (open, "open orders"),
+        (calls, "gateway calls due"),
+        (sends, "mails due"),
+        (old, "inbox rows that have expired"),
+    ] {
         if count > 0 {
             left.push(format!("{count} {what}"));
         }
@@ -202,5 +216,11 @@ fn summary(facts: &Facts) -> Summary {
     summary.mark("planted", facts.planted.len() as u64);
     let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
     summary.mark("mails", mails);
+    summary.mark("rows sent", facts.sends.count);
+    let swept = facts.workload.retention.as_ref().map_or(0, |it| u64::from(it.old_rows) * 7);
+    summary.mark("old rows swept", swept);
+    summary.mark("leases handed over", facts.holders.handovers);
+    let left = facts.events.iter().filter(|event| event.what == "left").count();
+    summary.mark("left in order", left as u64);
     summary
 }

@@ -109,6 +109,6 @@ pub fn failure(run: &Run, place: &str, only: Option<&str>) -> String {
 
 /// Faults, kills and starts, and whatever names the thing.
 fn matters(event: &TraceEvent, about: Option<&str>) -> bool {
-    matches!(event.what, "fault" | "killed" | "healed")
+    matches!(event.what, "fault" | "killed" | "leaving" | "left" | "left late" | "healed")
         || about.is_some_and(|about| event.text.contains(about))
 }

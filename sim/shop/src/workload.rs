@@ -13,6 +13,12 @@ pub struct Workload {
     pub as_written: bool,
     /// Instances of each service, by its name; one where it is absent.
     pub instances: std::collections::BTreeMap<String, u32>,
+    /// Whether the consumer groups rebalance cooperatively, not eagerly.
+    #[serde(default)]
+    pub cooperative: bool,
+    /// Where retention runs in this world: what it finds, and how long it keeps what comes.
+    #[serde(default)]
+    pub retention: Option<Retention>,
     /// What is for sale.
     pub products: Vec<Product>,
     /// What becomes of their prices while customers order.
@@ -33,6 +39,18 @@ pub struct Workload {
     pub deadline_ms: u64,
     /// When the faults end, milliseconds from the first order.
     pub heal_ms: u64,
+}
+
+/// Short periods, and a history to be swept while orders run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// Rows in each service's inbox that have expired when the world begins.
+    pub old_rows: u32,
+    /// How long outcomes are kept, milliseconds: longer than anything comes again in a world.
+    pub keep_ms: u64,
+    /// How often it sweeps, milliseconds.
+    pub every_ms: u64,
 }
 
 /// A product and its stock.

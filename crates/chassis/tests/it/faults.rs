@@ -16,7 +16,7 @@ use ports::{
 #[derive(Debug)]
 pub enum Call<'a> {
     Begin(&'a [Op]),
-    Read,
+    Read(&'a [Op]),
     Commit(&'a [Op]),
     Send(&'a Record),
     Offsets,
@@ -130,8 +130,13 @@ impl<S: Store> Store for Faulty<S> {
     }
 
     async fn read(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        self.faults.enter(Call::Read).await?;
+        self.faults.enter(Call::Read(&ops)).await?;
         self.inner.read(ops).await
+    }
+
+    async fn transact(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
+        let lost = self.faults.enter(Call::Commit(&ops)).await?;
+        reply(lost, self.inner.transact(ops).await)
     }
 }
 

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use model::log::Assignor;
 use ports::{Key, Row, Runtime, timeout};
 use serde_json::json;
 use shakedown_chassis::{Busy, Input, Outside};
 
 use crate::counter::{Fact, answered, ask, due};
 use crate::faults::{Act, Call, retry};
-use crate::world::{Node, World, add, record, run};
+use crate::world::{Node, World, add, record, run, run_with};
 
 /// Stops a node; how long it took, at most so many seconds.
 async fn stop(world: &World, node: Node, longest: u64) -> Duration {
@@ -227,5 +228,115 @@ fn the_answer_to_a_call_in_flight_is_kept() {
         world.runtime.sleep(Duration::from_millis(100)).await;
         stop(&world, node, 15).await;
         assert_eq!(world.trail("a"), ["e-1", "answered"]);
+    });
+}
+
+#[test]
+fn a_hung_store_does_not_hold_it_up() {
+    run(|world| async move {
+        let node = whole(&world, "c-0").await;
+        node.app.work(due(), Slow(Arc::new(world.runtime.clone())));
+        world.sleep(5).await;
+        node.faults.set(|call| match call {
+            Call::Begin(_) | Call::Commit(_) | Call::Read(_) => Act::Hang,
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        world.publish(vec![add("jobs", "j-1", "b", 1)]).await;
+        world.sleep(5).await;
+        assert!(stop(&world, node, 10).await <= Duration::from_secs(4), "longer than the drain");
+        let _heir = whole(&world, "c-1").await;
+        // No session time-out: it said goodbye with its batch in hand.
+        world.sleep(2).await;
+        assert_eq!((world.trail("a"), world.trail("b")), (vec!["e-1".into()], vec!["j-1".into()]));
+    });
+}
+
+#[test]
+fn a_hung_broker_does_not_hold_up_the_leases() {
+    run(|world| async move {
+        let node = whole(&world, "c-0").await;
+        world.sleep(5).await;
+        node.faults.set(|call| match call {
+            Call::Send(_) => Act::Hang,
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        world.sleep(2).await;
+        assert!(stop(&world, node, 10).await <= Duration::from_secs(4), "longer than the drain");
+        let _heir = whole(&world, "c-1").await;
+        world.sleep(1).await;
+        assert_eq!(world.events("out"), ["out-e-1"], "the lease was given up, it did not run out");
+    });
+}
+
+/// Slows one node's batches down; which ones is for the rule to say.
+fn slow_batches(node: &Node, act: impl Fn() -> Act + Send + 'static) {
+    node.faults.set(move |call| match call {
+        Call::Begin(ops) if ops.iter().any(|op| matches!(op, ports::Op::Insert { .. })) => act(),
+        _ => Act::Pass,
+    });
+}
+
+#[test]
+fn a_revocation_lets_the_batch_in_hand_finish() {
+    run(|world| async move {
+        let first = world.consumer("c-0").await;
+        world.sleep(5).await;
+        slow_batches(&first, || Act::Slow(Duration::from_secs(3)));
+        world.produce(vec![add("in", "e-1", "a", 1), add("other", "e-2", "b", 1)]).await;
+        world.runtime.sleep(Duration::from_millis(100)).await;
+        let _second = world.consumer("c-1").await;
+        world.sleep(2).await;
+        assert_eq!(world.counters(), 0, "still in hand");
+        // The group waited for the batch, and for no longer.
+        world.sleep(2).await;
+        assert_eq!((world.trail("a"), world.trail("b")), (vec!["e-1".into()], vec!["e-2".into()]));
+        assert_eq!((world.offset("in"), world.offset("other")), (Some(1), Some(1)));
+        first.faults.clear();
+        world.produce(vec![add("in", "e-3", "a", 1), add("other", "e-4", "b", 1)]).await;
+        world.sleep(1).await;
+        assert_eq!((world.counter("a").value, world.counter("b").value), (2, 2));
+    });
+}
+
+#[test]
+fn a_batch_that_hangs_is_left_behind_and_fenced() {
+    run_with(Assignor::CooperativeSticky, |world| async move {
+        let first = world.consumer("c-0").await;
+        world.sleep(5).await;
+        slow_batches(&first, || Act::Slow(Duration::from_secs(60)));
+        world.produce(vec![add("in", "e-1", "a", 1), add("other", "e-2", "b", 1)]).await;
+        world.runtime.sleep(Duration::from_millis(100)).await;
+        let _second = world.consumer("c-1").await;
+        // Patience, a drain, and a rebalance: not the five minutes that the group has patience.
+        world.sleep(10).await;
+        let done = world.counters();
+        assert_eq!(done, 1, "what moved to the second one is done");
+        world.sleep(60).await;
+        assert_eq!((world.trail("a"), world.trail("b")), (vec!["e-1".into()], vec!["e-2".into()]));
+        assert_eq!((world.position("in").1, world.position("other").1), (Some(1), Some(1)));
+        assert_eq!((world.offset("in"), world.offset("other")), (Some(1), Some(1)));
+    });
+}
+
+/// Offsets of a partition that stays ours are committed though a commit was refused for its
+/// generation: no later claim would make up for it.
+#[test]
+fn a_commit_refused_in_a_rebalance_is_made_up_for() {
+    run_with(Assignor::CooperativeSticky, |world| async move {
+        let first = world.consumer("c-0").await;
+        world.sleep(5).await;
+        let mut refused = false;
+        first.faults.set(move |call| match call {
+            Call::Offsets if !std::mem::replace(&mut refused, true) => {
+                Act::Fail(ports::Fault::refused("ILLEGAL_GENERATION"))
+            }
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1), add("other", "e-2", "b", 1)]).await;
+        world.sleep(1).await;
+        assert_eq!((world.offset("in"), world.offset("other")), (Some(1), Some(1)));
+        assert_eq!((world.position("in").0, world.position("other").0), (1, 1), "no new claim");
     });
 }

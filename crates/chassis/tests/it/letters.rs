@@ -23,7 +23,7 @@ async fn get(router: &Router, path: &str) -> Value {
 }
 
 /// Asks for a letter to be settled; gives the status, and the state or the problem's kind.
-async fn settle(router: &Router, id: &str, verb: &str, body: Value) -> (u16, String) {
+pub async fn settle(router: &Router, id: &str, verb: &str, body: Value) -> (u16, String) {
     let request = Request::builder()
         .method("POST")
         .uri(format!("/dead-letters/{id}/{verb}"))

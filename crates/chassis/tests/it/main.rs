@@ -11,6 +11,7 @@ mod faults;
 mod leaving;
 mod letters;
 mod relaying;
+mod retaining;
 mod seeing;
 mod tracing;
 mod working;

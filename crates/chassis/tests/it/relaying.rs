@@ -328,3 +328,139 @@ fn a_blocked_key_does_not_delay_what_a_batch_appends() {
         assert!(reply.is_ok());
     });
 }
+
+/// The round trips of an idle and of a sending relay: a look and a renewal each third of a lease, and
+/// for a sending a read and one transaction.
+#[test]
+fn a_renewal_is_one_round_trip() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.idle = Duration::from_secs(60)).await;
+        let trips = Arc::new(Mutex::new((0, 0, 0)));
+        let seen = trips.clone();
+        node.faults.set(move |call| {
+            let mut seen = seen.lock().unwrap();
+            match call {
+                Call::Begin(_) => seen.0 += 1,
+                Call::Commit(_) => seen.1 += 1,
+                // The other loops of the service look at lists.
+                Call::Read(ops) if matches!(ops.last(), Some(Op::List { .. })) => {}
+                Call::Read(_) => seen.2 += 1,
+                _ => {}
+            }
+            Act::Pass
+        });
+        append(&world, &[(0, "a", "1")]).await;
+        node.app.relay();
+        world.sleep(1).await;
+        assert_eq!(world.outbox(), []);
+        // Leases: one look, one renewal. Rows: one look that finds one, its deletion, an empty look.
+        assert_eq!(*trips.lock().unwrap(), (0, 2, 3));
+    });
+}
+
+#[test]
+fn a_slow_look_at_the_outbox_sends_nothing_under_a_lease_that_ran_out() {
+    run(|world| async move {
+        let first = relay(&world, "c-0", |_| ()).await;
+        world.sleep(5).await;
+        let first_sent = attempts(&first, |_| Act::Pass);
+        let sends = first_sent.clone();
+        // The look takes longer than the lease, and is answered with what stands there then.
+        let mut once = true;
+        first.faults.set(move |call| match call {
+            Call::Read(ops) if matches!(ops[0], Op::Unsent { .. }) && std::mem::take(&mut once) => {
+                Act::Slow(Duration::from_secs(20))
+            }
+            Call::Send(record) => {
+                let mut sends = sends.lock().unwrap();
+                sends.entry(record.key.to_string()).or_default().push(record.payload.clone());
+                Act::Pass
+            }
+            _ => Act::Pass,
+        });
+        world.sleep(1).await;
+        let second = world.bare("c-1", |_| ()).await;
+        // The second one holds the lease by then, and its own sending is on its way.
+        second.faults.set(|call| match call {
+            Call::Send(_) => Act::Slow(Duration::from_secs(3)),
+            _ => Act::Pass,
+        });
+        second.app.relay();
+        world.sleep(18).await;
+        append(&world, &[(0, "a", "1")]).await;
+        world.sleep(10).await;
+        assert_eq!(world.events("out"), ["1"], "one holder, one copy");
+        assert!(first_sent.lock().unwrap().is_empty());
+    });
+}
+
+/// Each way in which a holder ends: it leaves, it is killed, it is slow. What was appended goes out in
+/// order; a new holder is there at once, or when the lease has run out.
+#[test]
+fn leases_change_hands_without_gap_or_double_send() {
+    run(|world| async move {
+        let mut nodes = BTreeMap::new();
+        for name in ["c-0", "c-1", "c-2", "c-3"] {
+            nodes.insert(name.to_owned(), relay(&world, name, |_| ()).await);
+        }
+        world.sleep(2).await;
+        let holder = nodes.remove(&world.lease_holder(0)).expect("one of them holds it");
+        append(&world, &[(0, "a", "1")]).await;
+        world.sleep(1).await;
+        assert_eq!(world.events("out"), ["1"]);
+
+        let stop = holder.stop();
+        stop.ask();
+        stop.ended().await;
+        append(&world, &[(0, "a", "2")]).await;
+        world.sleep(1).await;
+        assert_eq!(world.events("out"), ["1", "2"], "no gap after a goodbye");
+
+        let killed = nodes.remove(&world.lease_holder(0)).expect("another one holds it");
+        killed.faults.set(|_| Act::Hang);
+        append(&world, &[(0, "a", "3")]).await;
+        world.sleep(5).await;
+        assert_eq!(world.events("out").len(), 2, "the lease is the dead one's");
+        world.sleep(6).await;
+        assert_eq!(world.events("out"), ["1", "2", "3"], "and has run out");
+
+        let slow = nodes.remove(&world.lease_holder(0)).expect("a third one holds it");
+        slow.faults.set(|call| match call {
+            Call::Send(_) => Act::Slow(Duration::from_secs(15)),
+            _ => Act::Pass,
+        });
+        append(&world, &[(0, "a", "4"), (0, "a", "5")]).await;
+        world.sleep(11).await;
+        assert_eq!(world.events("out").len(), 5, "the fourth one sends beside the zombie");
+        world.sleep(10).await;
+        // The zombie's copy came late; it deleted nothing and sent nothing behind it.
+        assert_eq!(world.events("out"), ["1", "2", "3", "4", "5", "4"]);
+        assert_eq!(world.outbox(), []);
+    });
+}
+
+/// A commit rings the bell of its own instance only. What another one appended waits for the holder's
+/// next look: at most [`Settings::idle`].
+#[test]
+fn a_row_of_another_instance_goes_out_within_an_idle() {
+    run(|world| async move {
+        let _holder = relay(&world, "c-0", |_| ()).await;
+        world.sleep(5).await;
+        let other = relay(&world, "c-1", |_| ()).await;
+        other.app.consume(vec!["in".into()]);
+        world.sleep(5).await;
+        let mut waits = Vec::new();
+        for n in 0..50 {
+            world.produce(vec![add("in", &format!("e-{n}"), &format!("k{n}"), 1)]).await;
+            let before = world.runtime.elapsed();
+            while world.events("out").len() <= n {
+                world.runtime.sleep(Duration::from_millis(1)).await;
+            }
+            waits.push(world.runtime.elapsed() - before);
+            world.runtime.sleep(Duration::from_millis(137)).await;
+        }
+        assert_eq!(world.lease_holder(0), "c-0");
+        let longest = waits.iter().max().unwrap();
+        assert!(*longest <= Duration::from_millis(510), "{longest:?}");
+    });
+}

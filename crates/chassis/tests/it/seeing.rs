@@ -63,7 +63,7 @@ fn readiness_shows_a_dependency_that_is_lost_and_back() {
 
         type Hit = fn(&Call) -> bool;
         let lost: [(&str, u16, Hit); 3] = [
-            ("store", 503, |call| matches!(call, Call::Read | Call::Begin(_))),
+            ("store", 503, |call| matches!(call, Call::Read(_) | Call::Begin(_))),
             ("log", 200, |call| matches!(call, Call::Ends)),
             ("queue", 200, |call| matches!(call, Call::Depth)),
         ];
@@ -129,7 +129,7 @@ fn a_look_is_bounded_in_time_and_shared_for_a_second() {
 fn alive_is_not_ready_and_leaving_is_neither_served_nor_dead() {
     run(|world| async move {
         let (service, faults) = seen(&world, "c-0").await;
-        faults.set(|call| if matches!(call, Call::Read) { Act::Hang } else { Act::Pass });
+        faults.set(|call| if matches!(call, Call::Read(_)) { Act::Hang } else { Act::Pass });
         assert_eq!(get(&service, "/health/live").await.0, 200);
         assert_eq!(get(&service, "/health/ready").await.0, 503);
         faults.clear();

@@ -226,3 +226,23 @@ fn a_claim_that_fails_or_whose_reply_is_lost_is_made_again() {
         });
     }
 }
+
+#[test]
+fn a_call_that_hangs_takes_up_its_own_place_only() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let calls = Calls::default();
+        node.app.work(due(), mailer(&world, &calls, true));
+        world.sleep(5).await;
+        world.produce(vec![due_event("e-0", "first")]).await;
+        world.sleep(1).await;
+        world
+            .produce((1..9).map(|n| due_event(&format!("e-{n}"), &format!("k{n}"))).collect())
+            .await;
+        world.sleep(2).await;
+        assert_eq!(calls.lock().unwrap().len(), 9, "the others are called beside it");
+        assert_eq!(world.trail("first"), ["e-0"]);
+        world.sleep(CLAIM.as_secs()).await;
+        assert_eq!(world.trail("first"), ["e-0", "answered"], "due again when its claim ends");
+    });
+}

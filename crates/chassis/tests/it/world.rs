@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::Router;
 use bytes::Bytes;
 use envelope::Envelope;
-use model::log::LogServer;
+use model::log::{Assignor, LogServer};
 use model::queue::QueueServer;
 use model::store::StoreServer;
 use model::virtual_time::VirtualTime;
@@ -16,8 +16,8 @@ use ports::{
 };
 use serde_json::{Value, json};
 use shakedown_chassis::{
-    App, Commands, DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, Marker, PARKED, POSITIONS,
-    Ports, Position, Settings, Stop, document,
+    App, Commands, DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, Lease, Marker, PARKED,
+    POSITIONS, Ports, Position, Settings, Stop, document,
 };
 
 use crate::counter::{COUNTERS, Counter, Counters, Fact};
@@ -42,9 +42,17 @@ pub struct Node {
 /// Runs a test in a world of its own, with topics `in`, `other` (one partition each) and `out`, and
 /// queues `jobs` and `mail`.
 pub fn run<F: Future<Output = ()> + Send + 'static>(test: impl FnOnce(Arc<World>) -> F) {
+    run_with(Assignor::Range, test);
+}
+
+/// As [`run`], with groups that rebalance like this.
+pub fn run_with<F: Future<Output = ()> + Send + 'static>(
+    assignor: Assignor,
+    test: impl FnOnce(Arc<World>) -> F,
+) {
     let runtime = VirtualTime::default();
     let clock: Arc<dyn Runtime> = Arc::new(runtime.clone());
-    let log = LogServer::new(Default::default());
+    let log = LogServer::new(model::log::Settings { assignor, ..Default::default() });
     let queue = QueueServer::new(Default::default(), clock.clone());
     let store = StoreServer::new(Default::default(), clock.clone());
     let world = Arc::new(World { runtime: runtime.clone(), log, queue, store });
@@ -182,6 +190,12 @@ impl World {
     /// The group's committed offset.
     pub fn offset(&self, topic: &str) -> Option<i64> {
         self.log.with(|log| log.committed_at(GROUP, &partition(topic)))
+    }
+
+    /// The instance that a shard's lease names.
+    pub fn lease_holder(&self, shard: u16) -> String {
+        let lease: Option<Lease> = self.row(&format!("outbox/{shard}"));
+        lease.map(|lease| lease.owner).unwrap_or_default()
     }
 
     pub fn outbox(&self) -> Vec<OutboxRow> {

@@ -16,7 +16,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
-use model::log::{Log, LogServer};
+use model::log::{Assignor, Log, LogServer};
 use model::queue::{QueueServer, Settings};
 use ports::{Fault, Outcome, Runtime};
 use tokio::sync::oneshot;
@@ -39,7 +39,9 @@ impl Brokers {
     /// Restores the models from the file, and starts the writer, which holds the lock.
     pub(crate) fn open(path: &Path, runtime: Arc<dyn Runtime>, lock: File) -> Outcome<Self> {
         let failed = |text: String| Fault::refused(format!("{}: {text}", path.display()));
-        let mut log = Log::new(model::log::Settings::default());
+        // As the services run on real servers.
+        let assignor = Assignor::CooperativeSticky;
+        let mut log = Log::new(model::log::Settings { assignor, ..Default::default() });
         let settings = Settings { journaled: true, ..Settings::default() };
         let queues = QueueServer::new(settings, runtime.clone());
         let journal = Journal::open(path).map_err(failed)?;

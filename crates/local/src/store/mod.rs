@@ -7,4 +7,6 @@ mod sqlite;
 pub use sqlite::SqliteStore;
 
 #[cfg(test)]
+mod growth_tests;
+#[cfg(test)]
 mod tests;

@@ -12,6 +12,10 @@ use ports::{
 use rusqlite::types::{ToSql, ToSqlOutput, Value};
 use rusqlite::{Connection, ErrorCode, params, params_from_iter};
 
+pub(super) const SENT: &str = "DELETE FROM outbox WHERE id = ?1";
+pub(super) const UNSENT: &str = "SELECT id, at, channel, destination, key, headers, payload
+     FROM outbox WHERE shard = ?1 ORDER BY id LIMIT ?2";
+
 /// What an error of SQLite means before the commit. Only bad data and bad SQL are final: a full
 /// disk, a lock or a broken file may be mended, and must not turn inputs into dead letters.
 pub(super) fn classify(error: &rusqlite::Error) -> Fault {
@@ -134,7 +138,7 @@ fn select(table: &Table) -> String {
 }
 
 /// `INSERT` that leaves a present key alone; parameters are version, body, key, index columns.
-fn insert_sql(table: &Table) -> String {
+pub(super) fn insert_sql(table: &Table) -> String {
     let names = columns(table, |_, name| format!(", \"{name}\""));
     let values = columns(table, |at, _| format!(", ?{}", at + 4));
     format!(
@@ -178,7 +182,7 @@ fn load(
     if keys.is_empty() {
         return Ok(found);
     }
-    let mut statement = connection.prepare_cached(&(select(table) + " WHERE key = ?1"))?;
+    let mut statement = connection.prepare_cached(&load_sql(table))?;
     for key in keys {
         let mut rows = statement.query([&key])?;
         match rows.next()? {
@@ -190,15 +194,31 @@ fn load(
     Ok(found)
 }
 
-/// `false` where a row had another version.
-fn put(connection: &Connection, table: &Table, rows: Rows) -> rusqlite::Result<bool> {
+/// By key.
+pub(super) fn load_sql(table: &Table) -> String {
+    select(table) + " WHERE key = ?1"
+}
+
+/// Parameters are version, body, key, index columns.
+pub(super) fn update_sql(table: &Table) -> String {
     let sets = columns(table, |at, name| format!(", \"{name}\" = ?{}", at + 4));
-    let update = format!(
+    format!(
         "UPDATE \"{}\" SET version = ?1, body = ?2{sets} WHERE key = ?3 AND version = ?1 - 1",
         table.name
+    )
+}
+
+/// By key.
+pub(super) fn delete_sql(table: &Table) -> String {
+    format!("DELETE FROM \"{}\" WHERE key = ?1", table.name)
+}
+
+/// `false` where a row had another version.
+fn put(connection: &Connection, table: &Table, rows: Rows) -> rusqlite::Result<bool> {
+    let (mut inserts, mut updates) = (
+        connection.prepare_cached(&insert_sql(table))?,
+        connection.prepare_cached(&update_sql(table))?,
     );
-    let (mut inserts, mut updates) =
-        (connection.prepare_cached(&insert_sql(table))?, connection.prepare_cached(&update)?);
     for (key, row) in rows {
         let next = row.version.saturating_add(1);
         let statement = if row.version == 0 { &mut inserts } else { &mut updates };
@@ -210,8 +230,7 @@ fn put(connection: &Connection, table: &Table, rows: Rows) -> rusqlite::Result<b
 }
 
 fn delete(connection: &Connection, table: &Table, keys: BTreeSet<Key>) -> rusqlite::Result<()> {
-    let sql = format!("DELETE FROM \"{}\" WHERE key = ?1", table.name);
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = connection.prepare_cached(&delete_sql(table))?;
     keys.iter().try_for_each(|key| statement.execute([key]).map(drop))
 }
 
@@ -238,8 +257,19 @@ fn append(
 }
 
 fn sent(connection: &Connection, ids: BTreeSet<i64>) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare_cached("DELETE FROM outbox WHERE id = ?1")?;
+    let mut statement = connection.prepare_cached(SENT)?;
     ids.iter().try_for_each(|id| statement.execute([id]).map(drop))
+}
+
+/// Parameters are lowest and highest value, limit, and where to go on behind.
+pub(super) fn list_sql(table: &Table, range: &Range) -> String {
+    let column = format!("\"{}\"", table.index[range.column]);
+    let (beyond, order) = if range.descending { ("<", "DESC") } else { (">", "ASC") };
+    let mut sql = format!("{} WHERE {column} >= ?1 AND {column} < ?2", select(table));
+    if range.after.is_some() {
+        sql += &format!(" AND ({column}, key) {beyond} (?4, ?5)");
+    }
+    sql + &format!(" ORDER BY {column} {order}, key {order} LIMIT ?3")
 }
 
 fn list(
@@ -247,13 +277,6 @@ fn list(
     table: &Table,
     range: &Range,
 ) -> rusqlite::Result<Vec<(Key, Row)>> {
-    let column = format!("\"{}\"", table.index[range.column]);
-    let (beyond, order) = if range.descending { ("<", "DESC") } else { (">", "ASC") };
-    let mut sql = format!("{} WHERE {column} >= ?1 AND {column} < ?2", select(table));
-    if range.after.is_some() {
-        sql += &format!(" AND ({column}, key) {beyond} (?4, ?5)");
-    }
-    sql += &format!(" ORDER BY {column} {order}, key {order} LIMIT ?3");
     let limit = i64::try_from(range.limit).unwrap_or(i64::MAX);
     let mut values = vec![
         ToSqlOutput::from(range.from.as_str()),
@@ -263,15 +286,12 @@ fn list(
     if let Some((value, key)) = &range.after {
         values.extend([ToSqlOutput::from(value.as_str()), ToSqlOutput::from(&**key)]);
     }
-    let mut statement = connection.prepare_cached(&sql)?;
+    let mut statement = connection.prepare_cached(&list_sql(table, range))?;
     statement.query_map(params_from_iter(values), |row| read_row(row, table))?.collect()
 }
 
 fn unsent(connection: &Connection, shard: Shard, limit: usize) -> rusqlite::Result<Vec<OutboxRow>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT id, at, channel, destination, key, headers, payload FROM outbox
-         WHERE shard = ?1 ORDER BY id LIMIT ?2",
-    )?;
+    let mut statement = connection.prepare_cached(UNSENT)?;
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     let rows = statement.query_map(params![shard, limit], |row| {
         let channel = if row.get::<_, i64>(2)? == 0 { Channel::Topic } else { Channel::Queue };

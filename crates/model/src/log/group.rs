@@ -1,5 +1,10 @@
-//! A consumer group's coordinator: members, generations, eager rebalances, committed offsets.
-//! Never reads a record, and never remembers what a member that left believed to own.
+//! A consumer group's coordinator: members, generations, rebalances, committed offsets. Never reads
+//! a record, and never remembers what a member that left believed to own.
+//!
+//! Eager and cooperative rebalances differ in when a member joins the next generation. An eager one
+//! gives up all it holds first. A cooperative one joins with what it holds, reads on meanwhile, and
+//! gives up what moves when it hears the assignment; then it joins once more, so that the others
+//! get that (broker-contract K22).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,6 +12,7 @@ use std::time::Duration;
 
 use ports::{Fault, Offsets, Partition};
 
+use super::assignor::{Assignor, Wish};
 use super::state::Settings;
 use super::topics::Topics;
 
@@ -42,23 +48,30 @@ impl From<CommitError> for Fault {
 pub enum Step {
     /// It is no member (any more): what it held is lost. Join anew.
     Unknown,
-    /// The group rebalances and waits for this member to give up what it holds.
-    Revoke,
-    /// It holds nothing and waits for the others, in this generation.
-    Wait(i32),
-    /// Its partitions in this new generation. Given once, but for an empty set.
+    /// It is of this generation and has to give these up. Said until it has.
+    Revoke(i32, Vec<Partition>),
+    /// It is of this new generation, and these come to what it holds. Said once.
     Assigned(i32, Vec<Partition>),
-    /// Nothing new: read on.
-    Stable,
+    /// It is of this generation: read on what it holds, if anything.
+    Read(i32),
 }
 
 #[derive(Debug, Clone)]
 struct Member {
     name: Arc<str>,
     topics: BTreeSet<Arc<str>>,
-    assigned: Vec<Partition>,
-    /// It was told its partitions and has not given them up: the rebalance waits for it.
-    holds: bool,
+    /// What the present generation gives it.
+    assigned: BTreeSet<Partition>,
+    /// Whether it acted on that: before, it may still hold what others are to get.
+    synced: bool,
+    /// What it was told to own and has not given up.
+    held: BTreeSet<Partition>,
+    /// Of that, what it was told to give up.
+    releasing: BTreeSet<Partition>,
+    /// It gave up partitions, which the others get in a second round.
+    moved: bool,
+    /// Whether the rebalance under way has heard of it: its JoinGroup.
+    joined: bool,
     heartbeat_at: Duration,
     polled_at: Duration,
 }
@@ -67,7 +80,7 @@ struct Member {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Empty,
-    /// Until all gave up what they hold, or this instant, at which the others are expelled.
+    /// Until all have joined, or this instant, at which the others are expelled.
     Preparing(Duration),
     /// Until the leader, the oldest member, shows up with the assignment.
     Completing,
@@ -115,13 +128,17 @@ impl Group {
         let member = Member {
             name,
             topics: topics.iter().cloned().collect(),
-            assigned: Vec::new(),
-            holds: false,
+            assigned: BTreeSet::new(),
+            synced: true,
+            held: BTreeSet::new(),
+            releasing: BTreeSet::new(),
+            moved: false,
+            joined: true,
             heartbeat_at: env.now,
             polled_at: env.now,
         };
-        self.members.insert(id, member);
         self.prepare(env);
+        self.members.insert(id, member);
         self.advance(env);
     }
 
@@ -133,17 +150,15 @@ impl Group {
         }
     }
 
-    /// Keeps the session alive (K24). Whether it still is a member.
+    /// Keeps the session alive (K24). Whether it still is a member. The client library hears of a
+    /// rebalance here, and joins it by itself where it has nothing to give up first.
     pub fn heartbeat(&mut self, env: Env, id: MemberId) -> bool {
         self.advance(env);
         self.complete_by(id);
-        match self.members.get_mut(&id) {
-            Some(member) => {
-                member.heartbeat_at = env.now;
-                true
-            }
-            None => false,
-        }
+        let Some(member) = self.members.get_mut(&id) else { return false };
+        member.heartbeat_at = env.now;
+        self.rejoin(env, id);
+        true
     }
 
     /// Restarts the poll interval (K23) and says what the member has to do.
@@ -152,21 +167,49 @@ impl Group {
         self.complete_by(id);
         let Some(member) = self.members.get_mut(&id) else { return Step::Unknown };
         member.polled_at = env.now;
-        match self.phase {
-            Phase::Preparing(_) if member.holds => Step::Revoke,
-            Phase::Empty | Phase::Preparing(_) | Phase::Completing => Step::Wait(self.generation),
-            Phase::Stable if member.holds => Step::Stable,
-            Phase::Stable => {
-                member.holds = !member.assigned.is_empty();
-                Step::Assigned(self.generation, member.assigned.clone())
+        self.rejoin(env, id);
+        let generation = self.generation;
+        let Some(member) = self.members.get_mut(&id) else { return Step::Unknown };
+        match (self.phase, env.settings.assignor) {
+            (Phase::Empty | Phase::Completing, _) => return Step::Read(generation),
+            (Phase::Preparing(_), Assignor::Range) => {
+                member.releasing = member.held.clone();
+                return match member.held.is_empty() {
+                    true => Step::Read(generation),
+                    false => Step::Revoke(generation, listed(&member.releasing)),
+                };
             }
+            (Phase::Preparing(_), Assignor::CooperativeSticky) | (Phase::Stable, _) => {}
         }
+        if !member.synced && member.releasing.is_empty() {
+            member.releasing = member.held.difference(&member.assigned).cloned().collect();
+            member.moved |= !member.releasing.is_empty();
+        }
+        if !member.releasing.is_empty() {
+            return Step::Revoke(generation, listed(&member.releasing));
+        }
+        if member.synced {
+            return Step::Read(generation);
+        }
+        let added = member.assigned.difference(&member.held).cloned().collect();
+        member.held = member.assigned.clone();
+        member.synced = true;
+        if std::mem::take(&mut member.moved) {
+            self.prepare(env);
+        }
+        self.rejoin(env, id);
+        Step::Assigned(generation, added)
     }
 
-    /// The member gave up what it held, and joins the next generation.
+    /// The member gave up what it was told to.
     pub fn release(&mut self, env: Env, id: MemberId) {
-        if let (Phase::Preparing(_), Some(member)) = (self.phase, self.members.get_mut(&id)) {
-            member.holds = false;
+        let preparing = matches!(self.phase, Phase::Preparing(_));
+        if let Some(member) = self.members.get_mut(&id) {
+            let released = std::mem::take(&mut member.releasing);
+            member.held.retain(|partition| !released.contains(partition));
+            if env.settings.assignor == Assignor::Range && preparing {
+                member.joined = true;
+            }
         }
         self.advance(env);
     }
@@ -219,12 +262,12 @@ impl Group {
 
     /// Who was told to own what: partitions with the member's id and name.
     pub fn owners(&self) -> BTreeMap<Partition, (MemberId, Arc<str>)> {
-        let held = self.members.iter().filter(|(_, member)| member.holds);
-        held.flat_map(|(id, member)| {
+        let owned = |(id, member): (&MemberId, &Member)| {
             let owner = (*id, member.name.clone());
-            member.assigned.iter().map(move |partition| (partition.clone(), owner.clone()))
-        })
-        .collect()
+            let held = member.held.iter().map(|p| (p.clone(), owner.clone()));
+            held.collect::<Vec<_>>()
+        };
+        self.members.iter().flat_map(owned).collect()
     }
 
     /// The members, by age.
@@ -232,14 +275,38 @@ impl Group {
         self.members.iter().map(|(id, member)| (*id, member.name.clone())).collect()
     }
 
+    /// Begins a rebalance, unless one waits for its members already.
     fn prepare(&mut self, env: Env) {
         if !matches!(self.phase, Phase::Preparing(_)) {
             self.phase = Phase::Preparing(env.now + env.settings.max_poll_interval);
+            let eager = env.settings.assignor == Assignor::Range;
+            for member in self.members.values_mut() {
+                if eager {
+                    // What it was not told of, it never had.
+                    member.synced = true;
+                }
+                member.joined = eager && member.held.is_empty();
+            }
         }
         self.changed = true;
     }
 
-    /// Expels who is too late, and ends the rebalance once nobody holds anything.
+    /// A cooperative member joins the rebalance under way with what it holds, unless it has still to
+    /// act on the last one.
+    fn rejoin(&mut self, env: Env, id: MemberId) {
+        if env.settings.assignor == Assignor::Range || !matches!(self.phase, Phase::Preparing(_)) {
+            return;
+        }
+        if let Some(member) = self.members.get_mut(&id)
+            && member.synced
+            && member.releasing.is_empty()
+        {
+            member.joined = true;
+        }
+        self.advance(env);
+    }
+
+    /// Expels who is too late, and ends the rebalance once all have joined.
     fn advance(&mut self, env: Env) {
         let (now, settings) = (env.now, env.settings);
         let overdue = matches!(self.phase, Phase::Preparing(deadline) if now >= deadline);
@@ -247,7 +314,7 @@ impl Group {
         self.members.retain(|_, member| {
             now.saturating_sub(member.heartbeat_at) < settings.session_timeout
                 && now.saturating_sub(member.polled_at) < settings.max_poll_interval
-                && !(overdue && member.holds)
+                && !(overdue && !member.joined)
         });
         if self.members.len() < before {
             self.prepare(env);
@@ -255,10 +322,10 @@ impl Group {
         if self.members.is_empty() {
             self.phase = Phase::Empty;
         } else if matches!(self.phase, Phase::Preparing(_))
-            && self.members.values().all(|member| !member.holds)
+            && self.members.values().all(|member| member.joined)
         {
             self.generation += 1;
-            self.assign(env.topics);
+            self.assign(env);
             self.phase = Phase::Completing;
             self.changed = true;
         }
@@ -272,26 +339,22 @@ impl Group {
         }
     }
 
-    /// Range assignment: each topic's partitions in consecutive stretches, the members by age; the
-    /// first ones get one more where it doesn't come out even.
-    fn assign(&mut self, topics: &Topics) {
-        let mut wanted: BTreeMap<Arc<str>, Vec<MemberId>> = BTreeMap::new();
-        for (id, member) in &mut self.members {
-            member.assigned.clear();
-            for topic in &member.topics {
-                wanted.entry(topic.clone()).or_default().push(*id);
-            }
-        }
-        for (topic, ids) in wanted {
-            let count = topics.count(&topic) as usize;
-            let (each, more) = (count / ids.len(), count % ids.len());
-            let mut partitions = topics.partitions(&topic).into_iter();
-            for (place, id) in ids.iter().enumerate() {
-                let share = each + usize::from(place < more);
-                if let Some(member) = self.members.get_mut(id) {
-                    member.assigned.extend(partitions.by_ref().take(share));
-                }
+    fn assign(&mut self, env: Env) {
+        let wishes = self
+            .members
+            .iter()
+            .map(|(id, member)| (*id, Wish { topics: &member.topics, held: &member.held }))
+            .collect();
+        let dealt = env.settings.assignor.deal(&wishes, env.topics);
+        for (id, assigned) in dealt {
+            if let Some(member) = self.members.get_mut(&id) {
+                member.assigned = assigned;
+                member.synced = false;
             }
         }
     }
+}
+
+fn listed(partitions: &BTreeSet<Partition>) -> Vec<Partition> {
+    partitions.iter().cloned().collect()
 }

@@ -9,44 +9,48 @@ use chrono::DateTime;
 use ports::{Fault, Fetched, Offsets, Partition, Polled, Record, TopicSpec};
 use proptest::prelude::*;
 
-use super::{AppendError, CommitError, DeclareError, Log, Reader, Settings, Step};
+use super::{AppendError, Assignor, CommitError, DeclareError, Log, Reader, Settings, Step};
 
-const TOPIC: &str = "orders.events";
-const GROUP: &str = "payments";
+pub(super) const TOPIC: &str = "orders.events";
+pub(super) const GROUP: &str = "payments";
 
-fn secs(n: u64) -> Duration {
+pub(super) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn record(key: &str, payload: &str) -> Record {
+pub(super) fn record(key: &str, payload: &str) -> Record {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     Record { to: TOPIC.into(), key: key.into(), headers: Vec::new(), payload }
 }
 
-fn partition(index: i32) -> Partition {
+pub(super) fn partition(index: i32) -> Partition {
     Partition { topic: TOPIC.into(), index }
 }
 
 fn log(partitions: i32) -> Log {
-    let mut log = Log::new(Settings::default());
+    log_with(Assignor::Range, partitions)
+}
+
+pub(super) fn log_with(assignor: Assignor, partitions: i32) -> Log {
+    let mut log = Log::new(Settings { assignor, ..Settings::default() });
     let spec = TopicSpec { name: TOPIC.into(), partitions };
     log.declare(Duration::ZERO, &spec).expect("a new topic");
     log
 }
 
-fn append(log: &mut Log, key: &str) -> (Partition, i64) {
+pub(super) fn append(log: &mut Log, key: &str) -> (Partition, i64) {
     log.append(record(key, "x"), DateTime::UNIX_EPOCH).expect("a known topic")
 }
 
-fn join(log: &mut Log, now: Duration, name: &str) -> Reader {
+pub(super) fn join(log: &mut Log, now: Duration, name: &str) -> Reader {
     Reader::join(log, now, GROUP, &name.into(), &[TOPIC.into()])
 }
 
-fn offsets(index: i32, next: i64) -> Offsets {
+pub(super) fn offsets(index: i32, next: i64) -> Offsets {
     Offsets::from([(partition(index), next)])
 }
 
-fn seen(polled: Option<Polled>) -> Vec<i64> {
+pub(super) fn seen(polled: Option<Polled>) -> Vec<i64> {
     match polled {
         Some(Polled::Records(records)) => records.iter().map(|record| record.offset).collect(),
         other => panic!("expected records, got {other:?}"),
@@ -143,7 +147,7 @@ fn k19_commits_of_old_generations_and_strangers_change_nothing() {
     assert_eq!(refused, Err(CommitError::UnknownPartition));
     assert_eq!(log.committed(GROUP), Offsets::new());
     log.join(now, GROUP, &"two".into(), &topics);
-    assert_eq!(log.poll(now, GROUP, one), Step::Revoke);
+    assert_eq!(log.poll(now, GROUP, one), Step::Revoke(1, vec![partition(0), partition(1)]));
     assert_eq!(commit(&mut log, one, 1), Ok(()), "revoked, not yet released");
     log.release(now, GROUP, one);
     assert_eq!(commit(&mut log, one, 1), Err(CommitError::IllegalGeneration));
@@ -303,14 +307,12 @@ struct Slot {
 impl Slot {
     fn note(&mut self, committed: &Offsets, polled: Option<Polled>) {
         match polled {
-            Some(Polled::Assigned(mine)) => {
-                self.read = mine
-                    .into_iter()
-                    .map(|partition| {
-                        let next = committed.get(&partition).copied().unwrap_or(0);
-                        (partition, next)
-                    })
-                    .collect();
+            Some(Polled::Assigned(added)) => {
+                for partition in added {
+                    let next = committed.get(&partition).copied().unwrap_or(0);
+                    let before = self.read.insert(partition.clone(), next);
+                    assert_eq!(before, None, "{partition} was its own already");
+                }
             }
             Some(Polled::Records(records)) => {
                 for Fetched { partition, offset, .. } in records {
@@ -323,6 +325,40 @@ impl Slot {
             Some(Polled::Revoked(_)) | None => {}
         }
     }
+}
+
+/// Who is a member, by the coordinator's book, holds what no other member holds.
+fn assert_disjoint(log: &Log, slots: &BTreeMap<usize, Slot>) {
+    let members = log.members(GROUP);
+    let mut holders: BTreeMap<Partition, usize> = BTreeMap::new();
+    for (name, slot) in slots.iter().filter(|(_, slot)| members.contains_key(&slot.reader.id())) {
+        for partition in slot.reader.held() {
+            let other = holders.insert(partition.clone(), *name);
+            assert_eq!(other, None, "{partition} is {name}'s too");
+        }
+    }
+}
+
+/// Everybody polls, gives up what it is asked to and beats, until nothing changes any more: then
+/// each partition has one owner, and nobody has two more than another.
+fn settle(log: &mut Log, now: &mut Duration, slots: &mut BTreeMap<usize, Slot>) {
+    // Whoever is in the book and has no slot any more is expelled first.
+    for _ in 0..200 {
+        *now += secs(2);
+        for slot in slots.values_mut() {
+            log.heartbeat(*now, GROUP, slot.reader.id());
+            slot.reader.poll(log, *now, 1);
+            // Gives up what it was asked to, now or before.
+            let held = slot.reader.held();
+            slot.reader.release(log, *now, &held);
+        }
+    }
+    let generation = log.generation(GROUP);
+    assert_disjoint(log, slots);
+    let shares: Vec<usize> = slots.values().map(|slot| slot.reader.held().len()).collect();
+    assert_eq!(shares.iter().sum::<usize>(), 3, "{shares:?} in generation {generation}");
+    let (least, most) = (shares.iter().min(), shares.iter().max());
+    assert!(most.unwrap_or(&0) - least.unwrap_or(&0) <= 1, "{shares:?}");
 }
 
 /// Who could commit for each partition that it believes to hold.
@@ -348,9 +384,10 @@ proptest! {
 
     #[test]
     fn random_groups_keep_one_owner_and_every_commit(
+        assignor in prop_oneof![Just(Assignor::Range), Just(Assignor::CooperativeSticky)],
         acts in prop::collection::vec((0..4_usize, act()), 1..120),
     ) {
-        let mut log = log(3);
+        let mut log = log_with(assignor, 3);
         let mut slots: BTreeMap<usize, Slot> = BTreeMap::new();
         let mut committed = Offsets::new();
         let mut now = Duration::ZERO;
@@ -376,9 +413,8 @@ proptest! {
                 (Act::Release, Some(slot)) => {
                     let held = slot.reader.held();
                     slot.reader.release(&mut log, now, &held);
-                    if slot.reader.held().is_empty() {
-                        slot.read.clear();
-                    }
+                    let held = slot.reader.held();
+                    slot.read.retain(|partition, _| held.contains(partition));
                 }
                 (Act::Seek(offset), Some(slot)) => {
                     let next: Offsets =
@@ -399,6 +435,15 @@ proptest! {
             }
             prop_assert_eq!(&log.committed(GROUP), &committed);
             assert_one_owner(&log, now, &slots);
+            assert_disjoint(&log, &slots);
+        }
+        if !slots.is_empty() {
+            let mut log = log.clone();
+            let mut now = now;
+            settle(&mut log, &mut now, &mut slots);
+            let settled = log.generation(GROUP);
+            settle(&mut log, &mut now, &mut slots);
+            prop_assert_eq!(log.generation(GROUP), settled, "it never comes to rest");
         }
         // All are gone but one, which then owns all and reads to the end from what was committed.
         now += secs(1_000);

@@ -4,6 +4,7 @@
 //! Never models replicas, transactions, compaction or the wire: the simulator adds lost replies,
 //! delays and cuts around the port calls.
 
+mod assignor;
 mod client;
 mod group;
 mod partitioner;
@@ -14,8 +15,11 @@ mod topics;
 #[cfg(test)]
 mod client_tests;
 #[cfg(test)]
+mod cooperative_tests;
+#[cfg(test)]
 mod group_tests;
 
+pub use assignor::Assignor;
 pub use client::{LogClient, LogConsumer, LogServer};
 pub use group::{CommitError, MemberId, Step};
 pub use partitioner::{murmur2, partition_of};

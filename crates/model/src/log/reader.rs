@@ -1,7 +1,7 @@
 //! A member's own side of the group protocol: what it believes to hold, and where it reads.
 //! Pure, like the log; the client wraps it with waiting, and never the other way round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,8 +26,8 @@ pub struct Reader {
     id: MemberId,
     generation: i32,
     held: BTreeMap<Partition, Held>,
-    /// It was told [`Polled::Revoked`] and still holds partitions.
-    revoked: bool,
+    /// Of what it holds, what it was told to give up: no longer read.
+    revoked: BTreeSet<Partition>,
     /// The partition that was read last: the next read starts behind it.
     last: Option<Partition>,
 }
@@ -48,7 +48,7 @@ impl Reader {
             id: log.join(now, group, name, topics),
             generation: 0,
             held: BTreeMap::new(),
-            revoked: false,
+            revoked: BTreeSet::new(),
             last: None,
         }
     }
@@ -69,39 +69,43 @@ impl Reader {
             Step::Unknown => {
                 let lost = self.held();
                 self.held.clear();
-                self.revoked = false;
+                self.revoked.clear();
                 self.generation = 0;
                 self.id = log.join(now, &self.group, &self.name, &self.topics);
                 (!lost.is_empty()).then_some(Polled::Lost(lost))
             }
-            Step::Revoke if self.revoked => None,
-            Step::Revoke => {
-                self.revoked = true;
-                Some(Polled::Revoked(self.held()))
-            }
-            Step::Wait(generation) => {
+            Step::Revoke(generation, mut partitions) => {
                 self.generation = generation;
-                None
+                partitions.retain(|partition| self.revoked.insert(partition.clone()));
+                match partitions.is_empty() {
+                    true => self.read(log, max),
+                    false => Some(Polled::Revoked(partitions)),
+                }
             }
             Step::Assigned(generation, partitions) => {
                 self.generation = generation;
-                self.held = partitions
-                    .iter()
-                    .map(|partition| {
-                        let next = match log.committed_at(&self.group, partition) {
-                            Some(offset) => offset,
-                            None => log.watermarks(partition).map_or(0, |(low, _)| low),
-                        };
-                        (partition.clone(), Held { next, paused: false })
-                    })
-                    .collect();
-                (!partitions.is_empty()).then_some(Polled::Assigned(partitions))
+                for partition in &partitions {
+                    let next = match log.committed_at(&self.group, partition) {
+                        Some(offset) => offset,
+                        None => log.watermarks(partition).map_or(0, |(low, _)| low),
+                    };
+                    self.held.insert(partition.clone(), Held { next, paused: false });
+                }
+                match partitions.is_empty() {
+                    true => self.read(log, max),
+                    false => Some(Polled::Assigned(partitions)),
+                }
             }
-            Step::Stable => {
-                let records = self.fetch(log, max.max(1));
-                (!records.is_empty()).then_some(Polled::Records(records))
+            Step::Read(generation) => {
+                self.generation = generation;
+                self.read(log, max)
             }
         }
+    }
+
+    fn read(&mut self, log: &Log, max: usize) -> Option<Polled> {
+        let records = self.fetch(log, max.max(1));
+        (!records.is_empty()).then_some(Polled::Records(records))
     }
 
     /// Commits. `Refused` for partitions that it doesn't hold, before the server is asked: a late
@@ -113,14 +117,14 @@ impl Reader {
 
     /// Gives up revoked partitions. Before [`Polled::Revoked`] nothing can be given up.
     pub fn release(&mut self, log: &mut Log, now: Duration, revoked: &[Partition]) {
-        if !self.revoked {
-            return;
-        }
         for partition in revoked {
-            self.held.remove(partition);
+            if self.revoked.contains(partition) {
+                self.held.remove(partition);
+            }
         }
-        if self.held.is_empty() {
-            self.revoked = false;
+        let left = self.revoked.iter().any(|partition| self.held.contains_key(partition));
+        if !self.revoked.is_empty() && !left {
+            self.revoked.clear();
             log.release(now, &self.group, self.id);
         }
     }
@@ -171,7 +175,7 @@ impl Reader {
         order.append(&mut seen);
         let mut records: Vec<Fetched> = Vec::new();
         for (partition, held) in order {
-            if held.paused || records.len() == max {
+            if held.paused || records.len() == max || self.revoked.contains(partition) {
                 continue;
             }
             let Some((low, high)) = log.watermarks(partition) else { continue };

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use ports::{Fetched, Offsets, Partition, Record, TopicSpec};
 
+use super::assignor::Assignor;
 use super::group::{CommitError, Env, Group, MemberId, Step};
 use super::topics::{AppendError, DeclareError, Topics};
 
@@ -19,6 +20,8 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// A member that doesn't poll for so long is expelled (K23); also how long a rebalance waits.
     pub max_poll_interval: Duration,
+    /// How the groups rebalance (K22).
+    pub assignor: Assignor,
     /// How long a poll waits for something to give.
     pub poll_wait: Duration,
     /// The largest record: key, headers and payload together, in bytes (K12).
@@ -31,6 +34,7 @@ impl Default for Settings {
             session_timeout: Duration::from_secs(45),
             heartbeat: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
+            assignor: Assignor::default(),
             poll_wait: Duration::from_millis(250),
             record_bytes_max: 1_000_000,
         }

@@ -156,3 +156,24 @@ fn a_follower_misses_nothing_though_query_crashes() {
         .fault(FaultKind::KillBefore, Service::Query, Site::Read, 6);
     holds(&scenario, name);
 }
+
+#[test]
+fn a_rolling_restart_loses_and_doubles_nothing() {
+    let name = "leaving.rolling_restart";
+    let claim = "every instance is restarted in order during orders: nothing is lost or doubled";
+    let mut scenario = Scenario::new(name, claim);
+    for service in Service::ALL {
+        scenario = scenario.instances(service, 2);
+    }
+    for n in 0..20 {
+        let mode = [PaymentMode::Parallel, PaymentMode::AfterStock][n % 2];
+        scenario = scenario.order_with(["tea", "cup", "declined"][n % 3], 1, mode, None);
+    }
+    let scenario = scenario.rolling_restart(500, 300);
+    holds(&scenario, name);
+    let (run, text) = scenario.run();
+    let marks = &run.verdict.summary.marks;
+    assert_eq!(marks["left in order"], 14, "{text}");
+    assert_eq!(marks["duplicates on the log"], 0, "{text}");
+    assert!(marks["leases handed over"] > 0, "{text}");
+}

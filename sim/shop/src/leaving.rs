@@ -1,0 +1,99 @@
+//! What must hold of instances that come and go: leases and memberships, over the way of a world and
+//! not only its end. Pure functions over facts, as those of `invariants`.
+
+use std::time::Duration;
+
+use sim_engine::TraceEvent;
+
+use crate::facts::Facts;
+use crate::invariants::found;
+use crate::nodes::{LEASE, LET_GO};
+
+type Bad = Vec<(String, String)>;
+
+/// The longest that a call can be slowed down, and a little: what befell a node earlier is over.
+const OVER: Duration = Duration::from_secs(11);
+
+/// A shard that lost its holder has a new one within a lease and this: the longest pause between two
+/// looks of a relay (1 s), a failed look and the pause behind it.
+const SOON: Duration = Duration::from_secs(3);
+
+/// The events that these look at.
+pub fn wanted(event: &TraceEvent) -> bool {
+    matches!(event.what, "fault" | "killed" | "started" | "leaving" | "left" | "left late" | LET_GO)
+}
+
+/// No two instances have the same outbox row in flight under valid leases: each sending begins under
+/// a valid lease of its own instance, and a shard has one lease.
+pub fn sends_under_its_lease(facts: &Facts) -> Bad {
+    facts.sends.unleased.iter().map(|text| found("", text.clone())).collect()
+}
+
+/// A shard is without a holder no longer than a lease and a look, where an instance was up all the
+/// while and nothing befell it.
+pub fn shards_are_held(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for gap in &facts.holders.gaps {
+        if gap.to - gap.from <= LEASE + SOON {
+            continue;
+        }
+        for node in facts.workload.nodes(gap.service) {
+            if was_well(facts, &node, gap.from, gap.to) {
+                let text = format!(
+                    "shard {} of {} had no holder from {:?} to {:?}, and {node} was well",
+                    gap.shard,
+                    gap.service.name(),
+                    gap.from,
+                    gap.to
+                );
+                bad.push(found("", text));
+            }
+        }
+    }
+    bad
+}
+
+/// Whether the node was up and undisturbed from before `from` until `to`.
+fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
+    let of_node = facts.events.iter().filter(|event| *event.node == *node);
+    let mut up = false;
+    for event in of_node {
+        if event.at > to {
+            break;
+        }
+        if event.what == "started" && event.at <= from {
+            up = true;
+        } else if event.at + OVER > from {
+            return false;
+        } else {
+            up = event.what == "fault" && up;
+        }
+    }
+    up
+}
+
+/// Who left and met no fault on the way left in time, and held no lease and no membership at that
+/// instant: no time-out has to pass before others go on.
+pub fn lets_go_at_once(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for (i, leaving) in facts.events.iter().enumerate().filter(|(_, e)| e.what == "leaving") {
+        let of_node = |event: &&TraceEvent| event.node == leaving.node;
+        let troubled =
+            |event: &TraceEvent| event.what == "fault" && !event.text.starts_with("leave");
+        let earlier = facts.events[..i].iter().filter(of_node);
+        if earlier.filter(|e| troubled(e)).any(|event| event.at + OVER > leaving.at) {
+            continue;
+        }
+        for event in facts.events[i + 1..].iter().filter(of_node) {
+            let holds = event.what == LET_GO && event.text != "holds 0 leases, 0 memberships";
+            if holds || event.what == "left late" {
+                let text = format!("{} {} {}", event.node, event.what, event.text);
+                bad.push(found("", text));
+            }
+            if troubled(event) || matches!(event.what, "killed" | "left" | "left late") {
+                break;
+            }
+        }
+    }
+    bad
+}

@@ -1,0 +1,192 @@
+//! Looks over the relays' shoulders: under which lease each sending begins, and how long a shard is
+//! without a holder. Never changes what happens.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use chassis::{LEASES, Lease, document};
+use contract::Service;
+use ports::{
+    Consumer, Deliveries, EventLog, JobQueue, Offsets, Outcome, Partition, QueueSpec, Record,
+    TopicSpec,
+};
+use sim_engine::Cluster;
+
+use crate::nodes::{SHARDS, World};
+
+/// How the relays sent.
+#[derive(Clone, Default)]
+pub struct Sends(Arc<Mutex<Seen>>);
+
+/// What was seen of the sendings.
+#[derive(Debug, Clone, Default)]
+pub struct Seen {
+    /// Rows that were sent, repeats among them.
+    pub count: u64,
+    /// Sendings that began without a valid lease of their instance, or of a row that is gone.
+    pub unleased: Vec<String>,
+}
+
+impl Sends {
+    /// What was seen so far.
+    pub fn seen(&self) -> Seen {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn add(&self, about: Option<String>) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.count += 1;
+        seen.unleased.extend(about);
+    }
+}
+
+/// A port of a node, watched.
+pub struct Watched<P: ?Sized> {
+    inner: Arc<P>,
+    sends: Sends,
+    cluster: Cluster,
+    service: Service,
+    node: String,
+}
+
+impl<P: ?Sized> Watched<P> {
+    /// Watches what this node of the service sends.
+    pub fn new(inner: Arc<P>, world: &World, service: Service, node: &str) -> Self {
+        let (sends, cluster) = (world.sends.clone(), world.cluster.clone());
+        Watched { inner, sends, cluster, service, node: node.to_owned() }
+    }
+
+    /// Each sending begins under a valid lease. With at most one valid lease a shard that is: no two
+    /// instances have a row in flight under valid leases.
+    fn look(&self, batch: &[Record]) {
+        let now_ms = self.cluster.now().timestamp_millis();
+        self.cluster.database(self.service.name()).with(|db| {
+            for record in batch {
+                let sent = |row: &&ports::OutboxRow| row.outgoing.payload == record.payload;
+                let Some(row) = db.outbox().find(sent) else {
+                    let text = format!("{} sends {}, which is gone", self.node, record.key);
+                    self.sends.add(Some(text));
+                    continue;
+                };
+                let shard = row.outgoing.shard;
+                let lease: Option<Lease> = db.row(&LEASES, &lease_key(shard)).and_then(document);
+                let ours = |lease: &Lease| lease.owner == self.node && lease.until_ms > now_ms;
+                let about = (!lease.as_ref().is_some_and(ours)).then(|| {
+                    format!("{} sends {} of shard {shard} under {lease:?}", self.node, record.key)
+                });
+                self.sends.add(about);
+            }
+        });
+    }
+}
+
+fn lease_key(shard: u16) -> String {
+    format!("outbox/{shard}")
+}
+
+#[async_trait]
+impl EventLog for Watched<dyn EventLog> {
+    async fn declare(&self, topics: &[TopicSpec]) -> Outcome<()> {
+        self.inner.declare(topics).await
+    }
+
+    async fn produce(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
+        self.look(&batch);
+        self.inner.produce(batch).await
+    }
+
+    async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
+        self.inner.subscribe(group, topics).await
+    }
+
+    async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
+        self.inner.watermarks(topic).await
+    }
+
+    async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
+        self.inner.committed(group, topics).await
+    }
+}
+
+#[async_trait]
+impl JobQueue for Watched<dyn JobQueue> {
+    async fn declare(&self, queue: &QueueSpec) -> Outcome<()> {
+        self.inner.declare(queue).await
+    }
+
+    async fn publish(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
+        self.look(&batch);
+        self.inner.publish(batch).await
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Outcome<Box<dyn Deliveries>> {
+        self.inner.consume(queue, prefetch).await
+    }
+
+    async fn depth(&self, queue: &str) -> Outcome<u64> {
+        self.inner.depth(queue).await
+    }
+}
+
+/// A stretch of time in which nobody held a shard; to 100 ms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Whose outbox.
+    pub service: Service,
+    /// Which shard.
+    pub shard: u16,
+    /// From the beginning of the world.
+    pub from: Duration,
+    /// So long.
+    pub to: Duration,
+}
+
+/// Who held which shard, looked at again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Holders {
+    since: BTreeMap<(Service, u16), Duration>,
+    owners: BTreeMap<(Service, u16), String>,
+    /// Stretches without a holder, between two holders or up to the end.
+    pub gaps: Vec<Gap>,
+    /// How often a shard went from one instance to another.
+    pub handovers: u64,
+}
+
+impl Holders {
+    /// Looks once. Services that never had a lease have no relay.
+    pub fn look(&mut self, world: &World) {
+        let now = world.cluster.elapsed();
+        let now_ms = world.cluster.now().timestamp_millis();
+        for service in Service::ALL {
+            let leases: Vec<Option<Lease>> = world.cluster.database(service.name()).with(|db| {
+                let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
+                (0..SHARDS).map(lease).collect()
+            });
+            for (shard, lease) in (0..SHARDS).zip(leases) {
+                let Some(lease) = lease else { continue };
+                let at = (service, shard);
+                if lease.until_ms > now_ms {
+                    self.close(at, now);
+                    let before = self.owners.insert(at, lease.owner.clone());
+                    self.handovers += u64::from(before.is_some_and(|it| it != lease.owner));
+                } else {
+                    self.since.entry(at).or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// Ends the stretches that are open.
+    pub fn end(&mut self, now: Duration) {
+        let open: Vec<(Service, u16)> = self.since.keys().copied().collect();
+        open.into_iter().for_each(|at| self.close(at, now));
+    }
+
+    fn close(&mut self, (service, shard): (Service, u16), to: Duration) {
+        if let Some(from) = self.since.remove(&(service, shard)) {
+            self.gaps.push(Gap { service, shard, from, to });
+        }
+    }
+}

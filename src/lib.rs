@@ -4,11 +4,14 @@
 pub mod books;
 pub mod cli;
 pub mod client;
+pub mod customers;
 pub mod demo;
 pub mod gateway_journal;
+pub mod groceries;
 pub mod http_shell;
 pub mod local_mode;
 pub mod logging;
+mod progress;
 pub mod running;
 pub mod serve;
 pub mod servers;

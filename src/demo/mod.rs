@@ -1,10 +1,8 @@
 //! `shakedown demo`: the services in this process, real baskets as orders over HTTP, and the books at
 //! the end. It asks only what anybody could ask over HTTP, and reads the gateway's own books.
 
-mod fixtures;
 mod place;
 mod plan;
-mod progress;
 mod report;
 mod stories;
 
@@ -21,12 +19,16 @@ use payments::simulated::Steering;
 use crate::books::Books;
 use crate::cli::Demo;
 use crate::client::Client;
+use crate::customers::Customers;
 use crate::http_shell::{Shell, pause};
 use crate::local_mode::{self, LocalMode};
+use crate::progress::Progress;
 use crate::running::Running;
 
 use plan::Plan;
-use progress::Progress;
+
+/// How long an order may take to its end.
+const FINAL_MAX: Duration = Duration::from_secs(30);
 
 /// How long the last mails, captures and releases may take after the last order ended.
 const REST: Duration = Duration::from_secs(10);
@@ -55,19 +57,13 @@ async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
     println!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 
     let client = Client::new(running.address);
-    let customers = place::Customers {
-        client: client.clone(),
-        runtime: runtime.clone(),
-        clients: options.clients as usize,
-        // New with each run, so that a second run on the same folder places new orders.
-        run: format!("demo-{:08x}", runtime.choose("demo", "run", 1 << 32)),
-    };
+    let customers = Customers::new(client.clone(), runtime.clone(), "demo", FINAL_MAX);
     let progress = Progress::start("products and stock", plan.products.len() as u64 * 2);
-    customers.stock_up(&plan, &progress).await?;
+    customers.stock_up(&plan.products, &progress).await?;
     progress.end();
     let progress = Progress::start("orders", plan.baskets.len() as u64);
     let ordering = runtime.elapsed();
-    let placed = customers.order(&plan, &progress).await?;
+    let placed = place::order(&customers, &plan, options.clients as usize, &progress).await?;
     let took = runtime.elapsed() - ordering;
     progress.end();
 

@@ -1,4 +1,5 @@
-//! How far the demo is: a bar on a terminal, a line now and then elsewhere. Never slows the demo.
+//! How far a stage is, on stderr: a bar on a terminal, a line now and then elsewhere. Never in the
+//! way of what is printed as a result.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,7 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            println!("{what}: 0 of {total}");
+            eprintln!("{what}: 0 of {total}");
         }
         Progress { bar, what, total, done: AtomicU64::new(0) }
     }
@@ -37,7 +38,7 @@ impl Progress {
             None => {
                 let part = |n: u64| n * 4 / self.total.max(1);
                 if part(done) > part(done - 1) {
-                    println!("{}: {done} of {}", self.what, self.total);
+                    eprintln!("{}: {done} of {}", self.what, self.total);
                 }
             }
         }

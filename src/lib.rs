@@ -4,6 +4,7 @@
 pub mod books;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod customers;
 pub mod demo;
 pub mod gateway_journal;
@@ -20,6 +21,7 @@ pub mod shop;
 use std::process::ExitCode;
 
 use clap::Parser;
+use config::{Config, Sources};
 
 /// The exit code for a wrong command line, as clap's own.
 pub const USAGE: u8 = 2;
@@ -33,22 +35,37 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(cli::Command::Serve(options)) => {
-            if let Err(text) = logging::start(&options.log, options.log_format) {
-                return usage(&text);
-            }
-            on_tokio(serve::run(options))
+            let config = options.configuration();
+            configured(config, &options.sources, serve::run)
         }
         Some(cli::Command::Demo(options)) => {
-            if let Err(text) = logging::start(&options.log, cli::LogFormat::Pretty) {
-                return usage(&text);
-            }
-            on_tokio(demo::run(options))
+            let config = options.configuration();
+            let sources = options.sources.clone();
+            configured(config, &sources, |config| demo::run(options, config))
         }
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Does the work with its configuration, or prints that.
+fn configured<W: Future<Output = anyhow::Result<ExitCode>>>(
+    config: Result<Config, String>,
+    sources: &Sources,
+    work: impl FnOnce(Config) -> W,
+) -> anyhow::Result<ExitCode> {
+    let config = match config {
+        Ok(config) => config,
+        Err(text) => return Ok(usage(&text)),
+    };
+    if sources.print_config {
+        print!("{}", config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    logging::start(&config.log_filter.value, config.log_format.value);
+    on_tokio(work(config))
 }
 
 fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
@@ -59,7 +76,7 @@ fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     done
 }
 
-/// Says what is wrong with the command line.
+/// Says what is wrong with the command line or the configuration.
 fn usage(text: &str) -> ExitCode {
     eprintln!("error: {text}\n\nFor more information, try '--help'.");
     ExitCode::from(USAGE)

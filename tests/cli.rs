@@ -8,9 +8,12 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 fn shakedown(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shakedown"));
     command.args(arguments);
-    for server in ["SHAKEDOWN_KAFKA", "SHAKEDOWN_RABBIT", "SHAKEDOWN_POSTGRES"] {
-        command.env_remove(server);
+    // Neither this machine's settings nor a file where the tests run.
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("SHAKEDOWN_")) {
+        command.env_remove(name);
     }
+    command.current_dir(std::env::temp_dir());
     command
 }
 
@@ -82,6 +85,9 @@ fn a_wrong_command_line_is_2() {
         &["serve", "--listen", "somewhere"],
         &["demo", "--orders", "0"],
         &["serve", "--log", "shakedown=loud"],
+        &["serve", "--set", "orders.deadline"],
+        &["serve", "--config", "/nowhere/shop.toml"],
+        &["demo", "--set", "chassis.shards=0"],
     ] {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");
@@ -89,10 +95,62 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
-fn local_mode_stays_on_loopback() {
-    let (code, _, stderr) = run(&["serve", "--listen", "0.0.0.0:0"]);
-    assert_eq!(code, 2);
-    assert!(stderr.contains("loopback") && stderr.contains("--listen 127.0.0.1:0"), "{stderr}");
+fn nothing_listens_beyond_loopback() {
+    let servers = ["--kafka", "kafka://k", "--rabbit", "amqp://r", "--postgres", "postgres://p"];
+    for more in [&[][..], &servers] {
+        let (code, _, stderr) = run(&[&["serve", "--listen", "0.0.0.0:0"], more].concat());
+        assert_eq!(code, 2);
+        for words in ["no authentication yet", "(--listen)", "--listen 127.0.0.1:0"] {
+            assert!(stderr.contains(words), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_with_its_origins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shakedown.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:1\"\n[orders]\ndeadline = \"1m\"\n")
+        .expect("a file");
+    let mut command = shakedown(&["serve", "--print-config", "--set", "mail.parallel=3"]);
+    command.current_dir(folder.path());
+    command
+        .env("SHAKEDOWN_RABBIT", "amqp://shop:geheim@rabbit")
+        .env("SHAKEDOWN_ORDERS_DEADLINE", "2m");
+    let output = command.output().expect("it runs");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(0));
+    let line = |start: &str| {
+        let found = stdout.lines().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in {stdout}")).split_whitespace().collect()
+    };
+    for (start, words) in [
+        ("listen", "listen = \"127.0.0.1:1\" # shakedown.toml:1"),
+        ("deadline", "deadline = \"2m\" # SHAKEDOWN_ORDERS_DEADLINE"),
+        ("rabbit", "rabbit = \"amqp://shop:***@rabbit\" # SHAKEDOWN_RABBIT"),
+        ("currency", "currency = \"EUR\" # default"),
+    ] {
+        let line: Vec<&str> = line(start);
+        assert_eq!(line.join(" "), words);
+    }
+    assert!(stdout.contains("# --set mail.parallel"), "{stdout}");
+    std::fs::write(&file, "\n[orders]\ndeadlines = \"1m\"\n").expect("a file");
+    let mut command = shakedown(&["serve"]);
+    let output = command.current_dir(folder.path()).output().expect("it runs");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("shakedown.toml:3") && stderr.contains("orders.deadline"), "{stderr}");
+}
+
+#[test]
+fn the_number_of_shards_is_fixed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(Served::start(folder.path()).terminate().code(), Some(0));
+    let path = folder.path().to_str().expect("UTF-8");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", path];
+    let (code, _, stderr) = run(&[&serve[..], &["--set", "chassis.shards=8"]].concat());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("set chassis.shards = 4"), "{stderr}");
 }
 
 #[test]

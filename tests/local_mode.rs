@@ -16,12 +16,15 @@ use payments::simulated::{Ledger, Steering};
 use serde_json::{Value, json};
 use shakedown::books::Books;
 use shakedown::client::Client;
+use shakedown::config::Config;
 use shakedown::gateway_journal::JournaledGateway;
 use shakedown::http_shell::{Shell, pause};
 use shakedown::local_mode::LocalMode;
 use shakedown::running::Running;
 
 const PRODUCTS: usize = 5;
+
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Five products, the last of which is scarce.
 async fn stock_up(client: &Client) {
@@ -93,9 +96,9 @@ fn ledger(folder: &Path) -> Ledger {
 async fn every_order_ends_and_is_told_of() {
     let folder = tempfile::tempdir().unwrap();
     let steering = Steering { limit: Some(400), ..Steering::default() };
-    let local = LocalMode::start(folder.path(), Profile::Default, steering).await.unwrap();
+    let local = LocalMode::start(folder.path(), &Config::defaults(), steering).await.unwrap();
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let running = Running::start(shell, local.shop);
+    let running = Running::start(shell, local.shop, DRAIN);
     let client = Client::new(running.address);
     stock_up(&client).await;
     let placed = join_all((0..60).map(|number| place(&client, number))).await;
@@ -119,9 +122,11 @@ async fn every_order_ends_and_is_told_of() {
 async fn profile_catalog_runs_without_prices() {
     let folder = tempfile::tempdir().unwrap();
     let steering = Steering::default();
-    let local = LocalMode::start(folder.path(), Profile::Catalog, steering).await.unwrap();
+    let local = LocalMode::start(folder.path(), &Config::of_profile(Profile::Catalog), steering)
+        .await
+        .unwrap();
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let running = Running::start(shell, local.shop);
+    let running = Running::start(shell, local.shop, DRAIN);
     let client = Client::new(running.address);
     let body = json!({ "delta": 9 });
     let answer = client.write(Method::POST, "/inventory/stock/p0/adjust", "s", &body).await;

@@ -14,13 +14,14 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use chassis::{Ports, Trace};
-use contract::{Profile, Service, Stream, Streams};
+use contract::{Service, Stream, Streams};
 use envelope::Envelope;
 use local::Local;
 use payments::simulated::Steering;
 use ports::{Consumer, Polled};
 use serde_json::{Value, json};
 use shakedown::client::Client;
+use shakedown::config::Config;
 use shakedown::http_shell::pause;
 use shakedown::local_mode;
 use shakedown::shop::{Setup, Shop, meters, run_all};
@@ -48,7 +49,7 @@ impl Seen {
         let (outside, _, mails) =
             local_mode::outside(folder, Steering::default(), &runtime).unwrap();
         let (instance, streams) = ("local".to_owned(), Streams::default());
-        let setup = Setup { instance, profile: Profile::Default, streams, key_required: false };
+        let setup = Setup { instance, streams, config: Config::defaults() };
         let shop = run_all(&all, &outside, &setup).await.unwrap();
         let topics = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
         let topics: Vec<Arc<str>> = topics.map(|stream| stream.name().into()).collect();

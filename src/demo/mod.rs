@@ -12,13 +12,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use contract::Profile;
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
 
 use crate::books::Books;
 use crate::cli::Demo;
 use crate::client::Client;
+use crate::config::Config;
 use crate::customers::Customers;
 use crate::http_shell::{Shell, pause};
 use crate::local_mode::{self, LocalMode};
@@ -34,14 +34,14 @@ const FINAL_MAX: Duration = Duration::from_secs(30);
 const REST: Duration = Duration::from_secs(10);
 
 /// Runs the demo. The exit code is 1 where the books do not balance.
-pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
-    match select(pin!(show(&options)), pin!(tokio::signal::ctrl_c())).await {
+pub async fn run(options: Demo, config: Config) -> anyhow::Result<ExitCode> {
+    match select(pin!(show(&options, &config)), pin!(tokio::signal::ctrl_c())).await {
         Either::Left((done, _)) => done,
         Either::Right(_) => bail!("interrupted"),
     }
 }
 
-async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
+async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = local_mode::runtime();
     let begun = runtime.elapsed();
     let folder = Folder::open(options)?;
@@ -49,10 +49,10 @@ async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
     println!("data and mails in {}", folder.path.display());
     let plan = Plan::draw(options.orders as usize, options.seed);
     let steering = Steering { limit: Some(plan.card_limit), ..Steering::default() };
-    let local = LocalMode::start(&folder.path, Profile::Default, steering).await?;
+    let local = LocalMode::start(&folder.path, config, steering).await?;
     let (gateway, mails) = (local.gateway, local.mails);
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
-    let running = Running::start(shell, local.shop);
+    let running = Running::start(shell, local.shop, config.drain.value);
     let ready_ms = (runtime.elapsed() - begun).as_millis();
     println!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 

@@ -25,6 +25,7 @@ pub mod page;
 mod relay;
 mod requests;
 mod settings;
+mod shards;
 mod slot;
 mod stop;
 mod subject;
@@ -44,6 +45,7 @@ pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, S
 pub use letters::{DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Waiting};
 pub use metrics::{Exposition, Kind, Meter, Metrics, Sample, TEXT_FORMAT};
 pub use settings::Settings;
+pub use shards::{SHARDS_MAX, known_shards};
 pub use stop::Stop;
 pub use tables::{INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply};
 pub use touched::{Document, Touched, document};

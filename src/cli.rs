@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
+use crate::saga::Saga;
 
 /// Printed when the binary is called without a subcommand.
 pub const OVERVIEW: &str = "\
@@ -47,6 +48,8 @@ pub enum Command {
     Serve(Serve),
     /// Start everything in this process, place a thousand orders, check the books
     Demo(Demo),
+    /// Look into single orders
+    Saga(Saga),
 }
 
 /// `shakedown serve`.

@@ -1,6 +1,7 @@
 //! The binary's wiring: the seven services on local mode or on real servers, behind one HTTP address,
 //! and a demo of them. It holds no rule of any service.
 
+mod backlog;
 pub mod books;
 pub mod cli;
 pub mod client;
@@ -12,11 +13,15 @@ pub mod groceries;
 pub mod http_shell;
 pub mod local_mode;
 pub mod logging;
+mod outside_http;
 mod progress;
 pub mod running;
+pub mod saga;
 pub mod serve;
 pub mod servers;
 pub mod shop;
+mod usage;
+mod words;
 
 use std::process::ExitCode;
 
@@ -25,6 +30,9 @@ use config::{Config, Sources};
 
 /// The exit code for a wrong command line, as clap's own.
 pub const USAGE: u8 = 2;
+
+/// The exit code where what was asked could not be found out.
+pub const CANNOT_TELL: u8 = 3;
 
 /// Reads the command line and does it.
 pub fn main() -> ExitCode {
@@ -43,6 +51,7 @@ pub fn main() -> ExitCode {
             let sources = options.sources.clone();
             configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

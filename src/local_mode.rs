@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::config::Config;
 use crate::gateway_journal::JournaledGateway;
+use crate::outside_http;
 use crate::shop::{Outside, Setup, Shop, run_all};
 
 /// Says what this is, at start.
@@ -43,7 +44,8 @@ pub fn outside(
     std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
     let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering)?);
     let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
-    Ok((Outside { gateway: gateway.clone(), mails: sink }, gateway, mails))
+    let books = outside_http::router(gateway.clone(), mails.clone());
+    Ok((Outside { gateway: gateway.clone(), mails: sink, books }, gateway, mails))
 }
 
 /// The runtime port of this process. Call it on a multi-threaded tokio runtime.

@@ -25,8 +25,10 @@ use ports::{Fault, Store};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
+use crate::backlog::Watched;
 use crate::config::Config;
 use crate::http_shell::pause;
+use crate::usage;
 
 /// Most bytes of a service's readiness.
 const READY_BYTES_MAX: usize = 65_536;
@@ -38,6 +40,8 @@ pub struct Outside {
     pub gateway: Arc<dyn Gateway>,
     /// Where the Notifications Worker sends.
     pub mails: Arc<dyn MailSink>,
+    /// What both of them have, for auditors.
+    pub books: Router,
 }
 
 /// Who this instance is and what it promises.
@@ -88,8 +92,12 @@ pub async fn run_all(
         stops.push(started.stop);
         scrapes.push(started.scrape);
     }
+    let Setup { streams, config, .. } = setup;
+    let (profile, shards) = (config.profile.value, config.shards.value);
+    let backlog = Watched::new(ports, streams, profile, shards).router();
     let metrics = Router::new().route("/metrics", get(move || metrics(scrapes.clone())));
-    Ok(Shop { router: metrics.fallback_service(router(routers)), stops })
+    let whole = metrics.merge(backlog).merge(usage::router()).merge(outside.books.clone());
+    Ok(Shop { router: whole.fallback_service(router(routers)), stops })
 }
 
 async fn run(
@@ -202,7 +210,8 @@ impl Shop {
 /// `/inventory/stock`, `/inventory/reservations`, `/query/orders`, `/query/products`,
 /// `/worker/mails`; `/stubs` of Orders for operators; `/services/<service>/...` reaches all of a
 /// service's own routes, `/dead-letters` among them; `/health/live` and `/health/ready` (`/health` is
-/// the same) are for all of them. `/metrics` of all is where [`run_all`] has them together.
+/// the same) are for all of them. [`run_all`] adds what is of no single service: `/metrics`, `/backlog`,
+/// `/stats`, and the outside world's `/gateway` and `/mailbox`.
 pub fn router(services: BTreeMap<Service, Router>) -> Router {
     let mut router = Router::new();
     for (service, routes) in &services {
@@ -306,7 +315,7 @@ async fn metrics(scrapes: Vec<Scrape>) -> Response {
 fn no_such_route(path: &str) -> Problem {
     let detail = format!(
         "there is no {path}; there are /catalog/products, /inventory/stock, /orders, /payments, \
-         /query/orders, /notifications, /worker/mails, /health/ready and /metrics"
+         /query/orders, /notifications, /worker/mails, /health/ready, /metrics and /backlog"
     );
     Problem { detail, ..Problem::not_found("resource", path) }
 }

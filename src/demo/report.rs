@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Folder;
 use super::place::Placed;
 use crate::books::Books;
+use crate::words::money;
 
 /// What became of the orders, how fast, and the books.
 pub fn table(placed: &[Placed], took: Duration, books: &Books) {
@@ -53,13 +54,6 @@ pub fn table(placed: &[Placed], took: Duration, books: &Books) {
     }
 }
 
-/// Minor units with two decimals.
-pub fn money(minor: i64) -> String {
-    let sign = if minor < 0 { "-" } else { "" };
-    let minor = minor.unsigned_abs();
-    format!("{sign}{}.{:02}", minor / 100, minor % 100)
-}
-
 /// What to do next.
 pub fn farewell(folder: &Folder, total_s: f64) {
     println!("\n{total_s:.1} s in all. Next:");
@@ -72,15 +66,5 @@ pub fn farewell(folder: &Folder, total_s: f64) {
         );
     } else {
         println!("databases and mails are in {}", folder.path.display());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::money;
-
-    #[test]
-    fn money_has_two_decimals() {
-        assert_eq!((money(5).as_str(), money(-1205).as_str()), ("0.05", "-12.05"));
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
+use crate::reconcile::Reconcile;
 use crate::saga::Saga;
 
 /// Printed when the binary is called without a subcommand.
@@ -48,6 +49,8 @@ pub enum Command {
     Serve(Serve),
     /// Start everything in this process, place a thousand orders, check the books
     Demo(Demo),
+    /// Check the books of running services: stock, money, orders, mails
+    Reconcile(Reconcile),
     /// Look into single orders
     Saga(Saga),
 }

@@ -2,7 +2,6 @@
 //! and a demo of them. It holds no rule of any service.
 
 mod backlog;
-pub mod books;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -15,6 +14,7 @@ pub mod local_mode;
 pub mod logging;
 mod outside_http;
 mod progress;
+pub mod reconcile;
 pub mod running;
 pub mod saga;
 pub mod serve;
@@ -51,6 +51,7 @@ pub fn main() -> ExitCode {
             let sources = options.sources.clone();
             configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Reconcile(options)) => on_tokio(reconcile::run(options)),
         Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),
     };
     done.unwrap_or_else(|error| {

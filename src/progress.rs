@@ -30,13 +30,25 @@ impl Progress {
         Progress { bar, what, total, done: AtomicU64::new(0) }
     }
 
+    /// Starts a stage of who knows how many steps. It shows on a terminal alone.
+    pub fn counting(what: &'static str) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg:20} {pos} {elapsed}");
+            let bar = ProgressBar::no_length().with_message(what);
+            bar.set_style(style.expect("a constant template"));
+            bar
+        });
+        Progress { bar, what, total: 0, done: AtomicU64::new(0) }
+    }
+
     /// One step more.
     pub fn step(&self) {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         match &self.bar {
             Some(bar) => bar.inc(1),
+            None if self.total == 0 => {}
             None => {
-                let part = |n: u64| n * 4 / self.total.max(1);
+                let part = |n: u64| n * 4 / self.total;
                 if part(done) > part(done - 1) {
                     eprintln!("{}: {done} of {}", self.what, self.total);
                 }

@@ -1,5 +1,5 @@
 //! `shakedown demo`: the services in this process, real baskets as orders over HTTP, and the books at
-//! the end. It asks only what anybody could ask over HTTP, and reads the gateway's own books.
+//! the end. It asks only what anybody could ask over HTTP.
 
 mod place;
 mod plan;
@@ -15,14 +15,14 @@ use anyhow::{Context, bail};
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
 
-use crate::books::Books;
 use crate::cli::Demo;
 use crate::client::Client;
 use crate::config::Config;
 use crate::customers::Customers;
-use crate::http_shell::{Shell, pause};
+use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
 use crate::progress::Progress;
+use crate::reconcile::{self, Verdict};
 use crate::running::Running;
 
 use plan::Plan;
@@ -50,7 +50,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let plan = Plan::draw(options.orders as usize, options.seed);
     let steering = Steering { limit: Some(plan.card_limit), ..Steering::default() };
     let local = LocalMode::start(&folder.path, config, steering).await?;
-    let (gateway, mails) = (local.gateway, local.mails);
+    let mails = local.mails;
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
     let running = Running::start(shell, local.shop, config.drain.value);
     let ready_ms = (runtime.elapsed() - begun).as_millis();
@@ -67,15 +67,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let took = runtime.elapsed() - ordering;
     progress.end();
 
-    let rested = runtime.elapsed() + REST;
-    let ids = placed.iter().map(|order| order.order_id.clone()).collect();
-    let books = loop {
-        let books = Books::read(&client, &gateway.ledger(), &mails, &ids).await?;
-        if books.balance() || runtime.elapsed() > rested {
-            break books;
-        }
-        pause(Duration::from_millis(50)).await;
-    };
+    let books = reconcile::audit(&client, REST, false).await?;
     report::table(&placed, took, &books);
     stories::tell(&client, &placed, &mails).await?;
     let stopped = running.stop().await?;
@@ -84,7 +76,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let total = (runtime.elapsed() - begun).as_secs_f64();
     report::farewell(&folder, total);
-    Ok(if books.balance() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if books.verdict() == Verdict::Balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the demo works.

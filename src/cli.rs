@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
+use crate::load::Load;
 use crate::reconcile::Reconcile;
 use crate::saga::Saga;
 
@@ -49,6 +50,8 @@ pub enum Command {
     Serve(Serve),
     /// Start everything in this process, place a thousand orders, check the books
     Demo(Demo),
+    /// Place orders at a running shop, in a closed and an open loop, and report what it takes
+    Load(Load),
     /// Check the books of running services: stock, money, orders, mails
     Reconcile(Reconcile),
     /// Look into single orders

@@ -10,6 +10,7 @@ pub mod demo;
 pub mod gateway_journal;
 pub mod groceries;
 pub mod http_shell;
+pub mod load;
 pub mod local_mode;
 pub mod logging;
 mod outside_http;
@@ -51,6 +52,7 @@ pub fn main() -> ExitCode {
             let sources = options.sources.clone();
             configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Load(options)) => on_tokio(load::run(options)),
         Some(cli::Command::Reconcile(options)) => on_tokio(reconcile::run(options)),
         Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),
     };

@@ -22,6 +22,9 @@ use phases::Phases;
 /// How long the books may take to come to rest at the end.
 const REST: Duration = Duration::from_secs(60);
 
+/// Most orders of the open loop.
+const OPEN_MAX: u32 = 1_000_000;
+
 /// `shakedown load`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
@@ -108,6 +111,11 @@ impl Load {
     fn contradiction(&self) -> Option<&'static str> {
         if self.orders == 0 && self.rate == 0 {
             return Some("--orders 0 and --rate 0 leave nothing to do; give one of them");
+        }
+        if self.open() > OPEN_MAX {
+            return Some(
+                "--rate times --seconds is more than a million orders; give less of either",
+            );
         }
         if self.lines > self.products {
             return Some(

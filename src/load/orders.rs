@@ -109,7 +109,7 @@ mod tests {
     use crate::cli::{Cli, Command};
 
     fn load(flags: &str) -> Load {
-        let line = format!("shakedown load --warm-up 0 --rate 0 {flags}");
+        let line = format!("shakedown load --warm-up 0 {flags}");
         match Cli::parse_from(line.split_whitespace()).command {
             Some(Command::Load(load)) => load,
             other => panic!("{other:?}"),
@@ -118,10 +118,10 @@ mod tests {
 
     #[test]
     fn the_seed_decides_and_lines_are_of_different_products() {
-        let options = load("--orders 50 --products 5 --lines 5 --skew 3");
+        let options = load("--rate 0 --orders 50 --products 5 --lines 5 --skew 3");
         let (one, same) = (Orders::draw(&options), Orders::draw(&options));
         assert_eq!(one.baskets, same.baskets);
-        assert_ne!(one.baskets, Orders::draw(&load("--orders 50 --seed 2")).baskets);
+        assert_ne!(one.baskets, Orders::draw(&load("--rate 0 --orders 50 --seed 2")).baskets);
         for basket in &one.baskets {
             let mut ids: Vec<&String> = basket.lines.iter().map(|(id, _)| id).collect();
             ids.dedup();
@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn skew_makes_some_products_hot() {
         let first = |skew: &str| {
-            let options = load(&format!("--orders 500 --products 100 --lines 1 --skew {skew}"));
+            let options =
+                load(&format!("--rate 0 --orders 500 --products 100 --lines 1 --skew {skew}"));
             let baskets = Orders::draw(&options).baskets;
             baskets.iter().filter(|basket| basket.lines[0].0 == named(0)).count()
         };
@@ -143,7 +144,7 @@ mod tests {
 
     #[test]
     fn shelves_are_full_and_some_orders_fail() {
-        let orders = Orders::draw(&load("--orders 400 --fail 10 --decline 5"));
+        let orders = Orders::draw(&load("--rate 0 --orders 400 --fail 10 --decline 5"));
         let count = |id: &str| {
             let has = |basket: &&Basket| basket.lines.iter().any(|(line, _)| line == id);
             orders.baskets.iter().filter(has).count()
@@ -163,7 +164,8 @@ mod tests {
     #[test]
     fn what_cannot_be_is_said() {
         for (flags, words) in [
-            ("--orders 0", "nothing to do"),
+            ("--orders 0 --rate 0", "nothing to do"),
+            ("--rate 10000 --seconds 101", "a million"),
             ("--products 2 --lines 3", "--products"),
             ("--skew 11", "--skew"),
             ("--fail 60 --decline 60", "100 percent"),
@@ -172,6 +174,6 @@ mod tests {
             let said = load(flags).contradiction().expect(flags);
             assert!(said.contains(words), "{said}");
         }
-        assert_eq!(load("--orders 1 --baskets groceries").contradiction(), None);
+        assert_eq!(load("--orders 1 --rate 0 --baskets groceries").contradiction(), None);
     }
 }

@@ -100,7 +100,10 @@ impl Judging<'_> {
             let ended =
                 matches!(view["status"].as_str(), Some("confirmed" | "cancelled" | "conflict"));
             if ended { self.wrong(invariant, text) } else { self.missing(invariant, text) }
-        } else if view["terminal"]["reason"] != order["reason"] {
+        // The event carries its reason by an addition of ours: it may lack.
+        } else if !view["terminal"]["reason"].is_null()
+            && view["terminal"]["reason"] != order["reason"]
+        {
             let (ours, theirs) = (&order["reason"], &view["terminal"]["reason"]);
             let text = format!("cancelled for {ours} at Orders, for {theirs} in Query");
             self.wrong(Invariant::EndsOnce, text);

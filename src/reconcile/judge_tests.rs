@@ -172,6 +172,7 @@ fn a_cancelled_order_holds_nothing() {
     ] {
         assert!(findings.iter().any(|f| matches!(f, Finding::Wrong(..))), "{findings:?}");
     }
+    assert_eq!(with(|h| h.view["terminal"]["reason"] = Value::Null), [], "its reason is optional");
     let undeliverable = with(|h| {
         h.mails[0] =
             (json!({ "type": "cancelled", "revision": 1, "state": "undeliverable" }), Some(0))

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
+use crate::dlq::Dlq;
 use crate::load::Load;
 use crate::reconcile::Reconcile;
 use crate::saga::Saga;
@@ -56,6 +57,8 @@ pub enum Command {
     Reconcile(Reconcile),
     /// Look into single orders
     Saga(Saga),
+    /// Dead letters of running services: list, show, redrive, discard
+    Dlq(Dlq),
 }
 
 /// `shakedown serve`.

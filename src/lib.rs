@@ -7,6 +7,7 @@ pub mod client;
 pub mod config;
 pub mod customers;
 pub mod demo;
+pub mod dlq;
 pub mod gateway_journal;
 pub mod groceries;
 pub mod http_shell;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
             let sources = options.sources.clone();
             configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Dlq(options)) => on_tokio(dlq::run(options)),
         Some(cli::Command::Load(options)) => on_tokio(load::run(options)),
         Some(cli::Command::Reconcile(options)) => on_tokio(reconcile::run(options)),
         Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),

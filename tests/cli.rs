@@ -94,6 +94,10 @@ fn a_wrong_command_line_is_2() {
         &["saga", "show", "not an id"],
         &["load", "--orders", "0", "--rate", "0"],
         &["load", "--skew", "-1"],
+        &["dlq", "list", "--service", "nobody"],
+        &["dlq", "redrive", "payments"],
+        &["dlq", "redrive", "payments", "some:0:1", "--all"],
+        &["dlq", "discard", "payments", "some:0:1"],
     ] {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");
@@ -174,6 +178,7 @@ fn each_command_has_a_help_with_examples() {
         (&["load"], &["closed loop", "open loop", "--skew", "Examples"]),
         (&["reconcile"], &["Exit codes", "--wait <SECONDS>", "SHAKEDOWN_URL", "Examples"]),
         (&["saga", "show"], &["Exit codes", "--json", "Examples"]),
+        (&["dlq"], &["list", "show", "redrive", "discard", "Examples"]),
     ] {
         let (code, stdout, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, 0);
@@ -248,6 +253,15 @@ fn a_running_shop_is_loaded_and_looked_into() {
     let (code, _, stderr) = with(&["saga", "show", "nobody"]);
     assert_eq!(code, 1);
     assert!(stderr.contains("no service knows an order nobody"), "{stderr}");
+
+    let (code, stdout, _) = with(&["dlq", "list"]);
+    assert_eq!((code, stdout.as_str()), (0, "no open dead letters\n"));
+    for arguments in [&["dlq", "show"][..], &["dlq", "redrive"], &["dlq", "discard", "--note", "n"]]
+    {
+        let (code, _, stderr) = with(&[arguments, &["query", "orders.events:0:7"]].concat());
+        assert_eq!(code, 1);
+        assert!(stderr.contains("query has no dead letter orders.events:0:7"), "{stderr}");
+    }
 
     std::fs::remove_file(&mail).expect("removed");
     let (code, stdout, _) = with(&["reconcile"]);

@@ -175,7 +175,7 @@ settings! {
     /// Bulk requests at a time in each service.
     "chassis.bulks_max" bulks_max: usize = "4", Whole(1, 100);
     /// Shards of each outbox. Fixed for a database's life: another number is refused at start.
-    "chassis.shards" shards: u16 = "4", Whole(1, 64);
+    "chassis.shards" shards: u16 = "4", Whole(1, chassis::SHARDS_MAX);
     /// How long a shard's lease lasts without renewal: a dead holder's events rest this long.
     "chassis.lease" lease: Duration = "10s", Span(s(1), s(600));
     /// How long relay and workers wait where nothing wakes them. At most a third of the lease.

@@ -1,11 +1,12 @@
 //! Reads everything that the invariants are about, page by page over HTTP, and has it judged. Holds a
 //! page of orders and four numbers a product at a time. Never changes anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
+use contract::Service;
 use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::Value;
@@ -14,6 +15,7 @@ use super::judge::{Heard, judge};
 use super::report::{Finding, Invariant, Report};
 use super::stock::Tallies;
 use crate::client::{Client, escaped};
+use crate::dlq;
 use crate::http_shell::pause;
 use crate::progress::Progress;
 
@@ -22,6 +24,9 @@ const ASKED: usize = 16;
 
 /// Orders that are looked at once more: where there are more, waiting will not mend it.
 const AGAIN_MAX: usize = 200;
+
+/// Open dead letters of a service that are known by their keys.
+const LETTERS_MAX: usize = 10_000;
 
 /// The pause before an order is looked at once more: what was under way has come by then.
 const AGAIN_AFTER: Duration = Duration::from_millis(300);
@@ -34,6 +39,10 @@ pub struct Audit<'a> {
     gateway: bool,
     /// Whether there is a folder of mails to look into.
     mailbox: bool,
+    /// Keys with open dead letters: what they miss waits for an operator.
+    held: BTreeSet<String>,
+    /// How many open letters each service has.
+    letters: BTreeMap<&'static str, usize>,
 }
 
 /// How many of each thing were found by asking for orders.
@@ -52,7 +61,16 @@ impl<'a> Audit<'a> {
     pub async fn new(client: &'a Client, now: DateTime<Utc>) -> anyhow::Result<Audit<'a>> {
         let gateway = client.find("/gateway/accounts?limit=1").await?.is_some();
         let mailbox = client.find("/mailbox/mails?limit=1").await?.is_some();
-        Ok(Audit { client, now, gateway, mailbox })
+        let (mut held, mut letters) = (BTreeSet::new(), BTreeMap::new());
+        for service in Service::ALL {
+            let open = dlq::open(client, service, LETTERS_MAX).await?;
+            letters.insert(service.name(), open.len());
+            let belongs = |letter: &Value| {
+                ["key", "correlationId"].map(|field| letter[field].as_str().map(str::to_owned))
+            };
+            held.extend(open.iter().flat_map(belongs).flatten());
+        }
+        Ok(Audit { client, now, gateway, mailbox, held, letters })
     }
 
     /// Audits everything once.
@@ -83,6 +101,10 @@ impl<'a> Audit<'a> {
         if let Some(flow) = flowing {
             report.add(Finding::Unsettled(flow));
         }
+        for (service, open) in self.letters.iter().filter(|(_, open)| **open > 0) {
+            let text = format!("{open} open dead letters at {service}: `shakedown dlq list`");
+            report.add(Finding::Unsettled(text));
+        }
         Ok(report)
     }
 
@@ -110,6 +132,11 @@ impl<'a> Audit<'a> {
         Ok((!under_way.is_empty()).then(|| under_way.join(", ")))
     }
 
+    /// Whether an open dead letter may be what this order misses.
+    fn is_held(&self, order: &Value) -> bool {
+        order["orderId"].as_str().is_some_and(|id| self.held.contains(id))
+    }
+
     async fn backlog(&self) -> anyhow::Result<Value> {
         let found = self.client.find("/backlog").await?;
         found.with_context(|| {
@@ -134,7 +161,7 @@ impl<'a> Audit<'a> {
             let heard: Vec<Heard> = heard.try_collect().await?;
             for one in &heard {
                 self.count(one, report, tallies, found);
-                let findings = judge(one, flowing, self.now);
+                let findings = judge(one, flowing || self.is_held(&one.order), self.now);
                 let wrong = findings.iter().any(|finding| matches!(finding, Finding::Wrong(..)));
                 if wrong && doubtful.len() < AGAIN_MAX {
                     doubtful.insert(one.order["orderId"].as_str().unwrap_or_default().to_owned());
@@ -229,6 +256,7 @@ impl<'a> Audit<'a> {
         for id in doubtful {
             let order = self.client.find(&format!("/orders/{}", escaped(&id))).await?;
             let order = order.with_context(|| format!("order {id} was there a moment ago"))?;
+            let flowing = flowing || self.is_held(&order);
             let findings = judge(&self.hear(order).await?, flowing, self.now);
             findings.into_iter().for_each(|finding| report.add(finding));
         }

@@ -1,14 +1,15 @@
 //! What each service says of one order, asked all at once. Never judges it.
 
-use axum::http::StatusCode;
+use contract::Service;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::client::{Client, escaped};
+use crate::dlq;
 
-/// Most pages of dead letters that are searched.
-const DEAD_LETTER_PAGES_MAX: usize = 20;
+/// Most dead letters of a service that are searched, the oldest first.
+const DEAD_LETTERS_MAX: usize = 5_000;
 
 /// What was heard from one place.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -115,20 +116,17 @@ async fn list(client: &Client, path: &str) -> Part {
     }
 }
 
-/// The open dead letters whose key is the order's id.
+/// The open dead letters of any service that belong to the order.
 async fn dead_letters(client: &Client, order: &str) -> Part {
-    const PATH: &str = "/dead-letters?state=open";
-    match client.get(&format!("{PATH}&limit=1")).await {
-        Ok(answer) if answer.status == StatusCode::NOT_FOUND => return Part::Absent,
-        Ok(_) => {}
-        Err(error) => return Part::Silent(format!("{error:#}")),
-    }
+    let all = Service::ALL.map(|service| dlq::open(client, service, DEAD_LETTERS_MAX));
     let mut found = Vec::new();
-    let mut pages = client.pages(PATH);
-    for _ in 0..DEAD_LETTER_PAGES_MAX {
-        match pages.next().await {
-            Ok(Some(page)) => found.extend(page.into_iter().filter(|item| item["key"] == order)),
-            Ok(None) => break,
+    for letters in join_all(all).await {
+        match letters {
+            Ok(letters) => found.extend(
+                letters
+                    .into_iter()
+                    .filter(|letter| letter["key"] == order || letter["correlationId"] == order),
+            ),
             Err(error) => return Part::Silent(format!("{error:#}")),
         }
     }

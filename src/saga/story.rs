@@ -109,9 +109,13 @@ fn happened(facts: &Facts) -> Vec<Line> {
         lines.push((&mail["wantedAt"], "Notifications Worker", what));
     }
     for letter in facts.dead_letters.items() {
-        let what =
-            format!("dead letter at {}: {}", text(&letter["service"]), text(&letter["code"]));
-        lines.push((&letter["diedAt"], "Dead letters", what));
+        let (service, code) = (text(&letter["service"]), text(&letter["code"]));
+        let event = text(&letter["eventType"]);
+        let what = match letter["state"].as_str() {
+            Some("parked") => format!("{event} waits behind a dead letter at {service}"),
+            _ => format!("{event} is a dead letter at {service}: {code}"),
+        };
+        lines.push((&letter["firstFailedAt"], "Dead letters", what));
     }
     let timed = lines.into_iter().filter_map(|(at, who, what)| {
         let at = time(at)?;
@@ -232,10 +236,11 @@ fn waits(facts: &Facts, now: DateTime<Utc>) -> Vec<String> {
                 .into(),
         );
     }
-    for letter in facts.dead_letters.items() {
+    for letter in facts.dead_letters.items().iter().filter(|letter| letter["state"] != "parked") {
+        let (service, id) = (text(&letter["service"]), text(&letter["id"]));
         waits.push(format!(
-            "{} has a dead letter of it ({}): `shakedown dlq show` and `redrive` when mended",
-            text(&letter["service"]),
+            "an operator: {service} has a dead letter of it ({}); when the cause is mended, \
+             `shakedown dlq redrive {service} {id}`",
             text(&letter["code"])
         ));
     }

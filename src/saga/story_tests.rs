@@ -115,8 +115,11 @@ fn what_it_waits_for() {
         facts
     };
     let pending = json!([{ "state": "pending", "attempts": 4, "due": "2026-01-02T03:05:17.000Z" }]);
-    let letter =
-        json!([{ "service": "payments", "key": "o", "code": "order_changed", "diedAt": AT }]);
+    let letter = json!([
+        { "service": "payments", "id": "orders.events:0:7", "state": "dead", "key": "o",
+            "code": "order_changed", "eventType": "OrderCreated", "firstFailedAt": AT },
+        { "service": "payments", "id": "orders.events:0:8", "state": "parked", "key": "o" },
+    ]);
     for (facts, waits) in [
         (
             Facts { order: open("pending", "ok"), backlog: Part::Known(lagging), ..nothing() },
@@ -170,7 +173,10 @@ fn what_it_waits_for() {
         ),
         (
             with(&|facts| facts.dead_letters = Part::Known(letter.clone())),
-            &["payments has a dead letter of it (order_changed)"],
+            &[
+                "an operator: payments has a dead letter of it (order_changed); when the cause is mended, \
+                `shakedown dlq redrive payments orders.events:0:7`",
+            ],
         ),
         (Facts { order: Part::Absent, ..confirmed() }, &["Orders never placed it, or lost it"]),
     ] {

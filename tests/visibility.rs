@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -235,7 +235,8 @@ async fn every_line_about_an_event_says_its_order() {
     let mut child = serve(folder.path(), &arguments).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut lines = stdout.by_ref().lines().map_while(Result::ok);
-    let address = lines.find_map(|l| l.strip_prefix("listening on http://")?.parse().ok());
+    let address =
+        lines.find_map(|l| l.strip_prefix("listening on http://")?.parse::<SocketAddr>().ok());
     let client = Client::new(address.expect("it listens"));
     let tea = json!({ "name": "Tea", "categoryId": "drinks", "price": 250 });
     client.write(Method::PUT, "/catalog/products/tea", "tea", &tea).await.unwrap();

@@ -97,8 +97,7 @@ const DAY: u64 = 24 * 60 * 60;
 const PROFILES: Word<Profile> =
     Word(&[("default", Profile::Default), ("catalog", Profile::Catalog)]);
 
-const FORMATS: Word<LogFormat> =
-    Word(&[("pretty", LogFormat::Pretty), ("json", LogFormat::Json)]);
+const FORMATS: Word<LogFormat> = Word(&[("pretty", LogFormat::Pretty), ("json", LogFormat::Json)]);
 
 const PREFIX: Text = Text {
     least: 0,

@@ -1,9 +1,14 @@
 //! The command line: what can be asked of the binary. Never does anything itself.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Sources};
+use crate::dlq::Dlq;
+use crate::load::Load;
+use crate::reconcile::Reconcile;
+use crate::saga::Saga;
 
 /// Printed when the binary is called without a subcommand.
 pub const OVERVIEW: &str = "\
@@ -29,9 +34,9 @@ From the source tree
 #[command(
     name = "shakedown",
     version,
-    about = "An order saga in seven services: run them, or watch a demo",
-    after_help = "Exit codes: 0 done, 1 it failed, 2 the command line is wrong.\n\
-                  Start with: shakedown demo"
+    about = "An order saga in seven services: run them, look into them, or watch a demo",
+    after_help = "Exit codes: 0 done, 1 it failed, 2 the command line or the configuration is \
+                  wrong, 3 it could not be told.\nStart with: shakedown demo"
 )]
 pub struct Cli {
     /// What to do; nothing prints an overview
@@ -46,60 +51,97 @@ pub enum Command {
     Serve(Serve),
     /// Start everything in this process, place a thousand orders, check the books
     Demo(Demo),
+    /// Place orders at a running shop, in a closed and an open loop, and report what it takes
+    Load(Load),
+    /// Check the books of running services: stock, money, orders, mails
+    Reconcile(Reconcile),
+    /// Look into single orders
+    Saga(Saga),
+    /// Dead letters of running services: list, show, redrive, discard
+    Dlq(Dlq),
 }
 
 /// `shakedown serve`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Without servers it runs in local mode: models of Kafka and RabbitMQ, and SQLite files in the data
-folder. That is for demos and development, never for production, and binds loopback only.
+folder. That is for demos and development, never for production.
 With all three of --kafka, --rabbit and --postgres it runs on real servers.
+Either listens on loopback only, until there is authentication.
 
-SIGINT or SIGTERM drains and ends; a second one ends at once.")]
+SIGINT or SIGTERM drains and ends; a second one ends at once.
+
+Examples
+  shakedown serve
+  shakedown serve --set orders.deadline=1m --log info,shakedown_chassis=debug
+  SHAKEDOWN_KAFKA=kafka://k:9092 shakedown serve --config shop.toml --print-config")]
 pub struct Serve {
     /// Folder for databases and mails in local mode, and for mails on real servers
-    #[arg(long, value_name = "DIR", default_value = "shakedown-data")]
-    pub data_dir: PathBuf,
-    /// Address to listen on; port 0 picks a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub listen: SocketAddr,
-    /// Which promises the services keep
-    #[arg(long, value_enum, default_value_t = ProfileName::Default)]
-    pub profile: ProfileName,
-    /// What to log: a level (error, warn, info, debug, trace) or a tracing filter
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log: String,
-    /// How to log
-    #[arg(long, value_enum, default_value_t = LogFormat::Pretty)]
-    pub log_format: LogFormat,
+    /// [default: shakedown-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Which promises the services keep: default (with this project's additions) or catalog (the
+    /// event catalog as written)
+    #[arg(long, value_name = "PROFILE")]
+    pub profile: Option<String>,
     /// Real servers instead of local mode
     #[command(flatten)]
     pub servers: ServerAddresses,
+    /// Everything else
+    #[command(flatten)]
+    pub sources: Sources,
 }
 
 /// Addresses of the three real servers. All of them or none.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Real servers (all three, or none)")]
 pub struct ServerAddresses {
-    /// Kafka: kafka://host:port[,host:port]
-    #[arg(long, value_name = "URL", env = "SHAKEDOWN_KAFKA", hide_env_values = true)]
+    /// Kafka: kafka://host:port[,host:port] [env: SHAKEDOWN_KAFKA]
+    #[arg(long, value_name = "URL")]
     pub kafka: Option<String>,
-    /// RabbitMQ: amqp://user:password@host:port/vhost
-    #[arg(long, value_name = "URL", env = "SHAKEDOWN_RABBIT", hide_env_values = true)]
+    /// RabbitMQ: amqp://user:password@host:port/vhost [env: SHAKEDOWN_RABBIT]
+    #[arg(long, value_name = "URL")]
     pub rabbit: Option<String>,
-    /// PostgreSQL: postgres://user:password@host:port/database
-    #[arg(long, value_name = "URL", env = "SHAKEDOWN_POSTGRES", hide_env_values = true)]
+    /// PostgreSQL: postgres://user:password@host:port/database [env: SHAKEDOWN_POSTGRES]
+    #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
     /// Before the name of every topic and queue; give the separator with it (test.)
-    #[arg(long, value_name = "TEXT", env = "SHAKEDOWN_PREFIX", default_value = "")]
-    pub prefix: String,
+    /// [env: SHAKEDOWN_PREFIX]
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+}
+
+impl Serve {
+    /// The configuration to serve with.
+    pub fn configuration(&self) -> Result<Config, String> {
+        let ServerAddresses { kafka, rabbit, postgres, prefix } = &self.servers;
+        let flags = [
+            ("data_dir", "--data-dir", &self.data_dir),
+            ("listen", "--listen", &self.listen),
+            ("profile", "--profile", &self.profile),
+            ("kafka", "--kafka", kafka),
+            ("rabbit", "--rabbit", rabbit),
+            ("postgres", "--postgres", postgres),
+            ("prefix", "--prefix", prefix),
+        ];
+        Config::load(&self.sources, &flags, &[])
+    }
 }
 
 /// `shakedown demo`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Real baskets become orders: most are confirmed, some cards are declined, some shelves are empty.
-At the end the books are checked (stock and money); the exit code is 1 if they do not balance.")]
+At the end the books are checked (stock and money); the exit code is 1 if they do not balance.
+Of the configuration it takes what concerns the services: it always runs in local mode, in a folder
+and on a port of its own.
+
+Examples
+  shakedown demo --orders 200 --seed 7
+  shakedown demo --keep                    to look at databases and mails afterwards")]
 pub struct Demo {
     /// Folder to work in; kept [default: a fresh temporary folder, removed at the end]
     #[arg(long, value_name = "DIR")]
@@ -116,35 +158,15 @@ pub struct Demo {
     /// Which baskets, in which order, and which shelves are short
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
-    /// What to log: a level (error, warn, info, debug, trace) or a tracing filter
-    #[arg(long, value_name = "FILTER", default_value = "warn")]
-    pub log: String,
+    /// The services' configuration
+    #[command(flatten)]
+    pub sources: Sources,
 }
 
-/// How to log, on stderr.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Lines for people
-    Pretty,
-    /// One JSON object a line
-    Json,
-}
-
-/// Which promises the services keep.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ProfileName {
-    /// With this project's additions
-    Default,
-    /// The event catalog as written: no amounts, payment success is final
-    Catalog,
-}
-
-impl From<ProfileName> for contract::Profile {
-    fn from(name: ProfileName) -> Self {
-        match name {
-            ProfileName::Default => contract::Profile::Default,
-            ProfileName::Catalog => contract::Profile::Catalog,
-        }
+impl Demo {
+    /// The configuration of the demo's services. It logs warnings only, unless told otherwise.
+    pub fn configuration(&self) -> Result<Config, String> {
+        Config::load(&self.sources, &[], &[("log.filter", "warn")])
     }
 }
 

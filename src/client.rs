@@ -1,12 +1,17 @@
-//! A small HTTP client for one address, as a customer has it: JSON, an Idempotency-Key with every
-//! write, and patience with 503. Never looks into the process it talks to.
+//! A small HTTP client for one address, as a customer or an operator has it: JSON, an
+//! Idempotency-Key with every write, and patience with 503. Never looks into the process it talks to.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
-use axum::http::{Method, Request, StatusCode, header};
+use anyhow::{Context, anyhow, bail};
+use axum::http::{Method, Request, StatusCode, Uri, header};
 use bytes::Bytes;
+use clap::Args;
+use futures_util::future::{Either, select};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -18,11 +23,34 @@ use crate::http_shell::pause;
 /// How often a write is tried before the client gives up: with the pauses about 20 s.
 const ATTEMPTS_MAX: u32 = 40;
 
+/// How long one request may take: longer than the shell lets it.
+const REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// Rows on a page.
+const PAGE: usize = 200;
+
+/// Where the services answer: scheme and authority, nothing behind them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseUrl(String);
+
+/// Which services a client command asks.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Where `shakedown serve` listens
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "SHAKEDOWN_URL",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub url: BaseUrl,
+}
+
 /// A client of one address. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Client {
     hyper: Hyper<HttpConnector, Full<Bytes>>,
-    base: String,
+    base: BaseUrl,
 }
 
 /// What came back.
@@ -34,18 +62,78 @@ pub struct Answer {
     pub body: Value,
 }
 
+/// A list on its way, page by page.
+pub struct Pages<'a> {
+    client: &'a Client,
+    path: String,
+    /// Where the next page begins; the whole is `None` behind the last one.
+    cursor: Option<String>,
+}
+
+impl FromStr for BaseUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = || format!("give it as http://host:port, such as {DEFAULT_URL}");
+        let uri: Uri = text.parse().map_err(|_| plain())?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => return Err("https is not spoken here; use http on loopback".into()),
+            _ => return Err(plain()),
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err("leave out what stands behind the port".into());
+        }
+        let authority = uri.authority().filter(|authority| !authority.host().is_empty());
+        let authority = authority.ok_or_else(plain)?;
+        if authority.as_str().contains('@') {
+            return Err("there is no user or password to give".into());
+        }
+        Ok(BaseUrl(format!("http://{authority}")))
+    }
+}
+
+/// Where `serve` listens unless told otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:8080";
+
+impl From<SocketAddr> for BaseUrl {
+    fn from(address: SocketAddr) -> Self {
+        BaseUrl(format!("http://{address}"))
+    }
+}
+
+impl fmt::Display for BaseUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl Client {
     /// A client for the services behind this address.
-    pub fn new(address: SocketAddr) -> Client {
+    pub fn new(base: impl Into<BaseUrl>) -> Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let hyper = Hyper::builder(TokioExecutor::new()).build(connector);
-        Client { hyper, base: format!("http://{address}") }
+        Client { hyper, base: base.into() }
+    }
+
+    /// Whom it asks.
+    pub fn base(&self) -> &BaseUrl {
+        &self.base
     }
 
     /// One GET.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
         self.once(Method::GET, path, None, &Value::Null).await
+    }
+
+    /// One GET of a thing that may not exist: `None` on 404, an error on anything else but 200.
+    pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
+        let answer = self.get(path).await?;
+        if answer.status == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        answer.expect(StatusCode::OK).with_context(|| format!("GET {path}")).map(Some)
     }
 
     /// A write, repeated with the same Idempotency-Key on 503 and 504 and while nobody answers.
@@ -90,35 +178,74 @@ impl Client {
             Bytes::from(body.to_string())
         };
         let request = request.body(Full::new(content))?;
+        let asked = async {
+            let response = self.hyper.request(request).await.map_err(|e| self.unreached(e))?;
+            let status = response.status();
+            let bytes = response.into_body().collect().await?.to_bytes();
+            anyhow::Ok((status, bytes))
+        };
         let context = || format!("{method} {path}");
-        let response = self.hyper.request(request).await.with_context(context)?;
-        let status = response.status();
-        let bytes = response.into_body().collect().await.with_context(context)?.to_bytes();
+        let (status, bytes) = match select(pin!(asked), pin!(pause(REQUEST_MAX))).await {
+            Either::Left((answered, _)) => answered.with_context(context)?,
+            Either::Right(_) => bail!("{method} {path}: no answer within {REQUEST_MAX:?}"),
+        };
         let body = if bytes.is_empty() {
             Value::Null
         } else {
-            serde_json::from_slice(&bytes).with_context(context)?
+            let not_json = || {
+                format!(
+                    "{method} {path}: the answer ({status}) is not JSON; is {} a \
+                                       `shakedown serve`?",
+                    self.base
+                )
+            };
+            serde_json::from_slice(&bytes).with_context(not_json)?
         };
         Ok(Answer { status, body })
     }
 
-    /// All items of a list, page by page.
+    /// What to do where no answer came.
+    fn unreached(&self, error: hyper_util::client::legacy::Error) -> anyhow::Error {
+        let base = &self.base;
+        if error.is_connect() {
+            return anyhow!(error).context(format!(
+                "nobody listens on {base}: is `shakedown serve` running there? --url says where \
+                 to look"
+            ));
+        }
+        anyhow!(error).context(format!("{base} took the request and gave no answer; see its log"))
+    }
+
+    /// A list, page by page.
+    pub fn pages(&self, path: &str) -> Pages<'_> {
+        let sign = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{sign}limit={PAGE}");
+        Pages { client: self, path, cursor: Some(String::new()) }
+    }
+
+    /// All items of a list.
     pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
         let mut items = Vec::new();
-        let mut cursor = String::new();
-        loop {
-            let sign = if path.contains('?') { '&' } else { '?' };
-            let answer = self.get(&format!("{path}{sign}limit=200{cursor}")).await?;
-            let mut body = answer.expect(StatusCode::OK)?;
-            let Value::Array(page) = body["items"].take() else {
-                bail!("GET {path}: no items in {body}");
-            };
+        let mut pages = self.pages(path);
+        while let Some(page) = pages.next().await? {
             items.extend(page);
-            match body["next"].as_str() {
-                Some(next) => cursor = format!("&cursor={}", escaped(next)),
-                None => return Ok(items),
-            }
         }
+        Ok(items)
+    }
+}
+
+impl Pages<'_> {
+    /// The next page; `None` behind the last one. An empty list has one empty page.
+    pub async fn next(&mut self) -> anyhow::Result<Option<Vec<Value>>> {
+        let Some(cursor) = self.cursor.take() else { return Ok(None) };
+        let path = &self.path;
+        let answer = self.client.get(&format!("{path}{cursor}")).await?;
+        let mut body = answer.expect(StatusCode::OK).with_context(|| format!("GET {path}"))?;
+        let Value::Array(items) = body["items"].take() else {
+            bail!("GET {path}: no items in {body}");
+        };
+        self.cursor = body["next"].as_str().map(|next| format!("&cursor={}", escaped(next)));
+        Ok(Some(items))
     }
 }
 
@@ -132,8 +259,8 @@ impl Answer {
     }
 }
 
-/// Percent-encodes what has a meaning of its own in a query (RFC 3986).
-fn escaped(text: &str) -> String {
+/// Percent-encodes what has a meaning of its own in a path or a query (RFC 3986).
+pub fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
@@ -143,4 +270,32 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_scheme_host_and_port() {
+        for (text, base) in [
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://localhost:1/", "http://localhost:1"),
+            ("http://[::1]:8080", "http://[::1]:8080"),
+        ] {
+            assert_eq!(BaseUrl::from_str(text).unwrap().to_string(), base);
+        }
+        for (text, advice) in [
+            ("127.0.0.1:8080", "http://host:port"),
+            ("", "http://host:port"),
+            ("ftp://host", "http://host:port"),
+            ("https://host", "https is not spoken"),
+            ("http://host/orders", "leave out"),
+            ("http://host?x=1", "leave out"),
+            ("http://me:secret@host", "no user or password"),
+        ] {
+            let error = BaseUrl::from_str(text).unwrap_err();
+            assert!(error.contains(advice), "{text}: {error}");
+        }
+    }
 }

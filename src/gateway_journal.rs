@@ -59,6 +59,11 @@ impl JournaledGateway {
     pub fn ledger(&self) -> Ledger {
         self.gateway.ledger()
     }
+
+    /// Looks into its books without a copy of them.
+    pub fn look<T>(&self, into: impl FnOnce(&Ledger) -> T) -> T {
+        self.gateway.look(into)
+    }
 }
 
 #[async_trait]

@@ -1,25 +1,40 @@
 //! The binary's wiring: the seven services on local mode or on real servers, behind one HTTP address,
 //! and a demo of them. It holds no rule of any service.
 
-pub mod books;
+mod backlog;
 pub mod cli;
 pub mod client;
+pub mod config;
+pub mod customers;
 pub mod demo;
+pub mod dlq;
 pub mod gateway_journal;
+pub mod groceries;
 pub mod http_shell;
+pub mod load;
 pub mod local_mode;
 pub mod logging;
+mod outside_http;
+mod progress;
+pub mod reconcile;
 pub mod running;
+pub mod saga;
 pub mod serve;
 pub mod servers;
 pub mod shop;
+mod usage;
+mod words;
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use config::{Config, Sources};
 
 /// The exit code for a wrong command line, as clap's own.
 pub const USAGE: u8 = 2;
+
+/// The exit code where what was asked could not be found out.
+pub const CANNOT_TELL: u8 = 3;
 
 /// Reads the command line and does it.
 pub fn main() -> ExitCode {
@@ -30,22 +45,41 @@ pub fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Some(cli::Command::Serve(options)) => {
-            if let Err(text) = logging::start(&options.log, options.log_format) {
-                return usage(&text);
-            }
-            on_tokio(serve::run(options))
+            let config = options.configuration();
+            configured(config, &options.sources, serve::run)
         }
         Some(cli::Command::Demo(options)) => {
-            if let Err(text) = logging::start(&options.log, cli::LogFormat::Pretty) {
-                return usage(&text);
-            }
-            on_tokio(demo::run(options))
+            let config = options.configuration();
+            let sources = options.sources.clone();
+            configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Dlq(options)) => on_tokio(dlq::run(options)),
+        Some(cli::Command::Load(options)) => on_tokio(load::run(options)),
+        Some(cli::Command::Reconcile(options)) => on_tokio(reconcile::run(options)),
+        Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Does the work with its configuration, or prints that.
+fn configured<W: Future<Output = anyhow::Result<ExitCode>>>(
+    config: Result<Config, String>,
+    sources: &Sources,
+    work: impl FnOnce(Config) -> W,
+) -> anyhow::Result<ExitCode> {
+    let config = match config {
+        Ok(config) => config,
+        Err(text) => return Ok(usage(&text)),
+    };
+    if sources.print_config {
+        print!("{}", config.to_toml());
+        return Ok(ExitCode::SUCCESS);
+    }
+    logging::start(&config.log_filter.value, config.log_format.value);
+    on_tokio(work(config))
 }
 
 fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
@@ -56,7 +90,7 @@ fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Res
     done
 }
 
-/// Says what is wrong with the command line.
+/// Says what is wrong with the command line or the configuration.
 fn usage(text: &str) -> ExitCode {
     eprintln!("error: {text}\n\nFor more information, try '--help'.");
     ExitCode::from(USAGE)

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use chassis::Ports;
-use contract::{Profile, Service, Streams};
+use contract::{Service, Streams};
 use local::{Local, TokioRuntime};
 use notifications_worker::eml::EmlFolder;
 use payments::simulated::Steering;
 use ports::Runtime;
 use tokio::runtime::Handle;
 
+use crate::config::Config;
 use crate::gateway_journal::JournaledGateway;
+use crate::outside_http;
 use crate::shop::{Outside, Setup, Shop, run_all};
 
 /// Says what this is, at start.
@@ -42,7 +44,8 @@ pub fn outside(
     std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
     let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering)?);
     let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
-    Ok((Outside { gateway: gateway.clone(), mails: sink }, gateway, mails))
+    let books = outside_http::router(gateway.clone(), mails.clone());
+    Ok((Outside { gateway: gateway.clone(), mails: sink, books }, gateway, mails))
 }
 
 /// The runtime port of this process. Call it on a multi-threaded tokio runtime.
@@ -55,7 +58,7 @@ impl LocalMode {
     /// uses the folder.
     pub async fn start(
         folder: &Path,
-        profile: Profile,
+        config: &Config,
         steering: Steering,
     ) -> anyhow::Result<LocalMode> {
         let runtime = runtime();
@@ -76,7 +79,7 @@ impl LocalMode {
         let (outside, gateway, mails) = outside(folder, steering, &runtime)?;
         // The folder has one process at a time: after a crash the leases are its own again.
         let (instance, streams) = ("local".to_owned(), Streams::default());
-        let setup = Setup { instance, profile, streams, key_required: false };
+        let setup = Setup { instance, streams, config: config.clone() };
         let shop = run_all(&all, &outside, &setup).await?;
         Ok(LocalMode { shop, gateway, mails })
     }

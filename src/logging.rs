@@ -9,16 +9,18 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt};
 
-use crate::cli::LogFormat;
+use crate::config::LogFormat;
 
 /// Libraries whose lines at level trace show what goes over the wire, passwords included.
 const WIRE: [&str; 6] = ["lapin", "amq_protocol", "tokio_postgres", "rdkafka", "hyper", "h2"];
 
-/// Logs to stderr from now on. The error says what is wrong with the filter.
-pub fn start(filter: &str, format: LogFormat) -> Result<(), String> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| format!("--log {filter}: {e}"))?;
+/// Logs to stderr from now on.
+///
+/// # Panics
+/// Where the filter is none; the rule of its setting takes no such.
+pub fn start(filter: &str, format: LogFormat) {
+    let filter = EnvFilter::try_new(filter).expect("a filter that its setting's rule took");
     tracing_subscriber::registry().with(layers(filter, format, std::io::stderr)).init();
-    Ok(())
 }
 
 /// The lines that pass both filters, in this format. The fields of a line stand beside its message; those

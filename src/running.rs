@@ -10,9 +10,6 @@ use tokio::task::JoinHandle;
 use crate::http_shell::Shell;
 use crate::shop::Shop;
 
-/// How long leaving may take: first for open requests, then for the services.
-pub const DRAIN: Duration = Duration::from_secs(5);
-
 /// A served shop.
 pub struct Running {
     /// Where it listens.
@@ -20,20 +17,22 @@ pub struct Running {
     shop: Shop,
     leave: oneshot::Sender<()>,
     serving: JoinHandle<io::Result<()>>,
+    drain: Duration,
 }
 
 impl Running {
-    /// Serves the shop from now on.
+    /// Serves the shop from now on. Leaving may take `drain` for open requests, and then for the
+    /// services.
     #[allow(clippy::disallowed_methods, reason = "the shell's task is outside the services")]
-    pub fn start(shell: Shell, shop: Shop) -> Running {
+    pub fn start(shell: Shell, shop: Shop, drain: Duration) -> Running {
         let address = shell.address();
         let (leave, left) = oneshot::channel();
         let until = async move {
             // A dropped sender is a reason to leave too.
             let _ = left.await;
         };
-        let serving = tokio::spawn(shell.serve(shop.router.clone(), until, DRAIN));
-        Running { address, shop, leave, serving }
+        let serving = tokio::spawn(shell.serve(shop.router.clone(), until, drain));
+        Running { address, shop, leave, serving, drain }
     }
 
     /// No new requests, open ones finish, then the services finish what they have in hand. Whether
@@ -41,6 +40,6 @@ impl Running {
     pub async fn stop(self) -> anyhow::Result<bool> {
         let _ = self.leave.send(());
         self.serving.await??;
-        Ok(self.shop.stop(DRAIN).await)
+        Ok(self.shop.stop(self.drain).await)
     }
 }

@@ -1,5 +1,5 @@
-//! `shakedown serve`: the services behind one address until a signal comes. Never serves local mode
-//! beyond loopback.
+//! `shakedown serve`: the services behind one address until a signal comes. Never listens beyond
+//! loopback: there is no authentication yet.
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use payments::simulated::Steering;
 use ports::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::Serve;
+use crate::config::{Config, Setting};
 use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
 use crate::running::Running;
@@ -22,27 +22,28 @@ use crate::usage;
 pub const DECLINED_ENDING: i64 = 13;
 
 /// Runs until SIGINT or SIGTERM; a second one ends at once.
-pub async fn run(options: Serve) -> anyhow::Result<ExitCode> {
-    let servers = match Servers::read(&options.servers) {
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let servers = match Servers::read(&config) {
         Ok(servers) => servers,
         Err(text) => return Ok(usage(&text)),
     };
-    if servers.is_none() && !options.listen.ip().is_loopback() {
+    let Setting { value: listen, origin } = &config.listen;
+    if !listen.ip().is_loopback() {
         return Ok(usage(&format!(
-            "local mode is not for production and listens on loopback only, not on {}; use \
-             --listen 127.0.0.1:{}, or give --kafka, --rabbit and --postgres",
-            options.listen,
-            options.listen.port()
+            "there is no authentication yet, so serve listens on loopback only, not on {listen} \
+             ({origin}); use --listen 127.0.0.1:{}, and for other machines a proxy that \
+             authenticates",
+            listen.port()
         )));
     }
     let mut signals = Signals::new()?;
-    let shell = Shell::bind(options.listen).await?;
+    let shell = Shell::bind(*listen).await?;
     let shop = match servers {
-        None => start_local(&options).await?,
-        Some(servers) => start_on(&servers, &options).await?,
+        None => start_local(&config).await?,
+        Some(servers) => start_on(&servers, &config).await?,
     };
-    let running = Running::start(shell, shop);
-    invite(&running, options.profile.into());
+    let running = Running::start(shell, shop, config.drain.value);
+    invite(&running, config.profile.value);
     signals.next().await;
     eprintln!("leaving: finishing what is in hand; a second signal ends at once");
     let (stopping, impatient) = (pin!(running.stop()), pin!(signals.next()));
@@ -60,23 +61,22 @@ fn steering() -> Steering {
     Steering { declined_ending: Some(DECLINED_ENDING), ..Steering::default() }
 }
 
-async fn start_local(options: &Serve) -> anyhow::Result<Shop> {
+async fn start_local(config: &Config) -> anyhow::Result<Shop> {
+    let folder = &config.data_dir.value;
     println!("{}", local_mode::NOTICE);
-    println!("data and mails in {}", options.data_dir.display());
-    let local = LocalMode::start(&options.data_dir, options.profile.into(), steering()).await?;
-    Ok(local.shop)
+    println!("data and mails in {}", folder.display());
+    Ok(LocalMode::start(folder, config, steering()).await?.shop)
 }
 
-async fn start_on(servers: &Servers, options: &Serve) -> anyhow::Result<Shop> {
-    println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", options.data_dir.display());
+async fn start_on(servers: &Servers, config: &Config) -> anyhow::Result<Shop> {
+    let folder = &config.data_dir.value;
+    println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", folder.display());
     let runtime = local_mode::runtime();
     let ports = servers.connect(&runtime).await?;
-    let (outside, _, _) = local_mode::outside(&options.data_dir, steering(), &runtime)?;
+    let (outside, _, _) = local_mode::outside(folder, steering(), &runtime)?;
     let instance = instance(&*runtime);
-    let streams = Streams::prefixed(&options.servers.prefix);
-    let profile = options.profile.into();
-    let setup = Setup { instance, profile, streams, key_required: false };
-    run_all(&ports, &outside, &setup).await
+    let streams = Streams::prefixed(&config.prefix.value);
+    run_all(&ports, &outside, &Setup { instance, streams, config: config.clone() }).await
 }
 
 /// A name that no other instance has.

@@ -12,7 +12,7 @@ use ports::{EventLog, JobQueue, Runtime};
 use postgres::PostgresStore;
 use rabbit::Rabbit;
 
-use crate::cli::ServerAddresses;
+use crate::config::{Config, variable};
 
 /// Addresses of all three servers.
 #[derive(Clone)]
@@ -24,27 +24,27 @@ pub struct Servers {
 
 impl Servers {
     /// All three or none; an error names what is missing.
-    pub fn read(addresses: &ServerAddresses) -> Result<Option<Servers>, String> {
-        let ServerAddresses { kafka, rabbit, postgres, prefix: _ } = addresses;
-        let given = |value: &Option<String>| value.clone().filter(|text| !text.is_empty());
-        match (given(kafka), given(rabbit), given(postgres)) {
-            (None, None, None) => Ok(None),
-            (Some(kafka), Some(rabbit), Some(postgres)) => {
-                Ok(Some(Servers { kafka, rabbit, postgres }))
-            }
-            (kafka, rabbit, postgres) => {
-                let missing: Vec<&str> = [
-                    ("--kafka (SHAKEDOWN_KAFKA)", kafka.is_none()),
-                    ("--rabbit (SHAKEDOWN_RABBIT)", rabbit.is_none()),
-                    ("--postgres (SHAKEDOWN_POSTGRES)", postgres.is_none()),
-                ]
-                .into_iter()
-                .filter_map(|(name, missing)| missing.then_some(name))
-                .collect();
-                let missing = missing.join(" and ");
-                Err(format!("real servers need all three addresses; give {missing}, or none"))
-            }
+    pub fn read(config: &Config) -> Result<Option<Servers>, String> {
+        let all =
+            [("kafka", &config.kafka), ("rabbit", &config.rabbit), ("postgres", &config.postgres)];
+        let absent = all.iter().filter(|(_, address)| address.value.reveal().is_empty());
+        let missing: Vec<String> =
+            absent.map(|(name, _)| format!("--{name} ({})", variable(name))).collect();
+        if missing.len() == all.len() {
+            return Ok(None);
         }
+        if !missing.is_empty() {
+            let given = all.iter().filter(|(_, address)| !address.value.reveal().is_empty());
+            let given: Vec<String> =
+                given.map(|(name, address)| format!("{name} ({})", address.origin)).collect();
+            return Err(format!(
+                "real servers need all three addresses, and there is only {}; give {}, or none",
+                given.join(" and "),
+                missing.join(" and ")
+            ));
+        }
+        let [kafka, rabbit, postgres] = all.map(|(_, address)| address.value.reveal().to_owned());
+        Ok(Some(Servers { kafka, rabbit, postgres }))
     }
 
     /// Connects. The services of this process share its clients of the brokers; each has its own
@@ -73,18 +73,30 @@ impl Servers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Sources;
+
+    fn given(set: &[&str]) -> Config {
+        let set = set.iter().map(|pair| (*pair).to_owned()).collect();
+        // No file of the folder that the test runs in.
+        Config::load(
+            &Sources { set, config: Some("/dev/null".into()), ..Sources::default() },
+            &[],
+            &[],
+        )
+        .unwrap()
+    }
 
     #[test]
     fn all_three_addresses_or_none() {
-        let mut addresses = ServerAddresses::default();
-        assert!(Servers::read(&addresses).unwrap().is_none());
-        addresses.kafka = Some("kafka://localhost:9092".to_owned());
-        addresses.rabbit = Some(String::new());
-        let error = Servers::read(&addresses).err().unwrap();
-        assert!(error.contains("--rabbit") && error.contains("--postgres"), "{error}");
-        assert!(!error.contains("--kafka"), "{error}");
-        addresses.rabbit = Some("amqp://localhost".to_owned());
-        addresses.postgres = Some("postgres://localhost".to_owned());
-        assert!(Servers::read(&addresses).unwrap().is_some());
+        let empty = ["kafka=", "rabbit=", "postgres="];
+        assert!(Servers::read(&given(&empty)).unwrap().is_none());
+        let one = [&empty[..], &["kafka=kafka://localhost:9092"]].concat();
+        let error = Servers::read(&given(&one)).err().unwrap();
+        for words in ["--rabbit", "--postgres", "only kafka (--set kafka)"] {
+            assert!(error.contains(words), "{error}");
+        }
+        let all =
+            [&one[..], &["rabbit=amqp://localhost", "postgres=postgres://localhost"]].concat();
+        assert!(Servers::read(&given(&all)).unwrap().is_some());
     }
 }

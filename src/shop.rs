@@ -16,18 +16,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use chassis::http::Problem;
 use chassis::{Exposition, Meter, Metrics, Ports, Scrape, Settings, Stop, TEXT_FORMAT};
-use contract::{Profile, Service, Streams};
+use chrono::TimeDelta;
+use contract::{Service, Streams};
 use futures_util::future::{join_all, select};
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
+use ports::{Fault, Store};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
+use crate::backlog::Watched;
+use crate::config::Config;
 use crate::http_shell::pause;
-
-/// How long the simulated gateway and the folder of mails may take. After a crash, what was in
-/// hand is taken up again after a little more than twice this.
-const OUTSIDE_TIMEOUT: Duration = Duration::from_secs(2);
+use crate::usage;
 
 /// Most bytes of a service's readiness.
 const READY_BYTES_MAX: usize = 65_536;
@@ -39,6 +40,8 @@ pub struct Outside {
     pub gateway: Arc<dyn Gateway>,
     /// Where the Notifications Worker sends.
     pub mails: Arc<dyn MailSink>,
+    /// What both of them have, for auditors.
+    pub books: Router,
 }
 
 /// Who this instance is and what it promises.
@@ -46,12 +49,10 @@ pub struct Outside {
 pub struct Setup {
     /// Unique among the instances on the same servers: the owner of leases.
     pub instance: String,
-    /// Which promises the services keep.
-    pub profile: Profile,
     /// Names of topics and queues.
     pub streams: Streams,
-    /// Whether every POST needs an Idempotency-Key; relative writes always do.
-    pub key_required: bool,
+    /// How the services are set up.
+    pub config: Config,
 }
 
 /// The running services.
@@ -91,8 +92,12 @@ pub async fn run_all(
         stops.push(started.stop);
         scrapes.push(started.scrape);
     }
+    let Setup { streams, config, .. } = setup;
+    let (profile, shards) = (config.profile.value, config.shards.value);
+    let backlog = Watched::new(ports, streams, profile, shards).router();
     let metrics = Router::new().route("/metrics", get(move || metrics(scrapes.clone())));
-    Ok(Shop { router: metrics.fallback_service(router(routers)), stops })
+    let whole = metrics.merge(backlog).merge(usage::router()).merge(outside.books.clone());
+    Ok(Shop { router: whole.fallback_service(router(routers)), stops })
 }
 
 async fn run(
@@ -101,44 +106,88 @@ async fn run(
     outside: &Outside,
     setup: &Setup,
 ) -> ports::Outcome<chassis::Service> {
+    let Setup { instance, streams, config } = setup;
     let metrics = Metrics::recording();
-    let settings = Settings { metrics, ..Settings::new(service.name(), setup.instance.as_str()) };
-    let (streams, profile) = (setup.streams.clone(), setup.profile);
+    let settings = Settings { metrics, ..config.chassis(service.name(), instance) };
+    same_shards(ports.store.as_ref(), &settings).await?;
+    let (streams, profile) = (streams.clone(), config.profile.value);
+    let partitions = config.partitions.value;
     match service {
         Service::Catalog => {
-            let config = catalog::Config { streams, profile, ..Default::default() };
-            catalog::run(ports, settings, config).await
+            catalog::run(ports, settings, catalog::Config { streams, profile, partitions }).await
         }
         Service::Orders => {
-            let key_required = setup.key_required;
-            let config = orders::Config { streams, profile, key_required, ..Default::default() };
+            let config = orders::Config {
+                streams,
+                profile,
+                partitions,
+                deadline: config.deadline.value,
+                currency: config.currency.value.clone(),
+                key_required: config.key_required.value,
+                ..Default::default()
+            };
             orders::run(ports, settings, config).await
         }
         Service::Inventory => {
-            let config = inventory::Config { streams, profile, ..Default::default() };
+            let config = inventory::Config { streams, profile, partitions };
             inventory::run(ports, settings, config).await
         }
         Service::Payments => {
-            let config = payments::Config::new(outside.gateway.clone());
-            let gateway_timeout = OUTSIDE_TIMEOUT;
-            let config = payments::Config { streams, profile, gateway_timeout, ..config };
+            let config = payments::Config {
+                streams,
+                profile,
+                partitions,
+                gateway: outside.gateway.clone(),
+                gateway_timeout: config.gateway_timeout.value,
+                retry: payments::rules::Retry {
+                    first: delta(config.gateway_retry_first.value),
+                    max: delta(config.gateway_retry_max.value),
+                },
+                parallel: config.gateway_parallel.value,
+            };
             payments::run(ports, settings, config).await
         }
         Service::Query => {
-            let config = query::Config { streams, profile, ..Default::default() };
+            let config = query::Config { streams, profile, partitions, ..Default::default() };
             query::run(ports, settings, config).await
         }
         Service::NotificationsApi => {
-            let config = notifications_api::Config { streams, profile, ..Default::default() };
+            let config = notifications_api::Config { streams, profile, partitions };
             notifications_api::run(ports, settings, config).await
         }
         Service::NotificationsWorker => {
-            let config = notifications_worker::Config::new(outside.mails.clone());
-            let send_timeout = OUTSIDE_TIMEOUT;
-            let config = notifications_worker::Config { streams, profile, send_timeout, ..config };
+            let config = notifications_worker::Config {
+                streams,
+                profile,
+                partitions,
+                sink: outside.mails.clone(),
+                send_timeout: config.mail_timeout.value,
+                retry: notifications_worker::rules::Retry {
+                    first: delta(config.mail_retry_first.value),
+                    max: delta(config.mail_retry_max.value),
+                },
+                parallel: config.mail_parallel.value,
+            };
             notifications_worker::run(ports, settings, config).await
         }
     }
+}
+
+/// Another number of shards would leave events unsent, or send a key's out of order.
+async fn same_shards(store: &dyn Store, settings: &Settings) -> ports::Outcome<()> {
+    match chassis::known_shards(store).await? {
+        Some(known) if known != settings.shards => Err(Fault::refused(format!(
+            "its database was made with {known} outbox shards, and chassis.shards is {}; it is \
+             fixed for a database's life: set chassis.shards = {known}",
+            settings.shards
+        ))),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Settings are bounded to days.
+fn delta(duration: Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).expect("a duration within the bounds of its setting")
 }
 
 impl Shop {
@@ -161,7 +210,8 @@ impl Shop {
 /// `/inventory/stock`, `/inventory/reservations`, `/query/orders`, `/query/products`,
 /// `/worker/mails`; `/stubs` of Orders for operators; `/services/<service>/...` reaches all of a
 /// service's own routes, `/dead-letters` among them; `/health/live` and `/health/ready` (`/health` is
-/// the same) are for all of them. `/metrics` of all is where [`run_all`] has them together.
+/// the same) are for all of them. [`run_all`] adds what is of no single service: `/metrics`, `/backlog`,
+/// `/stats`, and the outside world's `/gateway` and `/mailbox`.
 pub fn router(services: BTreeMap<Service, Router>) -> Router {
     let mut router = Router::new();
     for (service, routes) in &services {
@@ -265,7 +315,7 @@ async fn metrics(scrapes: Vec<Scrape>) -> Response {
 fn no_such_route(path: &str) -> Problem {
     let detail = format!(
         "there is no {path}; there are /catalog/products, /inventory/stock, /orders, /payments, \
-         /query/orders, /notifications, /worker/mails, /health/ready and /metrics"
+         /query/orders, /notifications, /worker/mails, /health/ready, /metrics and /backlog"
     );
     Problem { detail, ..Problem::not_found("resource", path) }
 }

@@ -8,9 +8,12 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 fn shakedown(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shakedown"));
     command.args(arguments);
-    for server in ["SHAKEDOWN_KAFKA", "SHAKEDOWN_RABBIT", "SHAKEDOWN_POSTGRES"] {
-        command.env_remove(server);
+    // Neither this machine's settings nor a file where the tests run.
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("SHAKEDOWN_")) {
+        command.env_remove(name);
     }
+    command.current_dir(std::env::temp_dir());
     command
 }
 
@@ -25,6 +28,7 @@ struct Served {
     child: Child,
     /// Held open: a process that writes to nobody dies of it.
     _stdout: BufReader<ChildStdout>,
+    url: String,
 }
 
 impl Served {
@@ -37,8 +41,8 @@ impl Served {
             .expect("it starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut lines = stdout.by_ref().lines().map_while(Result::ok);
-        assert!(lines.any(|line| line.starts_with("listening on http://127.0.0.1:")));
-        Served { child, _stdout: stdout }
+        let url = lines.find_map(|line| line.strip_prefix("listening on ").map(str::to_owned));
+        Served { child, _stdout: stdout, url: url.expect("it listens") }
     }
 
     fn terminate(mut self) -> ExitStatus {
@@ -70,7 +74,7 @@ fn help_names_flags_and_exit_codes() {
     assert!(run(&["--help"]).1.contains("Exit codes"));
     let (code, stdout, _) = run(&["serve", "--help"]);
     assert_eq!(code, 0);
-    for word in ["--data-dir", "--listen", "SHAKEDOWN_KAFKA", "never for production"] {
+    for word in ["--data-dir", "--listen", "SHAKEDOWN_KAFKA", "never for production", "loopback"] {
         assert!(stdout.contains(word), "{word} in {stdout}");
     }
 }
@@ -82,6 +86,18 @@ fn a_wrong_command_line_is_2() {
         &["serve", "--listen", "somewhere"],
         &["demo", "--orders", "0"],
         &["serve", "--log", "shakedown=loud"],
+        &["serve", "--set", "orders.deadline"],
+        &["serve", "--config", "/nowhere/shop.toml"],
+        &["demo", "--set", "chassis.shards=0"],
+        &["reconcile", "--url", "127.0.0.1:8080"],
+        &["saga", "show"],
+        &["saga", "show", "not an id"],
+        &["load", "--orders", "0", "--rate", "0"],
+        &["load", "--skew", "-1"],
+        &["dlq", "list", "--service", "nobody"],
+        &["dlq", "redrive", "payments"],
+        &["dlq", "redrive", "payments", "some:0:1", "--all"],
+        &["dlq", "discard", "payments", "some:0:1"],
     ] {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");
@@ -89,10 +105,62 @@ fn a_wrong_command_line_is_2() {
 }
 
 #[test]
-fn local_mode_stays_on_loopback() {
-    let (code, _, stderr) = run(&["serve", "--listen", "0.0.0.0:0"]);
-    assert_eq!(code, 2);
-    assert!(stderr.contains("loopback") && stderr.contains("--listen 127.0.0.1:0"), "{stderr}");
+fn nothing_listens_beyond_loopback() {
+    let servers = ["--kafka", "kafka://k", "--rabbit", "amqp://r", "--postgres", "postgres://p"];
+    for more in [&[][..], &servers] {
+        let (code, _, stderr) = run(&[&["serve", "--listen", "0.0.0.0:0"], more].concat());
+        assert_eq!(code, 2);
+        for words in ["no authentication yet", "(--listen)", "--listen 127.0.0.1:0"] {
+            assert!(stderr.contains(words), "{stderr}");
+        }
+    }
+}
+
+#[test]
+fn the_configuration_is_printed_with_its_origins() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("shakedown.toml");
+    std::fs::write(&file, "listen = \"127.0.0.1:1\"\n[orders]\ndeadline = \"1m\"\n")
+        .expect("a file");
+    let mut command = shakedown(&["serve", "--print-config", "--set", "mail.parallel=3"]);
+    command.current_dir(folder.path());
+    command
+        .env("SHAKEDOWN_RABBIT", "amqp://shop:geheim@rabbit")
+        .env("SHAKEDOWN_ORDERS_DEADLINE", "2m");
+    let output = command.output().expect("it runs");
+    let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(0));
+    let line = |start: &str| {
+        let found = stdout.lines().find(|line| line.starts_with(start));
+        found.unwrap_or_else(|| panic!("no {start} in {stdout}")).split_whitespace().collect()
+    };
+    for (start, words) in [
+        ("listen", "listen = \"127.0.0.1:1\" # shakedown.toml:1"),
+        ("deadline", "deadline = \"2m\" # SHAKEDOWN_ORDERS_DEADLINE"),
+        ("rabbit", "rabbit = \"amqp://shop:***@rabbit\" # SHAKEDOWN_RABBIT"),
+        ("currency", "currency = \"EUR\" # default"),
+    ] {
+        let line: Vec<&str> = line(start);
+        assert_eq!(line.join(" "), words);
+    }
+    assert!(stdout.contains("# --set mail.parallel"), "{stdout}");
+    std::fs::write(&file, "\n[orders]\ndeadlines = \"1m\"\n").expect("a file");
+    let mut command = shakedown(&["serve"]);
+    let output = command.current_dir(folder.path()).output().expect("it runs");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("shakedown.toml:3") && stderr.contains("orders.deadline"), "{stderr}");
+}
+
+#[test]
+fn the_number_of_shards_is_fixed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    assert_eq!(Served::start(folder.path()).terminate().code(), Some(0));
+    let path = folder.path().to_str().expect("UTF-8");
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir", path];
+    let (code, _, stderr) = run(&[&serve[..], &["--set", "chassis.shards=8"]].concat());
+    assert_eq!(code, 1, "{stderr}");
+    assert!(stderr.contains("set chassis.shards = 4"), "{stderr}");
 }
 
 #[test]
@@ -100,6 +168,109 @@ fn real_servers_come_all_three_or_not_at_all() {
     let (code, _, stderr) = run(&["serve", "--kafka", "kafka://127.0.0.1:9"]);
     assert_eq!(code, 2);
     assert!(stderr.contains("--rabbit") && stderr.contains("--postgres"), "{stderr}");
+}
+
+#[test]
+fn each_command_has_a_help_with_examples() {
+    for (command, words) in [
+        (&["serve"][..], &["--print-config", "--set <KEY=VALUE>", "Examples"][..]),
+        (&["demo"], &["--orders", "Examples"]),
+        (&["load"], &["closed loop", "open loop", "--skew", "Examples"]),
+        (&["reconcile"], &["Exit codes", "--wait <SECONDS>", "SHAKEDOWN_URL", "Examples"]),
+        (&["saga", "show"], &["Exit codes", "--json", "Examples"]),
+        (&["dlq"], &["list", "show", "redrive", "discard", "Examples"]),
+    ] {
+        let (code, stdout, _) = run(&[command, &["--help"]].concat());
+        assert_eq!(code, 0);
+        for word in words {
+            assert!(stdout.to_lowercase().contains(&word.to_lowercase()), "{word} in {stdout}");
+        }
+    }
+}
+
+#[test]
+fn where_nobody_listens_it_says_what_to_look_at() {
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", free.local_addr().expect("an address"));
+    drop(free);
+    for (command, expected) in
+        [(&["saga", "show", "o1"][..], 3), (&["reconcile"], 3), (&["load"], 1)]
+    {
+        let (code, _, stderr) = run(&[command, &["--url", &url]].concat());
+        assert_eq!(code, expected, "{stderr}");
+        for words in [&url, "is `shakedown serve` running there?", "--url"] {
+            assert!(stderr.contains(words), "{stderr}");
+        }
+    }
+}
+
+/// The client commands beside one running shop.
+#[test]
+fn a_running_shop_is_loaded_and_looked_into() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let served = Served::start(folder.path());
+    let url = ["--url", served.url.as_str()];
+    let with = |arguments: &[&str]| run(&[arguments, &url].concat());
+
+    let small = ["load", "--orders", "30", "--warm-up", "5", "--rate", "20", "--seconds", "1"];
+    let (code, stdout, stderr) = with(
+        &[&small[..], &["--fail", "20", "--decline", "20", "--products", "10", "--json"]].concat(),
+    );
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON alone on stdout");
+    assert_eq!((&report["complete"], &report["correct"]), (&true.into(), &true.into()), "{stdout}");
+    assert_eq!((&report["n"], &report["latency_seen"]), (&30.into(), &20.into()), "{stdout}");
+    let (code, stdout, stderr) = with(&[
+        "load",
+        "--orders",
+        "10",
+        "--rate",
+        "0",
+        "--warm-up",
+        "0",
+        "--baskets",
+        "groceries",
+    ]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.contains("10 orders by 16 clients"), "{stdout}");
+
+    let (code, stdout, stderr) = with(&["reconcile", "--wait", "30"]);
+    assert_eq!(code, 0, "{stdout}{stderr}");
+    assert!(stdout.ends_with("the books balance\n"), "{stdout}");
+    let mut mails = std::fs::read_dir(folder.path().join("mails")).expect("the mails");
+    let mail = mails.next().expect("a mail").expect("its entry").path();
+    let name = mail.file_name().expect("its name").to_string_lossy().into_owned();
+    let order = name.split('.').next().expect("the order's id");
+
+    let (code, stdout, stderr) = with(&["saga", "show", order]);
+    assert_eq!(code, 0, "{stderr}");
+    for words in [order, "OrderCreated", "gateway", "It waits for nothing"] {
+        assert!(stdout.contains(words), "{words} in {stdout}");
+    }
+    let (code, stdout, _) = with(&["saga", "show", order, "--json"]);
+    let story: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((code, &story["orderId"]), (0, &order.into()));
+    let (code, _, stderr) = with(&["saga", "show", "nobody"]);
+    assert_eq!(code, 1);
+    assert!(stderr.contains("no service knows an order nobody"), "{stderr}");
+
+    let (code, stdout, _) = with(&["dlq", "list"]);
+    assert_eq!((code, stdout.as_str()), (0, "no open dead letters\n"));
+    for arguments in [&["dlq", "show"][..], &["dlq", "redrive"], &["dlq", "discard", "--note", "n"]]
+    {
+        let (code, _, stderr) = with(&[arguments, &["query", "orders.events:0:7"]].concat());
+        assert_eq!(code, 1);
+        assert!(stderr.contains("query has no dead letter orders.events:0:7"), "{stderr}");
+    }
+
+    std::fs::remove_file(&mail).expect("removed");
+    let (code, stdout, _) = with(&["reconcile"]);
+    assert_eq!(code, 1, "{stdout}");
+    assert!(stdout.contains("DO NOT BALANCE") && stdout.contains(order), "{stdout}");
+    let (code, stdout, _) = with(&["reconcile", "--json"]);
+    let report: serde_json::Value = serde_json::from_str(&stdout).expect("JSON");
+    assert_eq!((code, &report["verdict"]), (1, &"wrong".into()));
+    assert_eq!(served.terminate().code(), Some(0));
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -14,13 +14,14 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Method, Request, StatusCode};
 use chassis::{Ports, Trace};
-use contract::{Profile, Service, Stream, Streams};
+use contract::{Service, Stream, Streams};
 use envelope::Envelope;
 use local::Local;
 use payments::simulated::Steering;
 use ports::{Consumer, Polled};
 use serde_json::{Value, json};
 use shakedown::client::Client;
+use shakedown::config::Config;
 use shakedown::http_shell::pause;
 use shakedown::local_mode;
 use shakedown::shop::{Setup, Shop, meters, run_all};
@@ -48,7 +49,7 @@ impl Seen {
         let (outside, _, mails) =
             local_mode::outside(folder, Steering::default(), &runtime).unwrap();
         let (instance, streams) = ("local".to_owned(), Streams::default());
-        let setup = Setup { instance, profile: Profile::Default, streams, key_required: false };
+        let setup = Setup { instance, streams, config: Config::defaults() };
         let shop = run_all(&all, &outside, &setup).await.unwrap();
         let topics = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
         let topics: Vec<Arc<str>> = topics.map(|stream| stream.name().into()).collect();
@@ -234,7 +235,8 @@ async fn every_line_about_an_event_says_its_order() {
     let mut child = serve(folder.path(), &arguments).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut lines = stdout.by_ref().lines().map_while(Result::ok);
-    let address = lines.find_map(|l| l.strip_prefix("listening on http://")?.parse().ok());
+    let address =
+        lines.find_map(|l| l.strip_prefix("listening on http://")?.parse::<SocketAddr>().ok());
     let client = Client::new(address.expect("it listens"));
     let tea = json!({ "name": "Tea", "categoryId": "drinks", "price": 250 });
     client.write(Method::PUT, "/catalog/products/tea", "tea", &tea).await.unwrap();

@@ -1,10 +1,8 @@
 //! `shakedown demo`: the services in this process, real baskets as orders over HTTP, and the books at
-//! the end. It asks only what anybody could ask over HTTP, and reads the gateway's own books.
+//! the end. It asks only what anybody could ask over HTTP.
 
-mod fixtures;
 mod place;
 mod plan;
-mod progress;
 mod report;
 mod stories;
 
@@ -14,32 +12,36 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use contract::Profile;
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
 
-use crate::books::Books;
 use crate::cli::Demo;
 use crate::client::Client;
-use crate::http_shell::{Shell, pause};
+use crate::config::Config;
+use crate::customers::Customers;
+use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
+use crate::progress::Progress;
+use crate::reconcile::{self, Verdict};
 use crate::running::Running;
 
 use plan::Plan;
-use progress::Progress;
+
+/// How long an order may take to its end.
+const FINAL_MAX: Duration = Duration::from_secs(30);
 
 /// How long the last mails, captures and releases may take after the last order ended.
 const REST: Duration = Duration::from_secs(10);
 
 /// Runs the demo. The exit code is 1 where the books do not balance.
-pub async fn run(options: Demo) -> anyhow::Result<ExitCode> {
-    match select(pin!(show(&options)), pin!(tokio::signal::ctrl_c())).await {
+pub async fn run(options: Demo, config: Config) -> anyhow::Result<ExitCode> {
+    match select(pin!(show(&options, &config)), pin!(tokio::signal::ctrl_c())).await {
         Either::Left((done, _)) => done,
         Either::Right(_) => bail!("interrupted"),
     }
 }
 
-async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
+async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = local_mode::runtime();
     let begun = runtime.elapsed();
     let folder = Folder::open(options)?;
@@ -47,39 +49,25 @@ async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
     println!("data and mails in {}", folder.path.display());
     let plan = Plan::draw(options.orders as usize, options.seed);
     let steering = Steering { limit: Some(plan.card_limit), ..Steering::default() };
-    let local = LocalMode::start(&folder.path, Profile::Default, steering).await?;
-    let (gateway, mails) = (local.gateway, local.mails);
+    let local = LocalMode::start(&folder.path, config, steering).await?;
+    let mails = local.mails;
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
-    let running = Running::start(shell, local.shop);
+    let running = Running::start(shell, local.shop, config.drain.value);
     let ready_ms = (runtime.elapsed() - begun).as_millis();
     println!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 
     let client = Client::new(running.address);
-    let customers = place::Customers {
-        client: client.clone(),
-        runtime: runtime.clone(),
-        clients: options.clients as usize,
-        // New with each run, so that a second run on the same folder places new orders.
-        run: format!("demo-{:08x}", runtime.choose("demo", "run", 1 << 32)),
-    };
+    let customers = Customers::new(client.clone(), runtime.clone(), "demo", FINAL_MAX);
     let progress = Progress::start("products and stock", plan.products.len() as u64 * 2);
-    customers.stock_up(&plan, &progress).await?;
+    customers.stock_up(&plan.products, &progress).await?;
     progress.end();
     let progress = Progress::start("orders", plan.baskets.len() as u64);
     let ordering = runtime.elapsed();
-    let placed = customers.order(&plan, &progress).await?;
+    let placed = place::order(&customers, &plan, options.clients as usize, &progress).await?;
     let took = runtime.elapsed() - ordering;
     progress.end();
 
-    let rested = runtime.elapsed() + REST;
-    let ids = placed.iter().map(|order| order.order_id.clone()).collect();
-    let books = loop {
-        let books = Books::read(&client, &gateway.ledger(), &mails, &ids).await?;
-        if books.balance() || runtime.elapsed() > rested {
-            break books;
-        }
-        pause(Duration::from_millis(50)).await;
-    };
+    let books = reconcile::audit(&client, REST, false).await?;
     report::table(&placed, took, &books);
     stories::tell(&client, &placed, &mails).await?;
     let stopped = running.stop().await?;
@@ -88,7 +76,7 @@ async fn show(options: &Demo) -> anyhow::Result<ExitCode> {
     }
     let total = (runtime.elapsed() - begun).as_secs_f64();
     report::farewell(&folder, total);
-    Ok(if books.balance() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if books.verdict() == Verdict::Balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Where the demo works.

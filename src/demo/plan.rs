@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fixtures::{self, Basket, Dice, Product};
+use crate::groceries::{self, Basket, Dice, Product};
 
 /// Of so many orders one meets an empty shelf, about.
 const SHORT_ONE_IN: usize = 20;
@@ -25,8 +25,8 @@ pub struct Plan {
 impl Plan {
     /// Draws the plan for so many orders.
     pub fn draw(orders: usize, seed: u64) -> Plan {
-        let baskets = fixtures::baskets(orders, seed);
-        let all = fixtures::products();
+        let baskets = groceries::baskets(orders, seed);
+        let all = groceries::products();
         let mut wanted: BTreeMap<&str, (u32, usize)> = BTreeMap::new();
         for (product, qty) in baskets.iter().flat_map(|basket| &basket.lines) {
             let (pieces, times) = wanted.entry(product).or_default();
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn some_orders_run_out_and_some_cards_are_declined() {
         let plan = Plan::draw(1000, 1);
-        let all = fixtures::products();
+        let all = groceries::products();
         let declined = plan.baskets.iter().filter(|b| amount(b, &all) > plan.card_limit).count();
         assert!((20..=40).contains(&declined), "{declined}");
         let mut left: BTreeMap<&str, i64> =

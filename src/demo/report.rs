@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::Folder;
 use super::place::Placed;
-use crate::books::Books;
+use crate::reconcile::{Report, Totals, Verdict};
+use crate::words::money;
 
 /// What became of the orders, how fast, and the books.
-pub fn table(placed: &[Placed], took: Duration, books: &Books) {
+pub fn table(placed: &[Placed], took: Duration, books: &Report) {
     let mut ends: BTreeMap<&str, usize> = BTreeMap::new();
     for order in placed {
         *ends.entry(order.end()).or_default() += 1;
@@ -18,7 +19,7 @@ pub fn table(placed: &[Placed], took: Duration, books: &Books) {
     for (reason, count) in ends {
         println!("    cancelled  {count:>7}  {reason}");
     }
-    println!("  mails        {:>7}", books.mails);
+    println!("  mails        {:>7}", books.totals.mails);
     let rate = placed.len() as f64 / took.as_secs_f64();
     println!("  sagas/s      {rate:>7.0}  in {:.1} s", took.as_secs_f64());
     let mut times: Vec<Duration> = placed.iter().map(|order| order.took).collect();
@@ -29,35 +30,23 @@ pub fn table(placed: &[Placed], took: Duration, books: &Books) {
         at(50).as_millis(),
         at(99).as_millis()
     );
-    let Books { stock, sold, earned, captured, held, .. } = books;
+    let Totals { on_hand, available, reserved, committed, sold, .. } = books.totals;
     println!(
-        "  stock        {:>7}  on hand = {} available + {} reserved + {} committed; sold {sold}",
-        stock.on_hand, stock.available, stock.reserved, stock.committed
+        "  stock        {on_hand:>7}  on hand = {available} available + {reserved} reserved + \
+         {committed} committed; sold {sold}"
     );
+    let Totals { earned, captured, held, .. } = books.totals;
     println!(
         "  money        {:>7}  captured by the gateway, {} still held; confirmed orders {}",
-        money(*captured),
-        money(*held),
-        money(*earned)
+        money(captured),
+        money(held),
+        money(earned)
     );
-    if books.balance() {
+    if books.verdict() == Verdict::Balanced {
         println!("  the books balance: every piece and every cent is where it should be");
     } else {
-        println!("  THE BOOKS DO NOT BALANCE:");
-        for line in books.wrong.iter().take(20) {
-            println!("    {line}");
-        }
-        if books.wrong.len() > 20 {
-            println!("    and {} more", books.wrong.len() - 20);
-        }
+        println!("  THE BOOKS DO NOT BALANCE:\n\n{}", books.table());
     }
-}
-
-/// Minor units with two decimals.
-pub fn money(minor: i64) -> String {
-    let sign = if minor < 0 { "-" } else { "" };
-    let minor = minor.unsigned_abs();
-    format!("{sign}{}.{:02}", minor / 100, minor % 100)
 }
 
 /// What to do next.
@@ -72,15 +61,5 @@ pub fn farewell(folder: &Folder, total_s: f64) {
         );
     } else {
         println!("databases and mails are in {}", folder.path.display());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::money;
-
-    #[test]
-    fn money_has_two_decimals() {
-        assert_eq!((money(5).as_str(), money(-1205).as_str()), ("0.05", "-12.05"));
     }
 }

@@ -8,8 +8,8 @@ use contract::reason;
 use serde_json::Value;
 
 use super::place::Placed;
-use super::report::money;
 use crate::client::Client;
+use crate::words::money;
 
 /// Tells one order of each end that the demo provokes.
 pub async fn tell(client: &Client, placed: &[Placed], mails: &Path) -> anyhow::Result<()> {

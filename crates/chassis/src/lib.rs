@@ -26,6 +26,7 @@ mod relay;
 mod requests;
 mod retention;
 mod settings;
+mod shards;
 mod slot;
 mod stop;
 mod subject;
@@ -45,6 +46,7 @@ pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, S
 pub use letters::{DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Waiting};
 pub use metrics::{Exposition, Kind, Meter, Metrics, Sample, TEXT_FORMAT};
 pub use settings::Settings;
+pub use shards::{SHARDS_MAX, known_shards};
 pub use stop::Stop;
 pub use tables::{INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply};
 pub use touched::{Document, Touched, document};

@@ -12,14 +12,15 @@ use chassis::http::{
     required_key,
 };
 use chassis::page::{List, Page, list_page, read_row};
-use chassis::{Commands, Context, Input, Reply};
+use chassis::{Commands, Context, Document, Input, Reply};
 use contract::{OrderId, ProductId};
-use ports::Store;
-use serde::Deserialize;
-use serde_json::json;
+use ports::{Store, Table};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::handler::{Adjust, Fact};
-use crate::rows::{PRODUCT, ReservationRow, StockRow};
+use crate::rows::{ADJUSTED, AdjustmentRow, PRODUCT, ReservationRow, STATE, STOCK, StockRow};
+use crate::rules::State as Standing;
 
 /// Longest reason of an adjustment, in bytes.
 const REASON_BYTES_MAX: usize = 200;
@@ -39,6 +40,8 @@ pub fn router(api: Api) -> Router {
         .route("/stock", get(list_stock).post(import))
         .route("/stock/{product}", get(show_stock))
         .route("/stock/{product}/adjust", post(adjust))
+        .route("/adjustments", get(list_adjustments))
+        .route("/reservations", get(list_reservations))
         .route("/reservations/{order}", get(show_reservation))
         .with_state(api)
 }
@@ -123,11 +126,53 @@ async fn show_reservation(
     Ok(http::ok(json!(row)))
 }
 
-/// Products in the order of their ids.
+/// Products in the order of their ids, as they are stored: whoever audits must also see books that
+/// the rules would refuse to work with.
 async fn list_stock(
     State(api): State<Api>,
     Parameters(page): Parameters<Page>,
 ) -> Result<Response, Problem> {
-    let shown = |row: &StockRow| json!(row);
+    let shown = |row: &StoredStock| row.0.clone();
     list_page(api.store.as_ref(), List::all(PRODUCT), page, shown).await
+}
+
+/// Accepted adjustments in the order of their products' ids.
+async fn list_adjustments(
+    State(api): State<Api>,
+    Parameters(page): Parameters<Page>,
+) -> Result<Response, Problem> {
+    let shown = |row: &AdjustmentRow| json!(row);
+    list_page(api.store.as_ref(), List::all(ADJUSTED), page, shown).await
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReservationsPage {
+    state: Option<Standing>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// Reservations by their states, or those in one.
+async fn list_reservations(
+    State(api): State<Api>,
+    Parameters(ReservationsPage { state, limit, cursor }): Parameters<ReservationsPage>,
+) -> Result<Response, Problem> {
+    let list = match state {
+        None => List::all(STATE),
+        Some(state) => List::between(STATE, ReservationRow::in_state(state)),
+    };
+    let shown = |row: &ReservationRow| json!(row);
+    list_page(api.store.as_ref(), list, Page { limit, cursor }, shown).await
+}
+
+/// A row of stock as it is stored.
+#[derive(Serialize, Deserialize)]
+struct StoredStock(Value);
+
+impl Document for StoredStock {
+    const TABLE: &'static Table = &STOCK;
+    fn index(&self) -> Vec<Option<String>> {
+        vec![self.0["productId"].as_str().map(str::to_owned)]
+    }
 }

@@ -6,16 +6,20 @@ use contract::{OrderId, ProductId};
 use ports::Table;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Reservation, Stock};
+use crate::rules::{Reservation, State, Stock};
 
 /// One row an order.
 pub static RESERVATIONS: Table = Table { name: "reservations", index: &["state"] };
+/// Position of `state` in the index of [`RESERVATIONS`].
+pub const STATE: usize = 0;
 /// One row a product.
 pub static STOCK: Table = Table { name: "stock", index: &["product"] };
 /// Position of `product` in the index of [`STOCK`].
 pub const PRODUCT: usize = 0;
 /// One row for each accepted adjustment: the books that `on_hand` is held against.
 pub static ADJUSTMENTS: Table = Table { name: "adjustments", index: &["product"] };
+/// Position of `product` in the index of [`ADJUSTMENTS`].
+pub const ADJUSTED: usize = 0;
 
 /// All of them, in the order in which they are locked.
 pub static ALL: [&Table; 3] = [&RESERVATIONS, &STOCK, &ADJUSTMENTS];
@@ -29,6 +33,13 @@ pub struct ReservationRow {
     /// How it stands.
     #[serde(flatten)]
     pub reservation: Reservation,
+}
+
+impl ReservationRow {
+    /// The value of `state` for a state, and the first behind it.
+    pub fn in_state(state: State) -> (String, String) {
+        (state.name().to_owned(), format!("{}!", state.name()))
+    }
 }
 
 impl Document for ReservationRow {

@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::handler::{Incoming, Order};
-use crate::rows::STUB_SINCE;
+use crate::rows::{CREATED, STUB_SINCE};
 use crate::rules::{Fact, Saga, Terminal};
 
 /// Most lines of an order.
@@ -46,7 +46,7 @@ pub struct Shop {
 /// The routes.
 pub fn router(shop: Shop) -> Router {
     Router::new()
-        .route("/orders", post(place))
+        .route("/orders", post(place).get(list))
         .route("/orders/{id}", get(order))
         .route("/orders/{id}/cancel", post(cancel))
         .route("/stubs", get(stubs))
@@ -133,6 +133,14 @@ async fn order(State(shop): State<Shop>, InPath(id): InPath<OrderId>) -> Result<
     let saga = read_row::<Saga>(shop.store.as_ref(), &id.key()).await?;
     let saga = saga.filter(|saga| saga.placed.is_some());
     saga.map(|saga| ok(shown(&saga))).ok_or_else(|| Problem::not_found("order", id.as_str()))
+}
+
+/// Orders, the newest first.
+async fn list(
+    State(shop): State<Shop>,
+    Parameters(page): Parameters<Page>,
+) -> Result<Response, Problem> {
+    list_page(shop.store.as_ref(), List::all(CREATED).descending(), page, shown).await
 }
 
 /// Facts whose order was never placed here, the oldest first: for an operator.

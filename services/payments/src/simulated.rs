@@ -153,6 +153,11 @@ impl SimulatedGateway {
         self.inside().ledger.clone()
     }
 
+    /// Looks into its books without a copy of them.
+    pub fn look<T>(&self, into: impl FnOnce(&Ledger) -> T) -> T {
+        into(&self.inside().ledger)
+    }
+
     /// Its books as JSON, to be kept by whoever wants them kept.
     ///
     /// # Panics

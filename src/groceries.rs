@@ -1,11 +1,12 @@
-//! The demo's data: real baskets and products, embedded in the binary. Never touches a file.
+//! Real baskets and products, embedded in the binary: what demos and loads order. Never touches a
+//! file.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-const PRODUCTS: &str = include_str!("../../fixtures/groceries/products.csv");
-const BASKETS: &str = include_str!("../../fixtures/groceries/baskets.csv");
+const PRODUCTS: &str = include_str!("../fixtures/groceries/products.csv");
+const BASKETS: &str = include_str!("../fixtures/groceries/baskets.csv");
 
 /// A product of the fixtures.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,4 +1,5 @@
-//! How far the demo is: a bar on a terminal, a line now and then elsewhere. Never slows the demo.
+//! How far a stage is, on stderr: a bar on a terminal, a line now and then elsewhere. Never in the
+//! way of what is printed as a result.
 
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,9 +25,20 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            println!("{what}: 0 of {total}");
+            eprintln!("{what}: 0 of {total}");
         }
         Progress { bar, what, total, done: AtomicU64::new(0) }
+    }
+
+    /// Starts a stage of who knows how many steps. It shows on a terminal alone.
+    pub fn counting(what: &'static str) -> Progress {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let style = ProgressStyle::with_template("{msg:20} {pos} {elapsed}");
+            let bar = ProgressBar::no_length().with_message(what);
+            bar.set_style(style.expect("a constant template"));
+            bar
+        });
+        Progress { bar, what, total: 0, done: AtomicU64::new(0) }
     }
 
     /// One step more.
@@ -34,10 +46,11 @@ impl Progress {
         let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
         match &self.bar {
             Some(bar) => bar.inc(1),
+            None if self.total == 0 => {}
             None => {
-                let part = |n: u64| n * 4 / self.total.max(1);
+                let part = |n: u64| n * 4 / self.total;
                 if part(done) > part(done - 1) {
-                    println!("{}: {done} of {}", self.what, self.total);
+                    eprintln!("{}: {done} of {}", self.what, self.total);
                 }
             }
         }

@@ -1,0 +1,267 @@
+//! `shakedown dlq`: dead letters of all services, over HTTP: list, show, redrive, discard. What becomes
+//! of a letter the service decides; nothing here touches a database.
+
+mod print;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use axum::http::Method;
+use clap::{Args, Subcommand};
+use contract::Service;
+use serde_json::{Value, json};
+
+use crate::client::{Answer, Client, Target, escaped};
+
+/// `shakedown dlq`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A letter is named by its service and its id, as `dlq list` shows them. What waits behind a letter of
+the same key is applied by itself once that letter is redriven or discarded.
+
+Exit codes: 0 done, 1 there is no such letter, or it is still dead.
+
+Examples
+  shakedown dlq list
+  shakedown dlq show payments orders.events:3:1041
+  shakedown dlq redrive payments orders.events:3:1041
+  shakedown dlq redrive payments --all
+  shakedown dlq discard query orders.events:0:7 --note 'sent by a test'")]
+pub struct Dlq {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What can be done about dead letters.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Open letters of all services, the oldest first
+    List(List),
+    /// One letter: where it came from, its payload, why it is dead
+    Show(Letter),
+    /// Apply a letter again, as it is or edited, or all open ones of a service
+    Redrive(Redrive),
+    /// Give a letter up
+    Discard(Discard),
+}
+
+/// `shakedown dlq list`.
+#[derive(Debug, Args)]
+pub struct List {
+    /// Of this service only
+    #[arg(long, value_name = "SERVICE", value_parser = service)]
+    pub service: Option<Service>,
+    /// Closed ones instead, the last closed first
+    #[arg(long)]
+    pub closed: bool,
+    /// At most so many of each service
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub limit: usize,
+    /// Print a JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    /// Whom to ask
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// Which letter.
+#[derive(Debug, Args)]
+pub struct Letter {
+    /// Whose letter
+    #[arg(value_name = "SERVICE", value_parser = service)]
+    pub service: Service,
+    /// Its id, such as orders.events:3:1041
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// Whom to ask
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `shakedown dlq redrive`.
+#[derive(Debug, Args)]
+pub struct Redrive {
+    /// Whose letters
+    #[arg(value_name = "SERVICE", value_parser = service)]
+    pub service: Service,
+    /// Which letter, such as orders.events:3:1041
+    #[arg(value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+    pub id: Option<String>,
+    /// Every open letter of the service, the oldest first
+    #[arg(long)]
+    pub all: bool,
+    /// Apply this envelope instead, whole as it should have been; `-` reads stdin
+    #[arg(long, value_name = "FILE", conflicts_with = "all")]
+    pub payload: Option<PathBuf>,
+    /// Whom to ask
+    #[command(flatten)]
+    pub target: Target,
+}
+
+/// `shakedown dlq discard`.
+#[derive(Debug, Args)]
+pub struct Discard {
+    /// Which letter
+    #[command(flatten)]
+    pub letter: Letter,
+    /// Why, for whoever asks later
+    #[arg(long, value_name = "TEXT")]
+    pub note: String,
+}
+
+fn service(name: &str) -> Result<Service, String> {
+    let found = Service::ALL.into_iter().find(|service| service.name() == name);
+    let names = Service::ALL.map(Service::name).join(", ");
+    found.ok_or_else(|| format!("there is no such service; there are {names}"))
+}
+
+/// The path of a service's letters.
+fn letters(service: Service) -> String {
+    format!("/services/{}/dead-letters", service.name())
+}
+
+fn letter(service: Service, id: &str) -> String {
+    format!("{}/{}", letters(service), escaped(id))
+}
+
+/// Open letters of a service, at most `most` of them, each with its `service`; the oldest first.
+pub async fn open(client: &Client, service: Service, most: usize) -> anyhow::Result<Vec<Value>> {
+    listed(client, service, "open", most).await
+}
+
+async fn listed(
+    client: &Client,
+    service: Service,
+    state: &str,
+    most: usize,
+) -> anyhow::Result<Vec<Value>> {
+    let mut found = Vec::new();
+    let path = format!("{}?state={state}", letters(service));
+    let mut pages = client.pages(&path);
+    while found.len() < most {
+        let Some(page) = pages.next().await? else { break };
+        found.extend(page);
+    }
+    found.truncate(most);
+    for letter in &mut found {
+        letter["service"] = json!(service.name());
+    }
+    Ok(found)
+}
+
+/// Does it.
+pub async fn run(options: Dlq) -> anyhow::Result<ExitCode> {
+    match options.command {
+        Command::List(options) => list(options).await,
+        Command::Show(Letter { service, id, target }) => {
+            let client = Client::new(target.url);
+            let found = client.find(&letter(service, &id)).await?;
+            println!("{:#}", found.with_context(|| no_such(service, &id))?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Redrive(options) => redrive(options).await,
+        Command::Discard(Discard { letter: Letter { service, id, target }, note }) => {
+            let client = Client::new(target.url);
+            let body = json!({ "note": note });
+            told(service, &id, &settle(&client, service, &id, "discard", &body).await?)
+        }
+    }
+}
+
+fn no_such(service: Service, id: &str) -> String {
+    format!(
+        "{} has no dead letter {id}: `shakedown dlq list` shows those that are open",
+        service.name()
+    )
+}
+
+async fn list(List { service, closed, limit, json, target }: List) -> anyhow::Result<ExitCode> {
+    let client = Client::new(target.url);
+    let state = if closed { "closed" } else { "open" };
+    let mut found = Vec::new();
+    for service in Service::ALL.into_iter().filter(|one| service.is_none_or(|only| *one == only)) {
+        found.extend(listed(&client, service, state, limit).await?);
+    }
+    if json {
+        found.iter().for_each(|letter| println!("{letter}"));
+    } else {
+        print!("{}", print::table(&found, state));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asking twice changes nothing, so no key is needed.
+async fn settle(
+    client: &Client,
+    service: Service,
+    id: &str,
+    verb: &str,
+    body: &Value,
+) -> anyhow::Result<Answer> {
+    let path = format!("{}/{verb}", letter(service, id));
+    client.once(Method::POST, &path, None, body).await
+}
+
+fn told(service: Service, id: &str, answer: &Answer) -> anyhow::Result<ExitCode> {
+    if answer.status.is_success() {
+        let state = answer.body["state"].as_str().unwrap_or("settled");
+        println!("{} {id}: {state}", service.name());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if answer.status == axum::http::StatusCode::NOT_FOUND {
+        bail!(no_such(service, id));
+    }
+    let detail = answer.body["detail"].as_str().map(str::to_owned);
+    bail!("{} {id}: {}", service.name(), detail.unwrap_or_else(|| answer.body.to_string()))
+}
+
+async fn redrive(options: Redrive) -> anyhow::Result<ExitCode> {
+    let Redrive { service, id, all: _, payload, target } = options;
+    let client = Client::new(target.url);
+    let Some(id) = id else { return redrive_all(&client, service).await };
+    let body = match payload {
+        None => json!({}),
+        Some(path) => {
+            let text = read(&path).with_context(|| format!("--payload {}", path.display()))?;
+            let envelope: Value = serde_json::from_str(&text).with_context(|| {
+                format!("--payload {}: give the whole envelope as JSON", path.display())
+            })?;
+            json!({ "payload": envelope })
+        }
+    };
+    told(service, &id, &settle(&client, service, &id, "redrive", &body).await?)
+}
+
+fn read(path: &PathBuf) -> std::io::Result<String> {
+    if path.as_os_str() != "-" {
+        return std::fs::read_to_string(path);
+    }
+    let mut text = String::new();
+    std::io::stdin().read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Each open letter once, the oldest first: what waits behind another is applied with that one.
+async fn redrive_all(client: &Client, service: Service) -> anyhow::Result<ExitCode> {
+    let (mut applied, mut still) = (0_u64, 0_u64);
+    for letter in open(client, service, usize::MAX).await? {
+        if letter["state"] == "parked" {
+            continue;
+        }
+        let id = letter["id"].as_str().context("the id of a letter")?;
+        let answer = settle(client, service, id, "redrive", &json!({})).await?;
+        match told(service, id, &answer) {
+            Ok(_) => applied += 1,
+            Err(error) => {
+                still += 1;
+                eprintln!("error: {error:#}");
+            }
+        }
+    }
+    println!("{applied} redriven, {still} still dead");
+    Ok(if still == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -12,6 +12,7 @@ pub mod facts;
 pub mod followers;
 pub mod invariants;
 pub mod letters;
+pub mod next;
 pub mod nodes;
 pub mod operator;
 pub mod plan;

@@ -10,7 +10,7 @@ use anyhow::Context;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -97,6 +97,7 @@ pub async fn run_all(
     let backlog = Watched::new(ports, streams, profile, shards).router();
     let metrics = Router::new().route("/metrics", get(move || metrics(scrapes.clone())));
     let whole = metrics.merge(backlog).merge(usage::router()).merge(outside.books.clone());
+    let whole = whole.method_not_allowed_fallback(no_such_method);
     Ok(Shop { router: whole.fallback_service(router(routers)), stops })
 }
 
@@ -228,6 +229,7 @@ pub fn router(services: BTreeMap<Service, Router>) -> Router {
         .route("/health/live", get(async || axum::Json(json!({ "status": "ok" }))))
         .route("/health/ready", get(ready))
         .route("/health", get(ready))
+        .method_not_allowed_fallback(no_such_method)
         .fallback(at_root)
         .with_state(Arc::new(services))
 }
@@ -310,6 +312,10 @@ fn word(well: bool) -> &'static str {
 async fn metrics(scrapes: Vec<Scrape>) -> Response {
     let all = join_all(scrapes.iter().map(Scrape::look)).await;
     ([(header::CONTENT_TYPE, TEXT_FORMAT)], Exposition::merged(all).text()).into_response()
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> Problem {
+    Problem::method_not_allowed(method.as_str(), uri.path())
 }
 
 fn no_such_route(path: &str) -> Problem {

@@ -243,7 +243,8 @@ impl<H: Handler> App<H> {
             .route("/health/live", get(move || async move { health::live(service) }))
             .route("/health/ready", get(ready.clone()))
             .route("/health", get(ready))
-            .route("/metrics", get(metrics));
+            .route("/metrics", get(metrics))
+            .method_not_allowed_fallback(no_such_method);
         Service { router, stop, scrape }
     }
 
@@ -258,8 +259,7 @@ impl<H: Handler> App<H> {
 }
 
 async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> http::Problem {
-    let detail = format!("{} takes no {method}; see the Allow header", uri.path());
-    http::Problem::new(405, "method-not-allowed", "Method not allowed", detail)
+    http::Problem::method_not_allowed(method.as_str(), uri.path())
 }
 
 fn scrape<H: Handler>(shared: Arc<Shared<H>>) -> Scrape {

@@ -18,7 +18,8 @@ use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
+use envelope::Object;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 use crate::Reply;
@@ -57,6 +58,12 @@ impl Problem {
     /// 404 for a thing of this sort.
     pub fn not_found(what: &'static str, id: &str) -> Self {
         Problem::new(404, "not-found", "Not found", format!("there is no {what} {id}"))
+    }
+
+    /// 405 for a method that the path does not have.
+    pub fn method_not_allowed(method: &str, path: &str) -> Self {
+        let detail = format!("{path} takes no {method}; see the Allow header");
+        Problem::new(405, "method-not-allowed", "Method not allowed", detail)
     }
 
     /// 422 for a value that cannot be.
@@ -115,7 +122,7 @@ impl IntoResponse for Reply {
     }
 }
 
-/// A JSON body, read strictly: give the type `#[serde(deny_unknown_fields)]` (saga-rules 13).
+/// A JSON object as body, read strictly: give the type `#[serde(deny_unknown_fields)]` (saga-rules 13).
 #[derive(Debug)]
 pub struct Strict<T> {
     /// What it says.
@@ -171,16 +178,22 @@ async fn whole_body(request: Request) -> Result<Bytes, Problem> {
     axum::body::to_bytes(request.into_body(), BODY_BYTES_MAX).await.map_err(|_| too_large())
 }
 
-/// One JSON value and nothing else. Its depth is checked before anything recurses into it.
+/// One JSON object and nothing else. Its depth is checked before anything recurses into it.
 fn strict_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     if depth(bytes) > JSON_DEPTH_MAX {
         let detail = format!("lists and objects are nested at most {JSON_DEPTH_MAX} deep");
         return Err(Problem::new(400, "json-too-deep", "The JSON is nested too deep", detail));
     }
-    serde_json::from_slice(bytes).map_err(|e| match e.classify() {
-        serde_json::error::Category::Data => Problem::invalid(e.to_string()),
-        _ => Problem::new(400, "malformed-json", "Malformed JSON", e.to_string()),
-    })
+    // Serde calls some wrong types a syntax error: what is JSON all the same is not malformed.
+    let is_json = || {
+        let text = std::str::from_utf8(bytes);
+        text.is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    };
+    match serde_json::from_slice(bytes) {
+        Ok(Object(value)) => Ok(value),
+        Err(e) if e.is_data() || is_json() => Err(Problem::invalid(e.to_string())),
+        Err(e) => Err(Problem::new(400, "malformed-json", "Malformed JSON", e.to_string())),
+    }
 }
 
 /// How deep brackets are nested, those in strings left out. Says nothing of whether they fit.

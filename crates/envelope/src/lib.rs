@@ -7,7 +7,7 @@ mod object;
 mod time;
 
 pub use id::{CorrelationId, EventId, IdError};
-pub use object::Object;
+pub use object::{Object, objects};
 pub use time::{TimeError, parse_time, rfc3339_millis};
 #[doc(hidden)]
 pub use {id::Id, serde};
@@ -119,15 +119,27 @@ impl Envelope {
     /// # Panics
     /// Where the payload has no JSON form, which no payload type of ours lacks.
     pub fn seal<P: Payload>(seal: Seal, payload: &P) -> Self {
-        let json = serde_json::to_string(payload).expect("payloads have a JSON form");
+        let payload = serde_json::value::to_raw_value(payload).expect("payloads have a JSON form");
+        Envelope::seal_raw(seal, P::TYPE, P::VERSION, payload)
+    }
+
+    /// Wraps a payload that is JSON already, of this type and version.
+    pub fn seal_raw(
+        seal: Seal,
+        event_type: &str,
+        event_version: u32,
+        payload: Box<RawValue>,
+    ) -> Self {
+        let Seal { event_id, occurred_at, correlation_id, causation_id } = seal;
+        let event_type = event_type.to_owned();
         Envelope {
-            event_id: seal.event_id,
-            event_type: P::TYPE.to_owned(),
-            event_version: P::VERSION,
-            occurred_at: seal.occurred_at,
-            correlation_id: seal.correlation_id,
-            causation_id: seal.causation_id,
-            payload: RawValue::from_string(json).expect("what serde_json wrote is JSON"),
+            event_id,
+            event_type,
+            event_version,
+            occurred_at,
+            correlation_id,
+            causation_id,
+            payload,
         }
     }
 

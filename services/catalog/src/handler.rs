@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use chassis::http::Problem;
 use chassis::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Touched};
 use chrono::{DateTime, Utc};
-use contract::{Event, ProductId, ProductUpserted, Profile, Streams};
+use contract::{Contract, Event, ProductId, ProductUpserted, Profile, Streams};
 use envelope::{CorrelationId, Envelope, Seal};
 use ports::{Channel, Key, Table};
 use serde_json::json;
@@ -17,6 +17,8 @@ use crate::rules::{Fact, Outcome, Product, event_id, put};
 /// The handler of Catalog.
 #[derive(Debug, Clone)]
 pub struct Catalog {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Names of the topics.
     pub streams: Streams,
     /// With or without the additions.
@@ -108,11 +110,12 @@ impl Catalog {
             updated_at: product.updated_at,
             product_version,
         });
+        let seal = Seal { event_id, occurred_at: now, correlation_id, causation_id };
         Emit {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal(Seal { event_id, occurred_at: now, correlation_id, causation_id }),
+            envelope: self.contract.seal(&event, seal),
         }
     }
 }
@@ -141,7 +144,8 @@ mod tests {
     }
 
     fn told(profile: Profile, batch: &[Input<Fact>]) -> Vec<Decided> {
-        let catalog = Catalog { streams: Streams::prefixed("t."), profile };
+        let catalog =
+            Catalog { contract: Contract::default(), streams: Streams::prefixed("t."), profile };
         let mut rows = Touched::new();
         let keys = catalog.keys(&PRODUCTS, batch, &rows).unwrap();
         rows.add(

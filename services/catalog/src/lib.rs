@@ -8,7 +8,7 @@ pub mod rows;
 pub mod rules;
 
 use chassis::{App, Ports, Service, Settings};
-use contract::{Profile, Stream, Streams};
+use contract::{Contract, Profile, Stream, Streams};
 use ports::{Channel, Outcome, TopicSpec};
 
 use handler::Catalog;
@@ -17,6 +17,8 @@ use http::Shelf;
 /// How Catalog is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of the topics.
     pub streams: Streams,
     /// With or without the additions.
@@ -27,17 +29,18 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { streams: Streams::default(), profile: Profile::default(), partitions: 6 }
+        let (contract, streams, profile) = Default::default();
+        Config { contract, streams, profile, partitions: 6 }
     }
 }
 
 /// Starts Catalog.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
-    let Config { streams, profile, partitions } = config;
+    let Config { contract, streams, profile, partitions } = config;
     let name = streams.name(Stream::CatalogEvents);
     ports.log.declare(&[TopicSpec { name: name.clone(), partitions }]).await?;
     let instance = settings.instance.as_str().into();
-    let app = App::start(ports, settings, Catalog { streams, profile }).await?;
+    let app = App::start(ports, settings, Catalog { contract, streams, profile }).await?;
     app.reaches(Channel::Topic, name);
     app.relay();
     let store = app.ports().store.clone();

@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
-use envelope::{CorrelationId, Envelope, EventId, Object, Payload, Seal, printable};
+use envelope::{Envelope, Payload, Seal};
 
 use crate::{
-    CATALOG, FinalStatus, NotificationJob, OrderCancelled, OrderConfirmed, OrderCreated, OrderId,
-    PaymentProcessed, ProductUpserted, Profile, Row, StockFailed, StockReserved, Stream,
-    derived_id,
+    Contract, FinalStatus, NotificationJob, OrderCancelled, OrderConfirmed, OrderCreated,
+    PaymentProcessed, ProductUpserted, StockFailed, StockReserved, Stream,
 };
 
 /// Every event and job of the catalog.
@@ -78,46 +76,15 @@ impl ContractError {
     }
 }
 
-fn payload<P: Payload>(envelope: &Envelope) -> Result<P, ContractError> {
-    match serde_json::from_str::<Object<P>>(envelope.payload.get()) {
-        Ok(Object(payload)) => Ok(payload),
-        Err(e) => Err(ContractError::Payload { kind: P::TYPE, cause: printable(&e) }),
-    }
-}
-
 impl Event {
-    /// The event in the envelope; `None` where the type is unknown (skip and count, saga-rules 14).
-    /// Each version has an arm of its own: when a type gets a version 2, version 1 reads its old
-    /// payload there and converts it to the new one.
+    /// The event in the envelope by the contract that ships: [`Contract::read`]. A service reads by
+    /// the contract that it was given.
     pub fn read(envelope: &Envelope) -> Result<Option<Event>, ContractError> {
-        let event = match (envelope.event_type.as_str(), envelope.event_version) {
-            (ProductUpserted::TYPE, 1) => Event::ProductUpserted(payload(envelope)?),
-            (OrderCreated::TYPE, 1) => Event::OrderCreated(payload(envelope)?),
-            (StockReserved::TYPE, 1) => Event::StockReserved(payload(envelope)?),
-            (StockFailed::TYPE, 1) => Event::StockFailed(payload(envelope)?),
-            (PaymentProcessed::TYPE, 1) => Event::PaymentProcessed(payload(envelope)?),
-            (OrderConfirmed::TYPE, 1) => Event::OrderConfirmed(payload(envelope)?),
-            (OrderCancelled::TYPE, 1) => Event::OrderCancelled(payload(envelope)?),
-            (NotificationJob::TYPE, 1) => Event::NotificationJob(payload(envelope)?),
-            (kind, version) => {
-                return match CATALOG.iter().find(|row| row.event == kind) {
-                    Some(&Row { event: kind, version: known, .. }) => {
-                        Err(ContractError::UnsupportedVersion { kind, version, known })
-                    }
-                    None => Ok(None),
-                };
-            }
-        };
-        match event.check() {
-            Ok(()) => Ok(Some(event)),
-            Err(cause) => {
-                Err(ContractError::Payload { kind: event.kind(), cause: cause.to_owned() })
-            }
-        }
+        Contract::default().read(envelope)
     }
 
     /// What the types alone do not say.
-    fn check(&self) -> Result<(), &'static str> {
+    pub(crate) fn check(&self) -> Result<(), &'static str> {
         match self {
             Event::ProductUpserted(e) => {
                 stored(Some(&e.name))?;
@@ -150,48 +117,12 @@ impl Event {
         }
     }
 
-    /// Wraps it.
+    /// Wraps it by the contract that ships: [`Contract::seal`], as a service does by its own.
     ///
     /// # Panics
-    /// Where every reader would refuse it: whoever makes an event has checked what it is made of.
+    /// As [`Contract::seal`].
     pub fn seal(&self, seal: Seal) -> Envelope {
-        if let Err(cause) = self.check() {
-            panic!("{} breaks its own contract: {cause}", self.kind());
-        }
-        match self {
-            Event::ProductUpserted(e) => Envelope::seal(seal, e),
-            Event::OrderCreated(e) => Envelope::seal(seal, e),
-            Event::StockReserved(e) => Envelope::seal(seal, e),
-            Event::StockFailed(e) => Envelope::seal(seal, e),
-            Event::PaymentProcessed(e) => Envelope::seal(seal, e),
-            Event::OrderConfirmed(e) => Envelope::seal(seal, e),
-            Event::OrderCancelled(e) => Envelope::seal(seal, e),
-            Event::NotificationJob(e) => Envelope::seal(seal, e),
-        }
-    }
-
-    /// Wraps what an order can have once: whoever tells it again derives the same event id
-    /// (saga-rules 8). Profile `catalog` says no cause.
-    ///
-    /// # Panics
-    /// As [`Event::seal`].
-    pub fn seal_derived(
-        &self,
-        order: &OrderId,
-        profile: Profile,
-        cause: Option<EventId>,
-        now: DateTime<Utc>,
-    ) -> Envelope {
-        let correlation_id = CorrelationId::parse(order.as_str());
-        self.seal(Seal {
-            event_id: derived_id(order, self.kind()),
-            occurred_at: now,
-            correlation_id: correlation_id.expect("an order's id is an id"),
-            causation_id: match profile {
-                Profile::Default => cause,
-                Profile::Catalog => None,
-            },
-        })
+        Contract::default().seal(self, seal)
     }
 
     /// `eventType` on the wire.

@@ -8,6 +8,7 @@ mod payload;
 mod schema;
 mod stream;
 mod table;
+mod versions;
 
 pub use event::{ContractError, Event, TYPES, ends_order};
 pub use ids::{CartId, CategoryId, OrderId, ProductId, derived_id};
@@ -19,3 +20,4 @@ pub use payload::{
 pub use schema::schema;
 pub use stream::{JobsQueue, Profile, Stream, Streams};
 pub use table::{CATALOG, Row, Service};
+pub use versions::{Contract, ReadPayload, Reading, Upcast, Versions, WritePayload};

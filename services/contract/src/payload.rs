@@ -3,8 +3,8 @@
 //! adds, multiplies or compares them: checked arithmetic is the services' business.
 
 use chrono::{DateTime, Utc};
-use envelope::{Object, Payload, rfc3339_millis};
-use serde::{Deserialize, Deserializer, Serialize};
+use envelope::{Payload, objects, rfc3339_millis};
+use serde::{Deserialize, Serialize};
 
 use crate::{CartId, CategoryId, OrderId, ProductId};
 
@@ -261,9 +261,4 @@ macro_rules! payloads {
 payloads! {
     ProductUpserted 1, OrderCreated 1, StockReserved 1, StockFailed 1, PaymentProcessed 1,
     OrderConfirmed 1, OrderCancelled 1, NotificationJob 1,
-}
-
-fn objects<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Line>, D::Error> {
-    let lines = Vec::<Object<Line>>::deserialize(from)?;
-    Ok(lines.into_iter().map(|Object(line)| line).collect())
 }

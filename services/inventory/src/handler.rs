@@ -8,7 +8,10 @@ use chassis::{
     Decided, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample, Sequence, Touched,
 };
 use chrono::{DateTime, Utc};
-use contract::{Event, OrderId, ProductId, Profile, StockFailed, StockReserved, Streams};
+use contract::{
+    Contract, Event, OrderId, ProductId, Profile, Reading, Service, StockFailed, StockReserved,
+    Streams,
+};
 use envelope::Envelope;
 use ports::{Channel, Key, Table};
 use serde_json::json;
@@ -43,6 +46,8 @@ pub struct Adjust {
 
 /// Inventory's rules over rows.
 pub struct Inventory {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Where its events go.
     pub streams: Streams,
     /// Which promises it keeps: in profile `catalog` events say no cause.
@@ -65,8 +70,11 @@ impl Handler for Inventory {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
-        let event = Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))?;
-        let Some(event) = event else { return Ok(Read::Skip("unknown_type")) };
+        let event = match self.contract.read_as(Service::Inventory, self.profile, envelope) {
+            Ok(Reading::Event(event)) => event,
+            Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+            Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
+        };
         let fact = match event {
             Event::OrderCreated(e) => {
                 let lines = rules::merge(&e.lines).map_err(violation)?;
@@ -203,7 +211,7 @@ impl Inventory {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal_derived(order, self.profile, cause, now),
+            envelope: self.contract.seal_derived(event, order, self.profile, cause, now),
         }
     }
 }

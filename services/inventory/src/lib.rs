@@ -9,12 +9,14 @@ pub mod rows;
 pub mod rules;
 
 use chassis::{App, Ports, Service, Settings};
-use contract::{Profile, Stream, Streams};
+use contract::{Contract, Profile, Stream, Streams};
 use ports::{Outcome, TopicSpec};
 
 /// How the service is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of topics.
     pub streams: Streams,
     /// Which promises it keeps.
@@ -25,7 +27,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { streams: Streams::default(), profile: Profile::Default, partitions: 6 }
+        let (contract, streams, profile) = Default::default();
+        Config { contract, streams, profile, partitions: 6 }
     }
 }
 
@@ -35,7 +38,8 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     let topics = [Stream::OrdersEvents, Stream::InventoryEvents];
     let specs = topics.map(|s| TopicSpec { name: topic(s), partitions: config.partitions });
     ports.log.declare(&specs).await?;
-    let handler = handler::Inventory { streams: config.streams.clone(), profile: config.profile };
+    let Config { contract, streams, profile, .. } = config.clone();
+    let handler = handler::Inventory { contract, streams, profile };
     let app = App::start(ports, settings, handler).await?;
     app.consume(vec![topic(Stream::OrdersEvents)]);
     app.relay();

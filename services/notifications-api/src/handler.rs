@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use chassis::http::Problem;
 use chassis::{Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence, Touched};
 use chrono::{DateTime, Utc};
-use contract::{Event, NotificationJob, NotificationType, OrderId, Profile, Streams, derived_id};
+use contract::{
+    Contract, Event, NotificationJob, NotificationType, OrderId, Profile, Reading, Service,
+    Streams, derived_id,
+};
 use envelope::{CorrelationId, Envelope, EventId, Seal};
 use ports::{Channel, Key, Table};
 use serde_json::json;
@@ -26,6 +29,8 @@ pub struct Fact {
 /// The rules over rows.
 #[derive(Debug)]
 pub struct NotificationsApi {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Where its jobs go.
     pub streams: Streams,
     /// In profile `catalog` jobs carry neither cause nor revision.
@@ -44,8 +49,11 @@ impl Handler for NotificationsApi {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
-        let event = Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))?;
-        let Some(event) = event else { return Ok(Read::Skip("unknown_type")) };
+        let event = match self.contract.read_as(Service::NotificationsApi, self.profile, envelope) {
+            Ok(Reading::Event(event)) => event,
+            Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+            Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
+        };
         let (order_id, kind) = match event {
             Event::OrderConfirmed(e) => (e.order_id, NotificationType::Confirmed),
             Event::OrderCancelled(e) => (e.order_id, NotificationType::Cancelled),
@@ -190,12 +198,13 @@ impl NotificationsApi {
         let correlation_id = CorrelationId::parse(order_id.as_str()).expect("an order's id is one");
         let (kind, channel) = (told.kind, CHANNEL);
         let event = Event::NotificationJob(NotificationJob { order_id, kind, channel, revision });
-        let envelope = event.seal(Seal {
+        let seal = Seal {
             event_id: job_id.clone(),
             occurred_at: now,
             correlation_id,
             causation_id: cause,
-        });
+        };
+        let envelope = self.contract.seal(&event, seal);
         let to = self.streams.name(event.stream());
         (row, Emit { channel: Channel::Queue, to, key: job_id.key(), envelope })
     }

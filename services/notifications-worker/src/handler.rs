@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use chassis::{Decided, Handler, Input, Meter, Read, Reason, Sample, Sequence, Touched};
 use chrono::{DateTime, Utc};
-use contract::Event;
+use contract::{Contract, Event, Profile, Reading, Service};
 use envelope::Envelope;
 use ports::{Key, Op, Table};
 
@@ -32,6 +32,8 @@ pub enum Fact {
 /// The rules over rows.
 #[derive(Debug)]
 pub struct NotificationsWorker {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Pauses between sends.
     pub retry: Retry,
 }
@@ -60,18 +62,21 @@ impl Handler for NotificationsWorker {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
-        match Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))? {
-            None => Ok(Read::Skip("unknown_type")),
-            Some(Event::NotificationJob(job)) => Ok(Read::Fact(Fact::Wanted(job.into()))),
-            Some(
-                Event::ProductUpserted(_)
-                | Event::OrderCreated(_)
-                | Event::StockReserved(_)
-                | Event::StockFailed(_)
-                | Event::PaymentProcessed(_)
-                | Event::OrderConfirmed(_)
-                | Event::OrderCancelled(_),
-            ) => Ok(Read::Skip("not_consumed")),
+        let event =
+            match self.contract.read_as(Service::NotificationsWorker, Profile::Default, envelope) {
+                Ok(Reading::Event(event)) => event,
+                Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+                Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
+            };
+        match event {
+            Event::NotificationJob(job) => Ok(Read::Fact(Fact::Wanted(job.into()))),
+            Event::ProductUpserted(_)
+            | Event::OrderCreated(_)
+            | Event::StockReserved(_)
+            | Event::StockFailed(_)
+            | Event::PaymentProcessed(_)
+            | Event::OrderConfirmed(_)
+            | Event::OrderCancelled(_) => Ok(Read::Skip("not_consumed")),
         }
     }
 
@@ -139,7 +144,7 @@ mod tests {
 
     fn worker() -> NotificationsWorker {
         let retry = Retry { first: TimeDelta::seconds(1), max: TimeDelta::seconds(60) };
-        NotificationsWorker { retry }
+        NotificationsWorker { contract: Contract::default(), retry }
     }
 
     fn job(payload: &str) -> Result<Read<Fact>, Reason> {

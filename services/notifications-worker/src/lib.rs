@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use chassis::{App, Due, Ports, Service, Settings};
 use chrono::TimeDelta;
-use contract::{JobsQueue, Profile, Streams};
+use contract::{Contract, JobsQueue, Profile, Streams};
 use ports::{Outcome, QueueSpec};
 
 use crate::handler::NotificationsWorker;
@@ -31,6 +31,8 @@ const PREFETCH: u16 = 64;
 /// How the service is set up.
 #[derive(Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of topics and queue.
     pub streams: Streams,
     /// Reads the jobs of either profile the same way.
@@ -51,6 +53,7 @@ impl Config {
     /// The defaults, with this sink.
     pub fn new(sink: Arc<dyn MailSink>) -> Self {
         Config {
+            contract: Contract::default(),
             streams: Streams::default(),
             profile: Profile::default(),
             partitions: 6,
@@ -64,13 +67,13 @@ impl Config {
 
 /// Starts the service: declares its queue, takes jobs from it, sends what is due.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
-    let Config { streams, profile: _, partitions: _, sink, send_timeout, retry, parallel } = config;
+    let Config { contract, streams, sink, send_timeout, retry, parallel, .. } = config;
     let JobsQueue { name, delivery_limit, dead_letters } = streams.jobs();
     let dead_letters = Some(dead_letters);
     let jobs = QueueSpec { name: name.clone(), delivery_limit, dead_letters };
     ports.queue.declare(&jobs).await?;
     let (runtime, store) = (ports.runtime.clone(), ports.store.clone());
-    let app = App::start(ports, settings, NotificationsWorker { retry }).await?;
+    let app = App::start(ports, settings, NotificationsWorker { contract, retry }).await?;
     app.jobs(name, PREFETCH, delivery_limit);
     // A claim outlives the send, and a slow commit of its answer.
     let claim = send_timeout * 2 + Duration::from_secs(1);

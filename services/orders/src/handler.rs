@@ -10,8 +10,8 @@ use chassis::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
-    CartId, Event, FinalStatus, Line, OrderCancelled, OrderConfirmed, OrderCreated, OrderId,
-    PaymentMode, PaymentStatus, ProductId, Profile, Streams,
+    CartId, Contract, Event, FinalStatus, Line, OrderCancelled, OrderConfirmed, OrderCreated,
+    OrderId, PaymentMode, PaymentStatus, ProductId, Profile, Reading, Service, Streams,
 };
 use envelope::Envelope;
 use ports::{Channel, Key, Op, Table};
@@ -63,6 +63,8 @@ pub struct Order {
 /// The handler of Orders.
 #[derive(Debug, Clone)]
 pub struct Orders {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Names of the topics.
     pub streams: Streams,
     /// With or without the additions.
@@ -97,10 +99,10 @@ impl Handler for Orders {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Incoming>, Reason> {
-        let event =
-            Event::read(envelope).map_err(|cause| Reason::new(cause.code(), cause.to_string()))?;
-        let Some(event) = event else {
-            return Ok(Read::Skip("unknown_type"));
+        let event = match self.contract.read_as(Service::Orders, self.profile, envelope) {
+            Ok(Reading::Event(event)) => event,
+            Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+            Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
         };
         let saga = |order_id, fact| Ok(Read::Fact(Incoming::Saga { order_id, fact }));
         match event {
@@ -268,7 +270,7 @@ impl Orders {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal_derived(order, self.profile, cause, now),
+            envelope: self.contract.seal_derived(&event, order, self.profile, cause, now),
         }
     }
 

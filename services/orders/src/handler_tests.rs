@@ -13,6 +13,7 @@ use super::*;
 
 fn orders(profile: Profile) -> Orders {
     Orders {
+        contract: contract::Contract::default(),
         streams: Streams::prefixed("t."),
         profile,
         currency: "EUR".to_owned(),

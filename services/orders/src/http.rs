@@ -61,6 +61,7 @@ pub struct PlaceOrder {
     #[serde(default)]
     pub cart_id: Option<CartId>,
     /// 1 to [`LINES_MAX`]; a product may stand in several.
+    #[serde(deserialize_with = "envelope::objects")]
     pub lines: Vec<OrderLine>,
     /// Parallel where absent.
     #[serde(default)]

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::{App, Context, Due, Input, Ports, Service, Settings, Timer, document};
-use contract::{OrderId, Profile, Stream, Streams};
+use contract::{Contract, OrderId, Profile, Stream, Streams};
 use envelope::CorrelationId;
 use ports::{Key, Outcome, Row, TopicSpec};
 
@@ -24,6 +24,8 @@ use rules::{Fact, Saga};
 /// How Orders is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of the topics.
     pub streams: Streams,
     /// With or without the additions.
@@ -45,6 +47,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
+            contract: Contract::default(),
             streams: Streams::default(),
             profile: Profile::default(),
             partitions: 6,
@@ -80,6 +83,7 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     ports.log.declare(&specs).await?;
     let instance = settings.instance.as_str().into();
     let handler = Orders {
+        contract: config.contract.clone(),
         streams: config.streams.clone(),
         profile: config.profile,
         currency: config.currency,

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use chassis::{Decided, Emit, Handler, Input, Meter, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, Utc};
 use contract::{
-    Event, OrderCreated, OrderId, PaymentMode, PaymentProcessed, PaymentStatus, Profile, Streams,
+    Contract, Event, OrderCreated, OrderId, PaymentMode, PaymentProcessed, PaymentStatus, Profile,
+    Reading, Service, Streams,
 };
 use envelope::Envelope;
 use ports::{Channel, Key, Table};
@@ -26,6 +27,8 @@ pub struct Fact {
 
 /// Payments' rules over rows.
 pub struct Payments {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
     /// Where its events go.
     pub streams: Streams,
     /// Which promises it keeps.
@@ -50,8 +53,11 @@ impl Handler for Payments {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
-        let event = Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))?;
-        let Some(event) = event else { return Ok(Read::Skip("unknown_type")) };
+        let event = match self.contract.read_as(Service::Payments, self.profile, envelope) {
+            Ok(Reading::Event(event)) => event,
+            Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+            Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
+        };
         let (order, happened) = match (event, self.profile) {
             (Event::OrderCreated(e), profile) => {
                 (e.order_id.clone(), Happened::Created(order(&e, profile)))
@@ -133,7 +139,7 @@ impl Payments {
             channel: Channel::Topic,
             to: self.streams.name(event.stream()),
             key: event.key(),
-            envelope: event.seal_derived(order, self.profile, cause, now),
+            envelope: self.contract.seal_derived(&event, order, self.profile, cause, now),
         }
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use chassis::{App, Due, Ports, Service, Settings};
 use chrono::TimeDelta;
-use contract::{Profile, Stream, Streams};
+use contract::{Contract, Profile, Stream, Streams};
 use ports::{Outcome, TopicSpec};
 
 use crate::gateway::{Calls, Gateway};
@@ -25,6 +25,8 @@ use crate::rules::Retry;
 /// How the service is set up.
 #[derive(Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of topics.
     pub streams: Streams,
     /// Which promises it keeps.
@@ -45,6 +47,7 @@ impl Config {
     /// The defaults, with this gateway.
     pub fn new(gateway: Arc<dyn Gateway>) -> Self {
         Config {
+            contract: Contract::default(),
             streams: Streams::default(),
             profile: Profile::Default,
             partitions: 6,
@@ -58,7 +61,8 @@ impl Config {
 
 /// Starts the service on these ports.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
-    let Config { streams, profile, partitions, gateway, gateway_timeout, retry, parallel } = config;
+    let Config { contract, streams, profile, partitions, gateway, .. } = config;
+    let Config { gateway_timeout, retry, parallel, .. } = config;
     let consumed: &[Stream] = match profile {
         Profile::Default => &[Stream::OrdersEvents, Stream::InventoryEvents],
         Profile::Catalog => &[Stream::OrdersEvents],
@@ -68,7 +72,8 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     let names = topics.iter().cloned().chain([produced]);
     let specs: Vec<TopicSpec> = names.map(|name| TopicSpec { name, partitions }).collect();
     ports.log.declare(&specs).await?;
-    let app = App::start(ports, settings, handler::Payments { streams, profile, retry }).await?;
+    let app = App::start(ports, settings, handler::Payments { contract, streams, profile, retry })
+        .await?;
     app.consume(topics);
     app.relay();
     let runtime = app.ports().runtime.clone();

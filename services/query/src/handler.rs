@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chassis::{Decided, Handler, Input, Read, Reason, Sequence, Touched};
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::{Event, OrderId, PaymentStatus};
+use contract::{Contract, Event, OrderId, PaymentStatus, Profile, Reading, Service};
 use envelope::Envelope;
 use ports::{Key, Table};
 
@@ -32,7 +32,10 @@ pub enum Fact {
 
 /// Query's rules over rows.
 #[derive(Debug, Default)]
-pub struct Query;
+pub struct Query {
+    /// Which versions it reads and writes.
+    pub contract: Contract,
+}
 
 impl Handler for Query {
     type Fact = Fact;
@@ -46,8 +49,11 @@ impl Handler for Query {
     }
 
     fn read(&self, envelope: &Envelope) -> Result<Read<Fact>, Reason> {
-        let event = Event::read(envelope).map_err(|e| Reason::new(e.code(), e.to_string()))?;
-        let Some(event) = event else { return Ok(Read::Skip("unknown_type")) };
+        let event = match self.contract.read_as(Service::Query, Profile::Default, envelope) {
+            Ok(Reading::Event(event)) => event,
+            Ok(Reading::Skip(why)) => return Ok(Read::Skip(why)),
+            Err(cause) => return Err(Reason::new(cause.code(), cause.to_string())),
+        };
         let (order_id, fact) = match event {
             Event::ProductUpserted(says) => {
                 let event_id = envelope.event_id.clone();
@@ -155,7 +161,7 @@ mod tests {
     }
 
     fn fact(envelope: &Envelope) -> Fact {
-        match Query.read(envelope).unwrap() {
+        match Query::default().read(envelope).unwrap() {
             Read::Fact(fact) | Read::Guarded(fact) => fact,
             Read::Skip(reason) => panic!("skipped: {reason}"),
         }
@@ -166,12 +172,12 @@ mod tests {
         let inputs: Vec<Input<Fact>> = envelopes.iter().map(input).collect();
         let mut rows = Touched::new();
         for table in ALL {
-            let keys = Query.keys(table, &inputs, &rows).unwrap();
+            let keys = Query::default().keys(table, &inputs, &rows).unwrap();
             let absent: Rows = keys.into_iter().map(|key| (key, Row::default())).collect();
             rows.add(table, absent);
         }
         for input in &inputs {
-            Query.decide(input, &mut rows, at(0)).unwrap();
+            Query::default().decide(input, &mut rows, at(0)).unwrap();
         }
         let order = rows.holds(&ORDERS, "o1").then(|| rows.get::<OrderRow>("o1"));
         let product = rows.holds(Product::TABLE, "p1").then(|| rows.get::<Product>("p1"));
@@ -310,7 +316,7 @@ mod tests {
                 r#"{{"eventId":"e","eventType":"{kind}","eventVersion":1,"correlationId":"o1",
                 "occurredAt":"2026-01-02T03:04:05Z","payload":{payload}}}"#
             );
-            Query.read(&Envelope::read(text.as_bytes()).unwrap())
+            Query::default().read(&Envelope::read(text.as_bytes()).unwrap())
         };
         assert!(matches!(with("CartEmptied", "{}"), Ok(Read::Skip("unknown_type"))));
         let job = r#"{"orderId":"o1","type":"confirmed","channel":"email"}"#;

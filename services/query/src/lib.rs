@@ -11,7 +11,7 @@ pub mod rules;
 use std::time::Duration;
 
 use chassis::{App, Ports, Service, Settings};
-use contract::{Profile, Stream, Streams};
+use contract::{Contract, Profile, Stream, Streams};
 use ports::{Outcome, TopicSpec};
 
 use crate::follow::Followers;
@@ -20,6 +20,8 @@ use crate::handler::Query;
 /// How the service is set up.
 #[derive(Debug, Clone)]
 pub struct Config {
+    /// Which versions of events it reads and writes.
+    pub contract: Contract,
     /// Names of the topics.
     pub streams: Streams,
     /// Reads every event of either profile the same way.
@@ -56,21 +58,21 @@ impl Default for Follow {
 
 impl Default for Config {
     fn default() -> Self {
-        let (streams, profile) = (Streams::default(), Profile::default());
-        Config { streams, profile, partitions: 6, follow: Follow::default() }
+        let (contract, streams, profile) = Default::default();
+        Config { contract, streams, profile, partitions: 6, follow: Follow::default() }
     }
 }
 
 /// Starts the service: declares what it reads, and projects it.
 pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Service> {
-    let Config { streams, profile: _, partitions, follow } = config;
+    let Config { contract, streams, profile: _, partitions, follow } = config;
     let topics = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
     let topics: Vec<_> = topics.map(|stream| streams.name(stream)).collect();
     let specs: Vec<TopicSpec> =
         topics.iter().map(|name| TopicSpec { name: name.clone(), partitions }).collect();
     ports.log.declare(&specs).await?;
     let store = ports.store.clone();
-    let app = App::start(ports, settings, Query).await?;
+    let app = App::start(ports, settings, Query { contract }).await?;
     app.consume(topics);
     let followers = Followers::new(store.clone(), app.watch(), follow);
     Ok(app.finish(http::router(store, followers)))

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use crate::followers::Followers;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{Import, Order, PriceChange, Workload};
+use crate::workload::{Import, Order, PriceChange, Upgrade, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -181,6 +181,12 @@ impl Customers {
         let answer = self.until_answered(service, "POST", "/stock", key, body).await;
         let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
         self.world.cluster.note("customers", "imported", format!("{key}: {failed:?}"));
+    }
+
+    /// Somebody replaces a node's release by the next one, at its time.
+    pub async fn upgrade(self, upgrade: Upgrade) {
+        madsim::time::sleep(Duration::from_millis(upgrade.at_ms)).await;
+        self.world.upgrade(&upgrade.node);
     }
 
     /// Repeats a request with the same key until the answer is for good: not a lost reply, not a

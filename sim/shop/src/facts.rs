@@ -22,6 +22,7 @@ use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent, When};
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
 use crate::leaving;
+use crate::next;
 use crate::nodes::World;
 use crate::poison::Planted;
 use crate::watch::{Holders, Seen};
@@ -81,7 +82,7 @@ pub struct Facts {
     pub waiting: Vec<(Service, String)>,
     /// What strangers put on topics and queue.
     pub planted: Vec<Planted>,
-    /// How often nodes of a service were killed by the plan.
+    /// How often nodes of a service were killed by the plan, or for an upgrade.
     pub kills: BTreeMap<Service, u32>,
     /// Rows left in outboxes, by service.
     pub outbox: BTreeMap<Service, usize>,
@@ -98,7 +99,7 @@ pub struct Facts {
     pub prices: BTreeMap<String, Price>,
     /// Query's replica of the products.
     pub shown_products: BTreeMap<String, query::rules::Product>,
-    /// Services on whose nodes a fault met its step, leaving apart.
+    /// Services on whose nodes a fault met its step, leaving apart, or that were upgraded.
     pub faulty: BTreeSet<Service>,
     /// When orders were first seen to be final, and when the faults stopped.
     pub ends: Ends,
@@ -138,7 +139,7 @@ impl Facts {
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
-            kills: kills(world),
+            kills: kills(world, workload),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
@@ -146,7 +147,7 @@ impl Facts {
             products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
             prices: rows(world, Service::Orders, &PRICES),
             shown_products: rows(world, Service::Query, &query::rows::PRODUCTS),
-            faulty: faulty(world),
+            faulty: faulty(world, workload),
             ends,
             queued: queued(world),
             events: world.cluster.events(leaving::wanted),
@@ -188,7 +189,9 @@ impl Facts {
         }
     }
 
+    /// By the next release's contract, which reads every version there is.
     fn read_log(&mut self, world: &World) {
+        let contract = next::contract();
         world.cluster.log().with(|log| {
             for stream in Stream::ALL.into_iter().filter(|s| s.is_topic()) {
                 for fetched in log.records(stream.name()) {
@@ -204,7 +207,7 @@ impl Facts {
                     }
                     let payload = &fetched.record.payload;
                     let read = Envelope::read(payload).ok().and_then(|envelope| {
-                        let event = Event::read(&envelope).ok()??;
+                        let event = contract.read(&envelope).ok()??;
                         let json = serde_json::from_slice(payload).ok()?;
                         Some((envelope, event, json))
                     });
@@ -250,26 +253,37 @@ fn mail_doubts(world: &World) -> u32 {
     doubts.count() as u32
 }
 
-fn kills(world: &World) -> BTreeMap<Service, u32> {
+fn kills(world: &World, workload: &Workload) -> BTreeMap<Service, u32> {
     let mut kills = BTreeMap::new();
-    for fault in world.cluster.met() {
-        let kill = matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter);
-        if let Some(service) = service_of(&fault).filter(|_| kill) {
-            *kills.entry(service).or_default() += 1;
-        }
+    let killed = world
+        .cluster
+        .met()
+        .into_iter()
+        .filter(|fault| matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter));
+    let killed = killed.map(|fault| fault.node);
+    let upgraded = workload.upgrades.iter().map(|upgrade| upgrade.node.clone());
+    for service in killed.chain(upgraded).filter_map(|node| service_on(&node)) {
+        *kills.entry(service).or_default() += 1;
     }
     kills
 }
 
 /// Leaving is no excuse: it is done in order.
-fn faulty(world: &World) -> BTreeSet<Service> {
+fn faulty(world: &World, workload: &Workload) -> BTreeSet<Service> {
     let met = world.cluster.met();
-    met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of).collect()
+    let met = met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of);
+    let upgraded = workload.upgrades.iter().filter_map(|upgrade| service_on(&upgrade.node));
+    met.chain(upgraded).collect()
 }
 
 /// Whose node a fault met.
 fn service_of(fault: &FaultSpec) -> Option<Service> {
-    let name = fault.node.split('#').next()?;
+    service_on(&fault.node)
+}
+
+/// Whose node this is.
+fn service_on(node: &str) -> Option<Service> {
+    let name = node.split('#').next()?;
     Service::ALL.into_iter().find(|service| service.name() == name)
 }
 

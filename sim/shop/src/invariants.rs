@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use chassis::{DeadLetter, LetterState};
 use contract::{CATALOG, Event, PaymentMode, Row, Service};
 use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
 
 use crate::facts::{Facts, Said};
-use crate::{agreement, leaving, letters};
+use crate::{agreement, leaving, letters, next};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
@@ -333,7 +334,12 @@ fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
     let mut created = BTreeSet::new();
     for said in &facts.said {
         let kind = said.event.kind();
-        if let Err(error) = SCHEMAS[kind].validate(&said.json) {
+        let version = said.json["eventVersion"].as_u64().unwrap_or(0);
+        let Some(schema) = SCHEMAS.get(&(kind, version)) else {
+            bad.push(found(&said.key, format!("{} has version {version}", said.place)));
+            continue;
+        };
+        if let Err(error) = schema.validate(&said.json) {
             bad.push(found(&said.key, format!("{} does not fit its schema: {error}", said.place)));
         }
         if said.key != *said.event.key() || said.stream != said.event.stream() {
@@ -363,14 +369,20 @@ fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// The closed schemas, compiled once for all worlds of a process: they never change.
-static SCHEMAS: LazyLock<BTreeMap<&'static str, Validator>> = LazyLock::new(|| {
-    let schema = |row: &Row| {
-        let text = contract::schema(row.event, row.version).expect("every event has a schema");
+/// The closed schemas by type and version, the next release's too; compiled once for all worlds of a
+/// process: they never change.
+static SCHEMAS: LazyLock<BTreeMap<(&'static str, u64), Validator>> = LazyLock::new(|| {
+    let compiled = |text: &str| {
         let schema = serde_json::from_str(text).expect("schemas are JSON");
-        (row.event, jsonschema::validator_for(&schema).expect("schemas are schemas"))
+        jsonschema::validator_for(&schema).expect("schemas are schemas")
     };
-    CATALOG.iter().map(schema).collect()
+    let shipped = |row: &Row| {
+        let text = contract::schema(row.event, row.version).expect("every event has a schema");
+        ((row.event, u64::from(row.version)), compiled(text))
+    };
+    let mut schemas: BTreeMap<_, _> = CATALOG.iter().map(shipped).collect();
+    schemas.insert(("OrderCreated", 2), compiled(next::SCHEMA));
+    schemas
 });
 
 /// Everything committed was published, and every event has gone through each consumer's inbox.
@@ -399,5 +411,10 @@ fn each_handled(facts: &Facts) -> Vec<(String, String)> {
 }
 
 fn handled(facts: &Facts, consumer: Service, said: &Said) -> bool {
+    // What the end of an order made void has no effect any more.
+    let void = |letter: &DeadLetter| {
+        letter.state == LetterState::Superseded && letter.event_id.as_ref() == Some(&said.event_id)
+    };
     facts.inbox.get(&consumer).is_some_and(|ids| ids.contains(&said.event_id))
+        || facts.letters.get(&consumer).is_some_and(|letters| letters.iter().any(void))
 }

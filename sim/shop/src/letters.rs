@@ -20,17 +20,28 @@ fn all(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
     facts.letters.iter().flat_map(|(service, letters)| letters.iter().map(|it| (*service, it)))
 }
 
-/// A letter was planted, or waited behind one that was, or was in hand whenever its service was killed.
+/// Whether it is a version that came before the upgrade of its reader.
+fn too_early(facts: &Facts, service: Service, code: &str, event_type: Option<&str>) -> bool {
+    code == "unsupported_version"
+        && event_type == Some("OrderCreated")
+        && facts.workload.reads_late(service)
+}
+
+/// A letter was planted, or came before an upgrade, or waited behind one that did, or was in hand
+/// whenever its service was killed.
 pub fn have_a_cause(facts: &Facts) -> Bad {
-    let planted = |letter: &DeadLetter| facts.planted.iter().any(|it| it.letter == letter.id);
+    let own = |service: Service, letter: &DeadLetter| {
+        facts.planted.iter().any(|it| it.letter == letter.id)
+            || too_early(facts, service, &letter.code, letter.event_type.as_deref())
+    };
     let mut bad = Vec::new();
     for (service, letter) in all(facts) {
         let killed = facts.kills.get(&service).copied().unwrap_or(0);
         let caused = match letter.code.as_str() {
-            _ if planted(letter) => true,
+            _ if own(service, letter) => true,
             "crash_loop" => killed >= CRASHES,
             "parked" => facts.letters[&service].iter().any(|other| {
-                other.key == letter.key && (planted(other) || other.code == "crash_loop")
+                other.key == letter.key && (own(service, other) || other.code == "crash_loop")
             }),
             _ => false,
         };
@@ -52,12 +63,14 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
         for service in readers {
             let letter = facts.letters[&service].iter().find(|it| it.id == planted.letter);
             let code = letter.map(|letter| letter.code.as_str());
+            let event_type = planted.event_type.as_deref();
             let applied = planted
                 .event_id
                 .as_ref()
                 .is_some_and(|id| facts.inbox.get(&service).is_some_and(|ids| ids.contains(id)));
             let right = match (planted.fate(service, profile), code) {
                 (_, Some("crash_loop")) => true,
+                (_, Some(code)) if too_early(facts, service, code, event_type) => true,
                 (Fate::Dead(wanted), Some(code)) => code == wanted,
                 (Fate::Skipped, None) => true,
                 (Fate::Applied, None | Some("parked")) => applied,

@@ -14,6 +14,7 @@ pub mod history;
 pub mod invariants;
 pub mod leaving;
 pub mod letters;
+pub mod next;
 pub mod nodes;
 pub mod operator;
 pub mod plan;

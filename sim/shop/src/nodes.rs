@@ -1,14 +1,14 @@
 //! The services as nodes of a world: each on its simulated ports, the gateway and the mail server
 //! behind the gate. The services are the very crates that ship.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
 use chassis::{LEASES, Lease, Metrics, Ports, Settings};
-use contract::{OrderId, Service, Streams};
+use contract::{Contract, OrderId, Service, Streams};
 use notifications_worker::mail::Mail;
 use notifications_worker::memory::MemorySink;
 use notifications_worker::rules::Answer as Sent;
@@ -21,6 +21,7 @@ use sim_engine::{Cluster, Leave, NodePorts, Start};
 
 use crate::facts;
 use crate::history;
+use crate::next;
 use crate::watch::{Sends, Watched};
 use crate::workload::{LATE_CALLS, LATE_ENDING, Workload};
 
@@ -35,6 +36,8 @@ pub const SHARDS: u16 = 2;
 
 /// Partitions of each topic.
 pub const PARTITIONS: i32 = 3;
+/// How long a node is down for its upgrade.
+const UPGRADE: Duration = Duration::from_millis(300);
 
 /// What the world's nodes share that is no broker and no database.
 #[derive(Clone)]
@@ -49,6 +52,8 @@ pub struct World {
     pub sends: Sends,
     metrics: Metered,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
+    /// Nodes that run the next release from their next start on.
+    next: Arc<Mutex<BTreeSet<String>>>,
 }
 
 /// Where a start of this node counts.
@@ -74,6 +79,7 @@ impl World {
             sends: Sends::default(),
             metrics,
             routers: Arc::default(),
+            next: Arc::new(Mutex::new(workload.next.iter().cloned().collect())),
         };
         for service in Service::ALL {
             for node in workload.nodes(service) {
@@ -87,6 +93,19 @@ impl World {
     /// The HTTP of a node, as its last start left it.
     pub fn router(&self, node: &str) -> Option<Router> {
         self.routers.lock().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
+    }
+
+    /// Replaces a node's release by the next one: it stops where it stands, and is down for a moment.
+    pub fn upgrade(&self, node: &str) {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner).insert(node.to_owned());
+        self.cluster.note(node, "upgraded", String::new());
+        self.cluster.kill(node, UPGRADE);
+    }
+
+    /// The contract of the release that a node runs.
+    fn contract(&self, node: &str) -> Contract {
+        let next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.contains(node) { next::contract() } else { Contract::default() }
     }
 
     fn starter(&self, service: Service, workload: &Workload) -> Start {
@@ -140,15 +159,17 @@ impl World {
         let metrics = (self.metrics)(node.node());
         let settings = Settings { metrics, ..settings(service, node.node(), workload) };
         let (streams, profile) = (Streams::default(), workload.profile());
+        let contract = self.contract(node.node());
         let partitions = PARTITIONS;
         match service {
             Service::Catalog => {
-                let config = catalog::Config { streams, profile, partitions };
+                let config = catalog::Config { contract, streams, profile, partitions };
                 catalog::run(ports, settings, config).await
             }
             Service::Orders => {
                 let deadline = Duration::from_millis(workload.deadline_ms);
                 let config = orders::Config {
+                    contract,
                     streams,
                     profile,
                     partitions,
@@ -158,12 +179,13 @@ impl World {
                 orders::run(ports, settings, config).await
             }
             Service::Inventory => {
-                let config = inventory::Config { streams, profile, partitions };
+                let config = inventory::Config { contract, streams, profile, partitions };
                 inventory::run(ports, settings, config).await
             }
             Service::Payments => {
                 let gateway = Arc::new(GatedGateway { node, inner: self.gateway.clone() });
                 let config = payments::Config {
+                    contract,
                     streams,
                     profile,
                     partitions,
@@ -172,17 +194,18 @@ impl World {
                 payments::run(ports, settings, config).await
             }
             Service::Query => {
-                let config =
-                    query::Config { streams, profile, partitions, ..query::Config::default() };
+                let follow = query::Follow::default();
+                let config = query::Config { contract, streams, profile, partitions, follow };
                 query::run(ports, settings, config).await
             }
             Service::NotificationsApi => {
-                let config = notifications_api::Config { streams, profile, partitions };
+                let config = notifications_api::Config { contract, streams, profile, partitions };
                 notifications_api::run(ports, settings, config).await
             }
             Service::NotificationsWorker => {
                 let sink = Arc::new(GatedSink { node, inner: self.mails.clone() });
                 let config = notifications_worker::Config {
+                    contract,
                     streams,
                     ..notifications_worker::Config::new(sink)
                 };

@@ -5,7 +5,7 @@ use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
 use crate::poison::{Kind, Poison};
 use crate::workload::{
-    Import, LATE_ENDING, Order, PriceChange, Product, Retention, Workload, node,
+    Import, LATE_ENDING, Order, PriceChange, Product, Retention, Upgrade, Workload, node,
 };
 
 /// Orders of a default world.
@@ -68,7 +68,7 @@ fn workload(choices: &Choices) -> Workload {
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 500 + pick("every", 3_000),
     });
-    Workload {
+    let mut workload = Workload {
         as_written,
         instances,
         cooperative,
@@ -79,8 +79,38 @@ fn workload(choices: &Choices) -> Workload {
         orders,
         imports,
         audited,
+        next: Vec::new(),
+        upgrades: Vec::new(),
         deadline_ms,
         heal_ms,
+    };
+    if pick("release", 3) == 0 {
+        release(choices, &mut workload);
+    }
+    workload
+}
+
+/// A rolling upgrade, to a release with a new version of OrderCreated. As it should be: whoever reads it
+/// goes first, in any order, some long before. In haste: whoever writes it goes first, and what dies of
+/// it is redriven when its readers can read it.
+fn release(choices: &Choices, workload: &mut Workload) {
+    const HALF_MS: u64 = 2_000;
+    let pick = |what: &str, below: u64| choices.below("release", what, below);
+    let haste = pick("haste", 3) == 0;
+    let (read_ms, write_ms) = if haste { (HALF_MS, 0) } else { (0, HALF_MS) };
+    for service in [Service::Inventory, Service::Payments, Service::Query] {
+        for node in workload.nodes(service) {
+            if !haste && pick("already", 4) == 0 {
+                workload.next.push(node);
+                continue;
+            }
+            let at_ms = read_ms + pick("read", HALF_MS);
+            workload.upgrades.push(Upgrade { node, at_ms });
+        }
+    }
+    for node in workload.nodes(Service::Orders) {
+        let at_ms = write_ms + pick("write", HALF_MS);
+        workload.upgrades.push(Upgrade { node, at_ms });
     }
 }
 

@@ -18,6 +18,9 @@ pub const PLANTED: &str = "x-planted";
 /// How long its planter waits for a record that it can copy.
 const COPY_WITHIN: Duration = Duration::from_secs(8);
 
+/// By so much a version from the future is higher than the one it was made from.
+const LATER: u64 = 8;
+
 /// A record to plant.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -130,11 +133,16 @@ impl Planted {
             Kind::Garbage => Fate::Dead("bad_envelope"),
             Kind::TooLarge => Fate::Dead("envelope_too_large"),
             Kind::UnknownType => Fate::Skipped,
+            // Whom it does not concern never looks inside.
+            Kind::BadPayload | Kind::HigherVersion | Kind::SameFact | Kind::ReusedId
+                if !consumed =>
+            {
+                Fate::Skipped
+            }
             Kind::BadPayload => Fate::Dead("bad_payload"),
             Kind::HigherVersion => Fate::Dead("unsupported_version"),
-            Kind::SameFact if consumed => Fate::Applied,
-            Kind::ReusedId if consumed => Fate::Dead("event_id_reused"),
-            Kind::SameFact | Kind::ReusedId => Fate::Skipped,
+            Kind::SameFact => Fate::Applied,
+            Kind::ReusedId => Fate::Dead("event_id_reused"),
         }
     }
 }
@@ -151,7 +159,8 @@ pub fn mended(letter: &DeadLetter, poisons: &[Poison]) -> Option<Value> {
     let poison = poisons.get(number.0.parse::<usize>().ok()?)?;
     let mut envelope: Value = serde_json::from_slice(&letter.payload.bytes()).ok()?;
     (poison.mend && poison.kind == Kind::HigherVersion).then(|| {
-        envelope["eventVersion"] = json!(1);
+        let version = envelope["eventVersion"].as_u64().unwrap_or(0);
+        envelope["eventVersion"] = json!(version.saturating_sub(LATER));
         envelope
     })
 }
@@ -224,7 +233,8 @@ impl Customers {
                     _ => json["eventId"] = json!(id),
                 }
                 if poison.kind == Kind::HigherVersion {
-                    json["eventVersion"] = json!(9);
+                    let version = json["eventVersion"].as_u64()?;
+                    json["eventVersion"] = json!(version + LATER);
                 }
                 json
             }

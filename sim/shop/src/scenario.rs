@@ -6,7 +6,7 @@ use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, Violation, When, run_twi
 use crate::plan::rolling_restart;
 use crate::poison::{Kind, Poison};
 use crate::shop::Shop;
-use crate::workload::{Import, Order, Product, Workload, node};
+use crate::workload::{Import, Order, Product, Upgrade, Workload, node};
 
 /// A world written by hand.
 #[derive(Debug, Clone)]
@@ -33,6 +33,8 @@ impl Scenario {
             orders: Vec::new(),
             imports: Vec::new(),
             audited: false,
+            next: Vec::new(),
+            upgrades: Vec::new(),
             deadline_ms: 900_000,
             heal_ms: 10_000,
         };
@@ -106,6 +108,21 @@ impl Scenario {
         self
     }
 
+    /// All of a service's nodes run the next release, with OrderCreated in version 2. Say how many
+    /// they are first.
+    pub fn next_release(mut self, service: Service) -> Self {
+        let nodes = self.plan.workload.nodes(service);
+        self.plan.workload.next.extend(nodes);
+        self
+    }
+
+    /// One node gets the next release while customers order.
+    pub fn upgrade(mut self, service: Service, instance: u32, at_ms: u64) -> Self {
+        let node = node(service, instance);
+        self.plan.workload.upgrades.push(Upgrade { node, at_ms });
+        self
+    }
+
     /// The saga's deadline.
     pub fn deadline_ms(mut self, deadline_ms: u64) -> Self {
         self.plan.workload.deadline_ms = deadline_ms;
@@ -137,6 +154,11 @@ impl Scenario {
         let restart = rolling_restart(&self.plan.workload, first_ms, every_ms);
         self.plan.faults.extend(restart);
         self
+    }
+
+    /// The world as data.
+    pub fn plan(&self) -> &Plan<Workload> {
+        &self.plan
     }
 
     /// Runs it twice. The outcome for a snapshot: never times, never random ids.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
-use contract::{Profile, Service, Stream};
+use contract::{Event, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
 use notifications_worker::rows::{MAILS, MailRow};
@@ -84,6 +84,8 @@ impl Shop {
             orders.map(|order| madsim::task::spawn(customers.clone().order(order))).collect();
         let prices = workload.prices.iter().cloned();
         shoppers.extend(prices.map(|it| madsim::task::spawn(customers.clone().reprice(it))));
+        let upgrades = workload.upgrades.iter().cloned();
+        shoppers.extend(upgrades.map(|it| madsim::task::spawn(customers.clone().upgrade(it))));
         let poisons = workload.poisons.iter().cloned().enumerate();
         shoppers.extend(
             poisons.map(|(number, poison)| {
@@ -214,6 +216,10 @@ fn summary(facts: &Facts) -> Summary {
         summary.mark(&format!("letters of {}", letter.code), 1);
     }
     summary.mark("planted", facts.planted.len() as u64);
+    for said in facts.said.iter().filter(|said| matches!(said.event, Event::OrderCreated(_))) {
+        let version = &said.json["eventVersion"];
+        summary.mark(&format!("{} v{version}", said.event.kind()), 1);
+    }
     let mails: u64 = facts.mails.values().map(|copies| u64::from(*copies)).sum();
     summary.mark("mails", mails);
     summary.mark("rows sent", facts.sends.count);

@@ -35,6 +35,12 @@ pub struct Workload {
     /// Whether somebody follows the changes of all orders.
     #[serde(default)]
     pub audited: bool,
+    /// Nodes that run the next release ([`crate::next`]) from the beginning.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+    /// Nodes that get the next release while customers order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upgrades: Vec<Upgrade>,
     /// How long the saga waits for its facts, milliseconds.
     pub deadline_ms: u64,
     /// When the faults end, milliseconds from the first order.
@@ -83,6 +89,16 @@ pub struct PriceChange {
     pub price: i64,
 }
 
+/// A node's upgrade to the next release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Upgrade {
+    /// Which node.
+    pub node: String,
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+}
+
 /// A customer's order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -125,6 +141,19 @@ impl Workload {
     /// The profile that the services run in.
     pub fn profile(&self) -> Profile {
         if self.as_written { Profile::Catalog } else { Profile::Default }
+    }
+
+    /// Whether a node of this service may meet an OrderCreated in a version that its release cannot read.
+    pub fn reads_late(&self, service: Service) -> bool {
+        // From when on a node runs the next release.
+        let from_ms = |node: &String| {
+            let upgrade = self.upgrades.iter().find(|upgrade| upgrade.node == *node);
+            let already = self.next.contains(node).then_some(0);
+            already.or(upgrade.map(|upgrade| upgrade.at_ms)).unwrap_or(u64::MAX)
+        };
+        let written_ms = self.nodes(Service::Orders).iter().map(from_ms).min();
+        let read_ms = self.nodes(service).iter().map(from_ms).max();
+        written_ms < read_ms
     }
 
     /// The names of a service's nodes.

@@ -10,22 +10,22 @@ use serde_json::{Value, json};
 use crate::{assert_fits, json_files, schema_value, validators};
 
 /// The event in these bytes, `None` where its type is unknown, or the code of the dead letter.
-fn read(bytes: &[u8]) -> Result<Option<(Envelope, Event)>, &'static str> {
+pub(crate) fn read(bytes: &[u8]) -> Result<Option<(Envelope, Event)>, &'static str> {
     let envelope = Envelope::read(bytes).map_err(|e| e.code())?;
     let event = Event::read(&envelope).map_err(|e| e.code())?;
     Ok(event.map(|event| (envelope, event)))
 }
 
-fn goldens() -> BTreeMap<String, Value> {
+pub(crate) fn goldens() -> BTreeMap<String, Value> {
     let parse = |bytes: Vec<u8>| serde_json::from_slice(&bytes).unwrap();
     json_files("fixtures/events").into_iter().map(|(name, b)| (name, parse(b))).collect()
 }
 
-fn golden(name: &str) -> Value {
+pub(crate) fn golden(name: &str) -> Value {
     goldens().remove(name).unwrap_or_else(|| panic!("no golden example {name}"))
 }
 
-fn seal_of(envelope: &Envelope) -> Seal {
+pub(crate) fn seal_of(envelope: &Envelope) -> Seal {
     Seal {
         event_id: envelope.event_id.clone(),
         occurred_at: envelope.occurred_at,

@@ -3,8 +3,11 @@
 extern crate shakedown_contract as contract;
 
 mod catalog;
+mod compat;
 mod examples;
 mod generated;
+mod released;
+mod versions;
 
 use std::collections::BTreeMap;
 use std::fs;

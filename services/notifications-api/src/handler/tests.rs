@@ -13,7 +13,7 @@ fn order() -> OrderId {
 }
 
 fn handler(profile: Profile) -> NotificationsApi {
-    NotificationsApi { streams: Streams::prefixed("t."), profile }
+    NotificationsApi { contract: Contract::default(), streams: Streams::prefixed("t."), profile }
 }
 
 fn input(fact: OrderFact) -> Input<Fact> {

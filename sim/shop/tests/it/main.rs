@@ -3,11 +3,13 @@
 mod failure;
 mod letters;
 mod metered;
+mod published;
 mod tidy;
+mod versions;
 mod worlds;
 
 use contract::{PaymentMode, Service};
-use sim_engine::{FaultKind, Site};
+use sim_engine::{FaultKind, Run, Site};
 use sim_shop::scenario::Scenario;
 
 fn pin(name: &str, text: &str) {
@@ -19,13 +21,14 @@ fn pin(name: &str, text: &str) {
 }
 
 /// Runs it, pins it, and insists that every fault met its step.
-fn holds(scenario: &Scenario, name: &str) {
+fn holds(scenario: &Scenario, name: &str) -> Run {
     let (run, text) = scenario.run();
     pin(name, &text);
     assert!(run.verdict.is_clean(), "{text}");
     for (step, count) in &run.faults {
         assert_eq!(count.masked(), 0, "{step} met nothing:\n{text}");
     }
+    run
 }
 
 #[test]

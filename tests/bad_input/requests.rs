@@ -1,0 +1,498 @@
+//! Requests that are not as they should be, for every route. After each: a problem document that says
+//! what was wrong, nothing written and nothing published, and an order placed next ends as it should.
+
+use model::virtual_time::VirtualTime;
+use serde_json::{Value, json};
+
+use crate::shop::{Ask, CASES_A_SHOP, Shop};
+
+/// A request, and what it must be answered.
+#[derive(Debug, Clone)]
+pub struct Case {
+    /// What is wrong with it.
+    pub name: String,
+    pub method: &'static str,
+    pub path: String,
+    pub headers: Vec<(String, Vec<u8>)>,
+    pub body: Vec<u8>,
+    /// The status of the answer.
+    pub status: u16,
+    /// The last part of the problem's `type`.
+    pub problem: &'static str,
+}
+
+/// Every route of the shop. `{id}` stands for the id of an order or product.
+pub const ROUTES: [(&str, &str); 22] = [
+    ("GET", "/catalog/products"),
+    ("GET", "/catalog/products/{id}"),
+    ("PUT", "/catalog/products/{id}"),
+    ("GET", "/inventory/stock"),
+    ("GET", "/inventory/stock/{id}"),
+    ("POST", "/inventory/stock/{id}/adjust"),
+    ("GET", "/inventory/reservations/{id}"),
+    ("POST", "/orders"),
+    ("GET", "/orders/{id}"),
+    ("POST", "/orders/{id}/cancel"),
+    ("GET", "/stubs"),
+    ("GET", "/payments"),
+    ("GET", "/payments/{id}"),
+    ("GET", "/query/orders"),
+    ("GET", "/query/orders/{id}"),
+    ("GET", "/query/products"),
+    ("GET", "/query/products/{id}"),
+    ("GET", "/notifications/{id}"),
+    ("POST", "/notifications/{id}/resend"),
+    ("GET", "/worker/mails"),
+    ("GET", "/worker/mails/{id}"),
+    ("GET", "/health"),
+];
+
+/// Routes that take a JSON body, with a good one.
+fn bodies() -> [(&'static str, &'static str, Value); 3] {
+    [
+        (
+            "PUT",
+            "/catalog/products/coffee",
+            json!({ "name": "Coffee", "categoryId": "drinks", "price": 500 }),
+        ),
+        ("POST", "/inventory/stock/tea/adjust", json!({ "delta": 1 })),
+        ("POST", "/orders", json!({ "lines": [{ "productId": "tea", "qty": 1 }] })),
+    ]
+}
+
+/// Routes that give a page of a list.
+const LISTS: [&str; 7] = [
+    "/catalog/products",
+    "/inventory/stock",
+    "/stubs",
+    "/payments",
+    "/query/orders",
+    "/query/products",
+    "/worker/mails",
+];
+
+/// The whole table.
+pub fn cases() -> Vec<Case> {
+    let mut table = Table::default();
+    table.bodies();
+    table.orders();
+    table.products();
+    table.adjustments();
+    table.empty_bodies();
+    table.ids();
+    table.lists();
+    table.methods();
+    table.keys();
+    table.paths();
+    table.cases
+}
+
+#[derive(Default)]
+struct Table {
+    cases: Vec<Case>,
+}
+
+impl Table {
+    /// A request with a key of its own and JSON as its content type.
+    fn add(
+        &mut self,
+        name: impl Into<String>,
+        (method, path): (&'static str, &str),
+        body: impl Into<Vec<u8>>,
+        (status, problem): (u16, &'static str),
+    ) -> &mut Case {
+        let key = format!("bad-{}", self.cases.len());
+        let headers = vec![
+            ("content-type".to_owned(), b"application/json".to_vec()),
+            ("idempotency-key".to_owned(), key.into_bytes()),
+        ];
+        let (name, path, body) = (name.into(), path.to_owned(), body.into());
+        self.cases.push(Case { name, method, path, headers, body, status, problem });
+        self.cases.last_mut().expect("it was pushed")
+    }
+
+    /// What every route with a body refuses.
+    fn bodies(&mut self) {
+        for (method, path, good) in bodies() {
+            let at = (method, path);
+            let text = good.to_string();
+            let first = good.as_object().and_then(|fields| fields.keys().next().cloned());
+            let first = first.unwrap_or_default();
+            let malformed = (400, "malformed-json");
+            let invalid = (422, "invalid-request");
+            for (name, body) in [
+                ("no body", Vec::new()),
+                ("no JSON", b"hello".to_vec()),
+                ("half of it", text.as_bytes()[..text.len() / 2].to_vec()),
+                ("something behind it", format!("{text}x").into_bytes()),
+                (
+                    "invalid UTF-8",
+                    [b"{\"", first.as_bytes(), b"\":\"", &[0xff, 0xfe][..], b"\"}"].concat(),
+                ),
+                (
+                    "a control character in a text",
+                    format!("{{\"{first}\":\"a\u{1}b\"}}").into_bytes(),
+                ),
+                ("a byte order mark", [&[0xef, 0xbb, 0xbf][..], text.as_bytes()].concat()),
+            ] {
+                self.add(name, at, body, malformed);
+            }
+            let values: Vec<Value> = good
+                .as_object()
+                .map(|fields| fields.values().cloned().collect())
+                .unwrap_or_default();
+            let doubled = format!("{},\"{first}\":{}}}", &text[..text.len() - 1], good[&first]);
+            for (name, body) in [
+                ("null", "null".to_owned()),
+                ("a text", "\"hello\"".to_owned()),
+                ("a number", "7".to_owned()),
+                ("an empty object", "{}".to_owned()),
+                ("a list of its values", Value::from(values).to_string()),
+                ("a field twice", doubled),
+            ] {
+                self.add(name, at, body, invalid);
+            }
+            let mut unknown = good.clone();
+            unknown["colour"] = json!("red");
+            self.add("an unknown field", at, unknown.to_string(), invalid);
+            let deep = format!("{{\"{first}\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+            self.add("100,000 lists in each other", at, deep, invalid);
+            let large = format!("{text}{}", " ".repeat(300_000));
+            self.add("300 kB", at, large.clone(), (413, "body-too-large"));
+            let length = ("content-length".to_owned(), large.len().to_string().into_bytes());
+            self.add("300 kB, said ahead", at, large, (413, "body-too-large")).headers.push(length);
+            for content_type in
+                ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""]
+            {
+                let name = format!("content type \"{content_type}\"");
+                let case = self.add(name, at, text.clone(), (415, "not-json"));
+                case.headers[0].1 = content_type.as_bytes().to_vec();
+            }
+            self.add("no content type", at, text, (415, "not-json")).headers.remove(0);
+        }
+    }
+
+    /// `POST /orders`.
+    fn orders(&mut self) {
+        let at = ("POST", "/orders");
+        let invalid = (422, "invalid-request");
+        let line = json!({ "productId": "tea", "qty": 1 });
+        for (name, lines) in [
+            ("lines null", Value::Null),
+            ("lines an object", json!({ "tea": 1 })),
+            ("lines a text", json!("tea")),
+            ("no lines", json!([])),
+            ("101 lines", vec![line.clone(); 101].into()),
+            ("3,000 lines", vec![line.clone(); 3_000].into()),
+            ("a line that is null", json!([null])),
+            ("a line that is a list", json!([["tea", 1]])),
+            ("a line that is a text", json!(["tea"])),
+            ("a line without product", json!([{ "qty": 1 }])),
+            ("a line without qty", json!([{ "productId": "tea" }])),
+            ("a line with an unknown field", json!([{ "productId": "tea", "qty": 1, "price": 1 }])),
+            ("a product that is a number", json!([{ "productId": 7, "qty": 1 }])),
+            ("a product without name", json!([{ "productId": "", "qty": 1 }])),
+            ("a product of 65 characters", json!([{ "productId": "x".repeat(65), "qty": 1 }])),
+            ("a product with a space", json!([{ "productId": "green tea", "qty": 1 }])),
+            ("a product with U+0000", json!([{ "productId": "a\u{0}", "qty": 1 }])),
+            ("a product outside ASCII", json!([{ "productId": "thé", "qty": 1 }])),
+            ("qty 0", json!([{ "productId": "tea", "qty": 0 }])),
+            ("qty negative", json!([{ "productId": "tea", "qty": -1 }])),
+            ("qty a fraction", json!([{ "productId": "tea", "qty": 1.5 }])),
+            ("qty with a decimal point", json!([{ "productId": "tea", "qty": 1.0 }])),
+            ("qty a text", json!([{ "productId": "tea", "qty": "1" }])),
+            ("qty null", json!([{ "productId": "tea", "qty": null }])),
+            ("qty over a million", json!([{ "productId": "tea", "qty": 1_000_001 }])),
+            ("qty beyond 32 bits", json!([{ "productId": "tea", "qty": 4_294_967_297_u64 }])),
+            ("qty beyond 64 bits", json!([{ "productId": "tea", "qty": 1e30 }])),
+            ("a good line and a bad one", json!([line, { "productId": "tea", "qty": 0 }])),
+        ] {
+            self.add(name, at, json!({ "lines": lines }).to_string(), invalid);
+        }
+        let many = json!({ "lines": vec![line.clone(); 10_000] }).to_string();
+        self.add("10,000 lines", at, many, (413, "body-too-large"));
+        let unpriced = json!({ "lines": [line, { "productId": "nobody-sells-this", "qty": 1 }] });
+        let case = (422, "price-unavailable");
+        self.add("a product that nobody sells", at, unpriced.to_string(), case);
+        for (field, name, value) in [
+            ("cartId", "empty", json!("")),
+            ("cartId", "a number", json!(7)),
+            ("cartId", "of 65 characters", json!("x".repeat(65))),
+            ("paymentMode", "unknown", json!("barter")),
+            ("paymentMode", "in capitals", json!("PARALLEL")),
+            ("paymentMode", "a number", json!(1)),
+            ("amount", "of the customer's own", json!(1)),
+            ("orderId", "of the customer's own", json!("mine")),
+        ] {
+            let mut body = json!({ "lines": [line] });
+            body[field] = value;
+            self.add(format!("{field} {name}"), at, body.to_string(), invalid);
+        }
+    }
+
+    /// `PUT /catalog/products/{id}`.
+    fn products(&mut self) {
+        let at = ("PUT", "/catalog/products/coffee");
+        for (field, name, value) in [
+            ("name", "empty", json!("")),
+            ("name", "of 201 characters", json!("x".repeat(201))),
+            ("name", "with U+0000", json!("a\u{0}b")),
+            ("name", "with a line break", json!("a\nb")),
+            ("name", "null", Value::Null),
+            ("name", "a number", json!(7)),
+            ("categoryId", "empty", json!("")),
+            ("categoryId", "with a space", json!("hot drinks")),
+            ("categoryId", "null", Value::Null),
+            ("price", "negative", json!(-1)),
+            ("price", "a fraction", json!(0.5)),
+            ("price", "a text", json!("3.50")),
+            ("price", "beyond 64 bits", json!(9_223_372_036_854_775_808_u64)),
+            ("price", "an object", json!({ "minor": 1 })),
+            ("productId", "in the body", json!("coffee")),
+            ("productVersion", "in the body", json!(7)),
+        ] {
+            let mut body = json!({ "name": "Coffee", "categoryId": "drinks", "price": 500 });
+            body[field] = value;
+            let invalid = (422, "invalid-request");
+            self.add(format!("{field} {name}"), at, body.to_string(), invalid);
+        }
+    }
+
+    /// `POST /inventory/stock/{id}/adjust`.
+    fn adjustments(&mut self) {
+        let at = ("POST", "/inventory/stock/tea/adjust");
+        for (name, delta) in [
+            ("a text", json!("1")),
+            ("a fraction", json!(0.5)),
+            ("null", Value::Null),
+            ("beyond 64 bits", json!(9_223_372_036_854_775_808_u64)),
+            ("that overflows the books", json!(i64::MAX)),
+        ] {
+            let body = json!({ "delta": delta }).to_string();
+            self.add(format!("delta {name}"), at, body, (422, "invalid-request"));
+        }
+        for (name, reason) in [
+            ("of 201 bytes", json!("x".repeat(201))),
+            ("a number", json!(7)),
+            ("with U+0000", json!("a\u{0}b")),
+            ("with a line break", json!("a\nb")),
+        ] {
+            let body = json!({ "delta": 1, "reason": reason }).to_string();
+            self.add(format!("reason {name}"), at, body, (422, "invalid-request"));
+        }
+        for (name, delta) in
+            [("more than there is", -1_000_000_000), ("the most negative", i64::MIN)]
+        {
+            let body = json!({ "delta": delta }).to_string();
+            self.add(format!("delta takes {name}"), at, body, (409, "insufficient-stock"));
+        }
+    }
+
+    /// Commands without a body.
+    fn empty_bodies(&mut self) {
+        for path in ["/orders/{order}/cancel", "/notifications/{order}/resend"] {
+            for (name, body) in [("a body", "{\"why\":1}"), ("a list", "[]"), ("no JSON", "please")]
+            {
+                self.add(
+                    format!("{name} where none belongs"),
+                    ("POST", path),
+                    body,
+                    (422, "invalid-request"),
+                );
+            }
+        }
+        let at = ("POST", "/notifications/nobody/resend");
+        self.add("an order that nobody knows", at, "", (409, "order-not-final"));
+        let at = ("POST", "/orders/{order}/cancel");
+        self.add("an order that is confirmed", at, "", (409, "order-confirmed"));
+    }
+
+    /// Ids in paths.
+    fn ids(&mut self) {
+        for (method, route) in ROUTES.iter().filter(|(_, route)| route.contains("{id}")) {
+            let body = bodies().into_iter().find(|(m, path, _)| {
+                m == method && path.split('/').nth(1) == route.split('/').nth(1)
+            });
+            let body = body.map_or(String::new(), |(.., body)| body.to_string());
+            for (name, id) in [
+                ("invalid UTF-8", "%FF".to_owned()),
+                ("a space", "a%20b".to_owned()),
+                ("a control character", "a%00b".to_owned()),
+                ("outside ASCII", "th%C3%A9".to_owned()),
+                ("65 characters", "x".repeat(65)),
+            ] {
+                let path = route.replace("{id}", &id);
+                self.add(
+                    format!("an id with {name}"),
+                    (method, &path),
+                    body.clone(),
+                    (422, "invalid-request"),
+                );
+            }
+            // Lists of what belongs to an order are empty where there is none.
+            let lists = ["/notifications/{id}", "/worker/mails/{id}"];
+            if *method == "GET" && !lists.contains(route) || route.ends_with("/cancel") {
+                let path = route.replace("{id}", "nobody");
+                self.add("an id that nobody has", (method, &path), "", (404, "not-found"));
+            }
+        }
+    }
+
+    /// Pages of lists.
+    fn lists(&mut self) {
+        let invalid = (422, "invalid-request");
+        let foreign: String = "zz\nyy".bytes().map(|byte| format!("{byte:02x}")).collect();
+        let queries = [
+            ("limit 0", "limit=0".to_owned()),
+            ("limit negative", "limit=-1".to_owned()),
+            ("limit 201", "limit=201".to_owned()),
+            ("limit beyond 64 bits", "limit=99999999999999999999".to_owned()),
+            ("limit a word", "limit=all".to_owned()),
+            ("limit empty", "limit=".to_owned()),
+            ("limit twice", "limit=1&limit=2".to_owned()),
+            ("a cursor that is none", "cursor=here".to_owned()),
+            ("a cursor that is empty", "cursor=".to_owned()),
+            ("an unknown parameter", "page=2".to_owned()),
+        ];
+        for route in LISTS {
+            for (name, query) in &queries {
+                self.add(*name, ("GET", &format!("{route}?{query}")), "", invalid);
+            }
+        }
+        let path = format!("/query/orders?status=confirmed&cursor={foreign}");
+        self.add("a cursor of another list", ("GET", &path), "", invalid);
+        self.add("an unknown status", ("GET", "/query/orders?status=lost"), "", invalid);
+        self.add("an unknown state", ("GET", "/worker/mails?state=lost"), "", invalid);
+        for route in ["/notifications/{order}", "/worker/mails/{order}"] {
+            self.add("limit 0", ("GET", &format!("{route}?limit=0")), "", invalid);
+            self.add(
+                "a cursor that is none",
+                ("GET", &format!("{route}?cursor=here")),
+                "",
+                invalid,
+            );
+        }
+    }
+
+    /// Methods that a route does not have.
+    fn methods(&mut self) {
+        let mut paths: Vec<&str> = ROUTES.iter().map(|(_, path)| *path).collect();
+        paths.dedup();
+        for path in paths {
+            let path = path.replace("{id}", "tea");
+            for method in ["DELETE", "PATCH"] {
+                let name = format!("{method}, which it does not have");
+                self.add(name, (method, &path), "", (405, "method-not-allowed"));
+            }
+        }
+    }
+
+    /// Idempotency-Keys.
+    fn keys(&mut self) {
+        let bad = (400, "idempotency-key-invalid");
+        let bodiless = ["/orders/{order}/cancel", "/notifications/{order}/resend"];
+        let bodiless = bodiless.map(|path| ("POST", path, String::new()));
+        let with = bodies().map(|(method, path, body)| (method, path, body.to_string()));
+        for (method, path, body) in with.into_iter().chain(bodiless) {
+            for (name, key) in [
+                ("empty", Vec::new()),
+                ("of 65 characters", b"k".repeat(65)),
+                ("with a space", b"a b".to_vec()),
+                ("outside ASCII", "clé".as_bytes().to_vec()),
+                ("with a tab", b"a\tb".to_vec()),
+            ] {
+                let name = format!("an Idempotency-Key {name}");
+                self.add(name, (method, path), body.clone(), bad).headers[1].1 = key;
+            }
+            // Relative writes must have one.
+            if path.ends_with("/adjust") || path.ends_with("/resend") {
+                let missing = (400, "idempotency-key-missing");
+                self.add("no Idempotency-Key", (method, path), body, missing).headers.remove(1);
+            }
+        }
+        // Both keys were used when the shop opened.
+        let other = json!({ "name": "Coffee", "categoryId": "drinks" }).to_string();
+        let reused = (422, "idempotency-key-reused");
+        let name = "an Idempotency-Key of another request";
+        self.add(name, ("PUT", "/catalog/products/coffee"), other, reused).headers[1].1 =
+            b"tea".to_vec();
+        let at = ("POST", "/inventory/stock/tea/adjust");
+        self.add(name, at, "{\"delta\":7}", reused).headers[1].1 = b"stock".to_vec();
+        let body = json!({ "lines": [{ "productId": "tea", "qty": 7 }] }).to_string();
+        self.add(name, ("POST", "/orders"), body, reused).headers[1].1 = b"order-0".to_vec();
+    }
+
+    /// Paths that lead nowhere.
+    fn paths(&mut self) {
+        for path in [
+            "/",
+            "/nothing",
+            "/orders/a/b/c",
+            "/orders/",
+            "/catalog",
+            "/catalog/nothing",
+            "/query/../orders",
+            "/%FF",
+        ] {
+            self.add("a path that leads nowhere", ("GET", path), "", (404, "not-found"));
+        }
+    }
+}
+
+#[test]
+fn every_request_is_answered_as_the_table_says() {
+    let mut wrong = Vec::new();
+    for cases in cases().chunks(CASES_A_SHOP) {
+        let (runtime, cases) = (VirtualTime::default(), cases.to_vec());
+        let found = runtime.clone().run(async move {
+            let mut shop = Shop::open(runtime).await;
+            let order = shop.order().await;
+            shop.quiet("the first order").await;
+            let mut wrong = Vec::new();
+            for case in cases {
+                if let Err(cause) = try_one(&mut shop, &order, &case).await {
+                    wrong.push(format!("{} {}: {}: {cause}", case.method, case.path, case.name));
+                }
+            }
+            wrong
+        });
+        wrong.extend(found);
+    }
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+/// What the answer, or what it left behind, does against the table.
+async fn try_one(shop: &mut Shop, order: &str, case: &Case) -> Result<(), String> {
+    let path = case.path.replace("{order}", order);
+    let before = shop.books();
+    let ask = Ask { method: case.method, path: &path, headers: &case.headers, body: &case.body };
+    let answer = shop.ask(ask).await;
+    shop.quiet(&case.name).await;
+    let json = answer.json();
+    if shop.books() != before {
+        return Err(format!("it was answered {} and left something behind: {json}", answer.status));
+    }
+    let problem = format!("urn:shakedown:problem:{}", case.problem);
+    if answer.status != case.status || json["type"] != problem.as_str() {
+        let text = String::from_utf8_lossy(&answer.body);
+        return Err(format!(
+            "wanted {} {}, got {} {text}",
+            case.status, case.problem, answer.status
+        ));
+    }
+    if answer.content_type != "application/problem+json" {
+        return Err(format!("its content type is {}", answer.content_type));
+    }
+    let said = |field: &str| {
+        json[field].as_str().is_some_and(|text| !text.is_empty() && text.len() < 1_000)
+    };
+    if !said("title") || !said("detail") || json["status"] != case.status {
+        return Err(format!("it is no whole problem: {json}"));
+    }
+    if answer.status == 405 && answer.allow.is_empty() {
+        return Err("it does not say which methods there are".to_owned());
+    }
+    shop.order().await;
+    shop.quiet(&case.name).await;
+    Ok(())
+}

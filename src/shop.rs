@@ -17,7 +17,7 @@ use axum::routing::get;
 use chassis::http::Problem;
 use chassis::{Exposition, Meter, Metrics, Ports, Scrape, Settings, Stop, TEXT_FORMAT};
 use chrono::TimeDelta;
-use contract::{Service, Streams};
+use contract::{Contract, Service, Streams};
 use futures_util::future::{join_all, select};
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
@@ -112,13 +112,15 @@ async fn run(
     let settings = Settings { metrics, ..config.chassis(service.name(), instance) };
     same_shards(ports.store.as_ref(), &settings).await?;
     let (streams, profile) = (streams.clone(), config.profile.value);
-    let partitions = config.partitions.value;
+    let (contract, partitions) = (Contract::default(), config.partitions.value);
     match service {
         Service::Catalog => {
-            catalog::run(ports, settings, catalog::Config { streams, profile, partitions }).await
+            let config = catalog::Config { contract, streams, profile, partitions };
+            catalog::run(ports, settings, config).await
         }
         Service::Orders => {
             let config = orders::Config {
+                contract,
                 streams,
                 profile,
                 partitions,
@@ -130,11 +132,12 @@ async fn run(
             orders::run(ports, settings, config).await
         }
         Service::Inventory => {
-            let config = inventory::Config { streams, profile, partitions };
+            let config = inventory::Config { contract, streams, profile, partitions };
             inventory::run(ports, settings, config).await
         }
         Service::Payments => {
             let config = payments::Config {
+                contract,
                 streams,
                 profile,
                 partitions,
@@ -149,15 +152,17 @@ async fn run(
             payments::run(ports, settings, config).await
         }
         Service::Query => {
-            let config = query::Config { streams, profile, partitions, ..Default::default() };
+            let config =
+                query::Config { contract, streams, profile, partitions, ..Default::default() };
             query::run(ports, settings, config).await
         }
         Service::NotificationsApi => {
-            let config = notifications_api::Config { streams, profile, partitions };
+            let config = notifications_api::Config { contract, streams, profile, partitions };
             notifications_api::run(ports, settings, config).await
         }
         Service::NotificationsWorker => {
             let config = notifications_worker::Config {
+                contract,
                 streams,
                 profile,
                 partitions,

@@ -11,7 +11,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Request, header};
 use chassis::http::BODY_BYTES_MAX;
 use chassis::{DEAD_LETTERS, DeadLetter, Ports, document};
-use contract::{CATALOG, Profile, Service, Stream, Streams};
+use contract::{CATALOG, Service, Stream, Streams};
 use http_body_util::BodyExt;
 use model::log::LogServer;
 use model::queue::QueueServer;
@@ -21,6 +21,7 @@ use notifications_worker::memory::MemorySink;
 use payments::simulated::{SimulatedGateway, Steering};
 use ports::{EventLog, JobQueue, Partition, Record, Runtime, Table};
 use serde_json::{Value, json};
+use shakedown::config::Config;
 use shakedown::shop::{Outside, Setup, run_all};
 use tower::ServiceExt;
 
@@ -94,9 +95,10 @@ impl Shop {
             stores.insert(service, store);
         }
         let gateway = Arc::new(SimulatedGateway::new(Steering::default()));
-        let outside = Outside { gateway, mails: Arc::new(MemorySink::default()) };
-        let (instance, profile) = ("one".to_owned(), Profile::Default);
-        let setup = Setup { instance, profile, streams: Streams::default() };
+        let (mails, books) = (Arc::new(MemorySink::default()), Router::new());
+        let outside = Outside { gateway, mails, books };
+        let (instance, streams) = ("one".to_owned(), Streams::default());
+        let setup = Setup { instance, streams, config: Config::defaults() };
         let shop = run_all(&all, &outside, &setup).await.expect("every service starts");
         // As the serving shell has it.
         let router = shop.router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));

@@ -74,8 +74,8 @@ impl System for Overheard {
         Shop.plan(seed)
     }
 
-    fn settings(&self) -> Settings {
-        Shop.settings()
+    fn settings(&self, workload: &Workload) -> Settings {
+        Shop.settings(workload)
     }
 
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {

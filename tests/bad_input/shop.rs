@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Request, header};
-use chassis::http::BODY_BYTES_MAX;
 use chassis::{DEAD_LETTERS, DeadLetter, Ports, document};
 use contract::{CATALOG, Profile, Service, Stream, Streams};
 use http_body_util::BodyExt;
@@ -96,10 +94,10 @@ impl Shop {
         let gateway = Arc::new(SimulatedGateway::new(Steering::default()));
         let outside = Outside { gateway, mails: Arc::new(MemorySink::default()) };
         let (instance, profile) = ("one".to_owned(), Profile::Default);
-        let setup = Setup { instance, profile, streams: Streams::default() };
+        let streams = Streams::default();
+        let setup = Setup { instance, profile, streams, key_required: false };
         let shop = run_all(&all, &outside, &setup).await.expect("every service starts");
-        // As the serving shell has it.
-        let router = shop.router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        let router = shop.router;
         let mut shop = Shop { runtime, log, queue, stores, router, placed: Vec::new() };
         shop.stock_up().await;
         shop

@@ -1,6 +1,8 @@
 //! Requests that are not as they should be, for every route. After each: a problem document that says
 //! what was wrong, nothing written and nothing published, and an order placed next ends as it should.
 
+use std::collections::BTreeSet;
+
 use model::virtual_time::VirtualTime;
 use serde_json::{Value, json};
 
@@ -22,7 +24,7 @@ pub struct Case {
 }
 
 /// Every route of the shop. `{id}` stands for the id of an order or product.
-pub const ROUTES: [(&str, &str); 22] = [
+pub const ROUTES: [(&str, &str); 32] = [
     ("GET", "/catalog/products"),
     ("GET", "/catalog/products/{id}"),
     ("PUT", "/catalog/products/{id}"),
@@ -45,6 +47,16 @@ pub const ROUTES: [(&str, &str); 22] = [
     ("GET", "/worker/mails"),
     ("GET", "/worker/mails/{id}"),
     ("GET", "/health"),
+    ("GET", "/metrics"),
+    ("POST", "/catalog/products"),
+    ("POST", "/inventory/stock"),
+    ("GET", "/query/orders/events"),
+    ("GET", "/query/orders/{id}/events"),
+    ("GET", "/services/orders/dead-letters"),
+    ("GET", "/services/orders/dead-letters/{id}"),
+    ("POST", "/services/orders/dead-letters/{id}/redrive"),
+    ("POST", "/services/orders/dead-letters/{id}/discard"),
+    ("GET", "/services/orders/parked"),
 ];
 
 /// Routes that take a JSON body, with a good one.
@@ -61,7 +73,7 @@ fn bodies() -> [(&'static str, &'static str, Value); 3] {
 }
 
 /// Routes that give a page of a list.
-const LISTS: [&str; 7] = [
+const LISTS: [&str; 9] = [
     "/catalog/products",
     "/inventory/stock",
     "/stubs",
@@ -69,6 +81,8 @@ const LISTS: [&str; 7] = [
     "/query/orders",
     "/query/products",
     "/worker/mails",
+    "/services/orders/dead-letters",
+    "/services/orders/parked",
 ];
 
 /// The whole table.
@@ -84,6 +98,10 @@ pub fn cases() -> Vec<Case> {
     table.methods();
     table.keys();
     table.paths();
+    table.conditions();
+    table.bulk();
+    table.streams();
+    table.letters();
     table.cases
 }
 
@@ -156,7 +174,8 @@ impl Table {
             unknown["colour"] = json!("red");
             self.add("an unknown field", at, unknown.to_string(), invalid);
             let deep = format!("{{\"{first}\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-            self.add("100,000 lists in each other", at, deep, invalid);
+            let too_deep = (400, "json-too-deep");
+            self.add("100,000 lists in each other", at, deep, too_deep);
             let large = format!("{text}{}", " ".repeat(300_000));
             self.add("300 kB", at, large.clone(), (413, "body-too-large"));
             let length = ("content-length".to_owned(), large.len().to_string().into_bytes());
@@ -314,6 +333,8 @@ impl Table {
                 m == method && path.split('/').nth(1) == route.split('/').nth(1)
             });
             let body = body.map_or(String::new(), |(.., body)| body.to_string());
+            // A letter's id is any text: what is none of them is not found.
+            let letters = route.contains("dead-letters");
             for (name, id) in [
                 ("invalid UTF-8", "%FF".to_owned()),
                 ("a space", "a%20b".to_owned()),
@@ -321,6 +342,9 @@ impl Table {
                 ("outside ASCII", "th%C3%A9".to_owned()),
                 ("65 characters", "x".repeat(65)),
             ] {
+                if letters && id != "%FF" {
+                    continue;
+                }
                 let path = route.replace("{id}", &id);
                 self.add(
                     format!("an id with {name}"),
@@ -331,7 +355,8 @@ impl Table {
             }
             // Lists of what belongs to an order are empty where there is none.
             let lists = ["/notifications/{id}", "/worker/mails/{id}"];
-            if *method == "GET" && !lists.contains(route) || route.ends_with("/cancel") {
+            let found = lists.contains(route) || letters || route.ends_with("/events");
+            if *method == "GET" && !found || route.ends_with("/cancel") {
                 let path = route.replace("{id}", "nobody");
                 self.add("an id that nobody has", (method, &path), "", (404, "not-found"));
             }
@@ -376,8 +401,7 @@ impl Table {
 
     /// Methods that a route does not have.
     fn methods(&mut self) {
-        let mut paths: Vec<&str> = ROUTES.iter().map(|(_, path)| *path).collect();
-        paths.dedup();
+        let paths: BTreeSet<&str> = ROUTES.iter().map(|(_, path)| *path).collect();
         for path in paths {
             let path = path.replace("{id}", "tea");
             for method in ["DELETE", "PATCH"] {
@@ -420,6 +444,127 @@ impl Table {
         self.add(name, at, "{\"delta\":7}", reused).headers[1].1 = b"stock".to_vec();
         let body = json!({ "lines": [{ "productId": "tea", "qty": 7 }] }).to_string();
         self.add(name, ("POST", "/orders"), body, reused).headers[1].1 = b"order-0".to_vec();
+    }
+
+    /// Conditional requests on products.
+    fn conditions(&mut self) {
+        let good = json!({ "name": "Tea", "categoryId": "drinks", "price": 351 }).to_string();
+        let put = ("PUT", "/catalog/products/tea");
+        let get = ("GET", "/catalog/products/tea");
+        for (name, at, header, value, answer) in [
+            ("If-Match without quotes", put, "if-match", "1", (400, "entity-tag-invalid")),
+            ("If-Match that is empty", put, "if-match", "", (400, "entity-tag-invalid")),
+            ("a weak If-Match", put, "if-match", "W/\"1\"", (400, "entity-tag-invalid")),
+            (
+                "If-Match of another version",
+                put,
+                "if-match",
+                "\"99\"",
+                (412, "precondition-failed"),
+            ),
+            (
+                "If-None-Match * of what there is",
+                put,
+                "if-none-match",
+                "*",
+                (412, "precondition-failed"),
+            ),
+            (
+                "If-None-Match without quotes",
+                get,
+                "if-none-match",
+                "1",
+                (400, "entity-tag-invalid"),
+            ),
+            (
+                "If-Match of another version",
+                get,
+                "if-match",
+                "\"99\"",
+                (412, "precondition-failed"),
+            ),
+        ] {
+            let body = if at.0 == "PUT" { good.clone() } else { String::new() };
+            let case = self.add(name, at, body, answer);
+            case.headers.push((header.to_owned(), value.as_bytes().to_vec()));
+        }
+    }
+
+    /// Bulk requests as a whole; their lines have a test of their own.
+    fn bulk(&mut self) {
+        for (path, line) in [
+            (
+                "/catalog/products",
+                "{\"productId\":\"coffee\",\"name\":\"Coffee\",\"categoryId\":\"drinks\"}\n",
+            ),
+            ("/inventory/stock", "{\"productId\":\"tea\",\"delta\":1}\n"),
+        ] {
+            let at = ("POST", path);
+            let ndjson = |case: &mut Case| case.headers[0].1 = b"application/x-ndjson".to_vec();
+            self.add("content type \"application/json\"", at, line, (415, "not-ndjson"));
+            self.add("no content type", at, line, (415, "not-ndjson")).headers.remove(0);
+            ndjson(self.add("1,001 lines", at, line.repeat(1_001), (413, "too-many-lines")));
+            let large = format!("{line}{}", " ".repeat(300_000));
+            ndjson(self.add("300 kB", at, large, (413, "body-too-large")));
+            let missing = (400, "idempotency-key-missing");
+            let case = self.add("no Idempotency-Key", at, line, missing);
+            ndjson(case);
+            case.headers.remove(1);
+            let case = self.add(
+                "an Idempotency-Key with a space",
+                at,
+                line,
+                (400, "idempotency-key-invalid"),
+            );
+            ndjson(case);
+            case.headers[1].1 = b"a b".to_vec();
+        }
+    }
+
+    /// Streams of changes.
+    fn streams(&mut self) {
+        for path in ["/query/orders/events", "/query/orders/{order}/events"] {
+            for (name, value) in [
+                ("that is no number", "here"),
+                ("that is negative", "-1"),
+                ("ahead of all changes", "999999999"),
+            ] {
+                let name = format!("a Last-Event-ID {name}");
+                let case = self.add(name, ("GET", path), "", (422, "invalid-request"));
+                case.headers.push(("last-event-id".to_owned(), value.as_bytes().to_vec()));
+            }
+        }
+    }
+
+    /// Dead letters: the same in every service.
+    fn letters(&mut self) {
+        let (invalid, unknown) = ((422, "invalid-request"), (404, "not-found"));
+        let list = "/services/orders/dead-letters";
+        self.add("an unknown state", ("GET", &format!("{list}?state=lost")), "", invalid);
+        self.add("a letter that nobody has", ("GET", &format!("{list}/nobody")), "", unknown);
+        self.add("a letter with U+0000", ("GET", &format!("{list}/a%00b")), "", unknown);
+        for (verb, good) in [("redrive", "{}"), ("discard", "{\"note\":\"a test\"}")] {
+            let path = format!("{list}/nobody/{verb}");
+            let at = ("POST", path.as_str());
+            self.add("a letter that nobody has", at, good, unknown);
+            self.add("no body", at, "", (400, "malformed-json"));
+            self.add("a list", at, "[null]", invalid);
+            self.add("an unknown field", at, "{\"why\":1,\"note\":\"x\"}", invalid);
+            let case = self.add("no content type", at, good, (415, "not-json"));
+            case.headers.remove(0);
+        }
+        let path = format!("{list}/nobody/discard");
+        for (name, body) in [
+            ("no note", "{}"),
+            ("an empty note", "{\"note\":\" \"}"),
+            ("a note that is a number", "{\"note\":7}"),
+            ("a note with U+0000", "{\"note\":\"a\\u0000\"}"),
+        ] {
+            self.add(name, ("POST", &path), body, invalid);
+        }
+        for path in ["/services/nobody/orders", "/services/orders", "/services/"] {
+            self.add("a service that there is not", ("GET", path), "", unknown);
+        }
     }
 
     /// Paths that lead nowhere.
@@ -495,4 +640,43 @@ async fn try_one(shop: &mut Shop, order: &str, case: &Case) -> Result<(), String
     shop.order().await;
     shop.quiet(&case.name).await;
     Ok(())
+}
+
+#[test]
+fn a_bad_line_of_a_bulk_request_spoils_itself_alone() {
+    let lines = [
+        (400, "malformed-json", "hello"),
+        (422, "invalid-request", "null"),
+        (422, "invalid-request", "[\"tea\", 1]"),
+        (422, "invalid-request", "{\"productId\":\"tea\",\"delta\":1,\"colour\":\"red\"}"),
+        (422, "invalid-request", "{\"productId\":\"\",\"delta\":1}"),
+        (422, "invalid-request", "{\"productId\":\"tea\",\"delta\":\"1\"}"),
+        (422, "invalid-request", "{\"productId\":\"tea\",\"delta\":9223372036854775807}"),
+        (409, "insufficient-stock", "{\"productId\":\"tea\",\"delta\":-9000000}"),
+        (200, "", "{\"productId\":\"tea\",\"delta\":1}"),
+    ];
+    let runtime = VirtualTime::default();
+    runtime.clone().run(async move {
+        let mut shop = Shop::open(runtime).await;
+        let headers = [
+            ("content-type".to_owned(), b"application/x-ndjson".to_vec()),
+            ("idempotency-key".to_owned(), b"bulk".to_vec()),
+        ];
+        let body = lines.map(|(.., line)| line).join("\n");
+        let (method, path) = ("POST", "/inventory/stock");
+        let ask = Ask { method, path, headers: &headers, body: body.as_bytes() };
+        let answer = shop.ask(ask).await;
+        let json = answer.json();
+        assert_eq!((answer.status, &json["done"], &json["failed"]), (200, &json!(1), &json!(8)));
+        for (said, (status, problem, line)) in json["lines"].as_array().unwrap().iter().zip(lines) {
+            assert_eq!(said["status"], status, "{line}: {said}");
+            let kind = said["problem"]["type"].as_str().unwrap_or("");
+            assert!(kind.ends_with(problem), "{line}: {said}");
+        }
+        let headers = [];
+        let ask = Ask { method: "GET", path: "/inventory/stock/tea", headers: &headers, body: b"" };
+        assert_eq!(shop.ask(ask).await.json()["onHand"], 1_000_001);
+        shop.order().await;
+        shop.quiet("a bulk request").await;
+    });
 }

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderValue, Request, header};
-use chassis::http::BODY_BYTES_MAX;
 use chassis::{DEAD_LETTERS, DeadLetter, Ports, document};
-use contract::{CATALOG, Service, Stream, Streams};
+use contract::{CATALOG, Profile, Service, Stream, Streams};
 use http_body_util::BodyExt;
 use model::log::LogServer;
 use model::queue::QueueServer;
@@ -100,8 +98,7 @@ impl Shop {
         let (instance, streams) = ("one".to_owned(), Streams::default());
         let setup = Setup { instance, streams, config: Config::defaults() };
         let shop = run_all(&all, &outside, &setup).await.expect("every service starts");
-        // As the serving shell has it.
-        let router = shop.router.layer(DefaultBodyLimit::max(BODY_BYTES_MAX));
+        let router = shop.router;
         let mut shop = Shop { runtime, log, queue, stores, router, placed: Vec::new() };
         shop.stock_up().await;
         shop

@@ -222,16 +222,21 @@ mod tests {
     use crate::Settings;
     use crate::commands::Command;
 
+    #[derive(serde::Deserialize)]
+    struct Piece {
+        n: i64,
+    }
+
     fn lines(content_type: &str, body: &str) -> Result<Vec<Result<i64, Problem>>, Problem> {
         let request = Request::post("/").header(header::CONTENT_TYPE, content_type);
         let request = request.body(Body::from(body.to_owned())).unwrap();
-        let read = Lines::<i64>::from_request(request, &()).now_or_never().unwrap();
-        read.map(|body| body.lines)
+        let read = Lines::<Piece>::from_request(request, &()).now_or_never().unwrap();
+        read.map(|body| body.lines.into_iter().map(|line| line.map(|piece| piece.n)).collect())
     }
 
     #[test]
     fn each_line_is_read_for_itself() {
-        let read = lines("application/x-ndjson", "1\r\nx\n\n[]\n5\n").unwrap();
+        let read = lines("application/x-ndjson", "{\"n\":1}\r\nx\n\n[5]\n{\"n\":5}\n").unwrap();
         let kinds: Vec<Result<i64, &str>> =
             read.into_iter().map(|line| line.map_err(|problem| problem.kind)).collect();
         let (bad, wrong) = (Err("malformed-json"), Err("invalid-request"));

@@ -184,16 +184,21 @@ fn strict_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let detail = format!("lists and objects are nested at most {JSON_DEPTH_MAX} deep");
         return Err(Problem::new(400, "json-too-deep", "The JSON is nested too deep", detail));
     }
-    // Serde calls some wrong types a syntax error: what is JSON all the same is not malformed.
-    let is_json = || {
-        let text = std::str::from_utf8(bytes);
-        text.is_ok_and(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
+    let error = match serde_json::from_slice(bytes) {
+        Ok(Object(value)) => return Ok(value),
+        Err(error) => error,
     };
-    match serde_json::from_slice(bytes) {
-        Ok(Object(value)) => Ok(value),
-        Err(e) if e.is_data() || is_json() => Err(Problem::invalid(e.to_string())),
-        Err(e) => Err(Problem::new(400, "malformed-json", "Malformed JSON", e.to_string())),
+    // Serde stops at the first thing that is wrong, and calls some wrong types a syntax error: whether
+    // it is JSON at all is asked by itself.
+    match serde_json::from_slice::<IgnoredAny>(bytes) {
+        Ok(_) if std::str::from_utf8(bytes).is_ok() => Err(Problem::invalid(error.to_string())),
+        Ok(_) => Err(malformed("it is not UTF-8".to_owned())),
+        Err(cause) => Err(malformed(cause.to_string())),
     }
+}
+
+fn malformed(detail: String) -> Problem {
+    Problem::new(400, "malformed-json", "Malformed JSON", detail)
 }
 
 /// How deep brackets are nested, those in strings left out. Says nothing of whether they fit.
@@ -269,22 +274,24 @@ mod tests {
     #[test]
     fn bodies_are_json_within_their_bounds() {
         let json = "application/json; charset=utf-8";
-        assert_eq!(strict(json, "[1]"), Ok(json!([1])));
+        assert_eq!(strict(json, "{\"a\":[1]}"), Ok(json!({ "a": [1] })));
         let kind = |content_type: &str, body: &str| {
             let problem = strict(content_type, body).unwrap_err();
             (problem.status, problem.kind)
         };
         assert_eq!(kind("text/plain", "[1]"), (415, "not-json"));
+        assert_eq!(kind(json, "[1]"), (422, "invalid-request"));
         assert_eq!(kind(json, "[1"), (400, "malformed-json"));
-        assert_eq!(kind(json, "[1] 2"), (400, "malformed-json"));
-        let full = format!("\"{}\"", "x".repeat(BODY_BYTES_MAX - 2));
+        assert_eq!(kind(json, "{\"a\":1} 2"), (400, "malformed-json"));
+        let full = format!("{{\"a\":\"{}\"}}", "x".repeat(BODY_BYTES_MAX - 8));
         assert!(strict(json, &full).is_ok());
         assert_eq!(kind(json, &format!("{full} ")), (413, "body-too-large"));
     }
 
     #[test]
     fn nesting_is_bounded_before_it_is_read() {
-        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let nested =
+            |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
         assert!(strict("application/json", &nested(JSON_DEPTH_MAX)).is_ok());
         for deep in [nested(JSON_DEPTH_MAX + 1), "[".repeat(100_000), "{\"a\":".repeat(17)] {
             let problem = strict("application/json", &deep).unwrap_err();

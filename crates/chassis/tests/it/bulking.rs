@@ -11,13 +11,18 @@ use crate::counter::{Fact, ask};
 use crate::faults::{Act, Call, retry};
 use crate::world::run;
 
+#[derive(serde::Deserialize)]
+struct Line {
+    by: i64,
+}
+
 /// Lines that each add their number to counter `a`; 0 is a wrong line.
 async fn bulk(commands: &Commands<Fact>, key: &str, lines: &[i64]) -> Result<Value, Problem> {
-    let body: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let body: String = lines.iter().map(|by| format!("{{\"by\":{by}}}\n")).collect();
     let request = Request::post("/").header(header::CONTENT_TYPE, "application/x-ndjson");
-    let body = Lines::<i64>::from_request(request.body(Body::from(body)).unwrap(), &()).await?;
+    let body = Lines::<Line>::from_request(request.body(Body::from(body)).unwrap(), &()).await?;
     let began = ask("began", "began", 1).fact;
-    let bulk = Bulk::new("bulk", "/", &key.into(), body, began, |by, id| match by {
+    let bulk = Bulk::new("bulk", "/", &key.into(), body, began, |line, id| match line.by {
         0 => Err(Problem::invalid("0 is nothing")),
         by => Ok(ask(id, "a", by).fact),
     });

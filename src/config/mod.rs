@@ -116,6 +116,11 @@ impl Config {
             relay_max: self.relay_max.value,
             backoff: self.backoff.value,
             backoff_max: self.backoff_max.value,
+            // The services end before the process does.
+            drain: self.drain.value * 4 / 5,
+            keep_events: self.keep_events.value,
+            keep_commands: self.keep_commands.value,
+            keep_letters: self.keep_letters.value,
             ..chassis::Settings::new(service, instance)
         }
     }

@@ -82,7 +82,14 @@ impl Rule for Span {
     }
 
     fn show(&self, value: &Duration) -> String {
-        humantime::format_duration(*value).to_string()
+        // Whole days stay days: a month has no length of its own.
+        let (s, day_s) = (value.as_secs(), 24 * 60 * 60);
+        match s / day_s {
+            days @ 2.. if s.is_multiple_of(day_s) && value.subsec_nanos() == 0 => {
+                format!("{days}days")
+            }
+            _ => humantime::format_duration(*value).to_string(),
+        }
     }
 
     fn allowed(&self) -> String {

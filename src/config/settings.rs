@@ -185,4 +185,11 @@ settings! {
     "chassis.backoff" backoff: Duration = "20ms", Span(ms(1), s(60));
     /// Longest pause after failed attempts.
     "chassis.backoff_max" backoff_max: Duration = "2s", Span(ms(1), s(600));
+
+    /// How long an event's outcome is known: longer than a producer may repeat it.
+    "retention.events" keep_events: Duration = "7days", Span(s(3600), s(365 * DAY));
+    /// How long a request's reply is known under its Idempotency-Key.
+    "retention.idempotency_keys" keep_commands: Duration = "1day", Span(s(60), s(365 * DAY));
+    /// How long a settled dead letter can be looked at. Open ones stay.
+    "retention.letters" keep_letters: Duration = "90days", Span(s(3600), s(3650 * DAY));
 }

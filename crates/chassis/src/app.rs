@@ -138,7 +138,9 @@ impl<H: Handler> App<H> {
         app.spawn("batch", Stage::Batch, |working| {
             let late = working.until_late();
             // Dropped in the middle, a transaction rolls back or is repeated by whoever is next.
-            Box::pin(async move { drop(select(pin!(batches.run(working)), pin!(late)).await) })
+            Box::pin(async move {
+                select(pin!(batches.run(working)), pin!(late)).await;
+            })
         });
         let (shared, commands) = (app.shared.clone(), app.commands.clone());
         app.spawn("drain", Stage::Intake, |working| {

@@ -86,7 +86,7 @@ struct Round {
 pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
     let mut relay = Relay::new(shared);
     // What hangs at the end is sent again by the next holder: the same bytes, ahead of later rows.
-    drop(select(pin!(relay.work(&working)), pin!(working.until_late())).await);
+    select(pin!(relay.work(&working)), pin!(working.until_late())).await;
     if let Err(fault) = relay.give_up().await {
         tracing::debug!(service = relay.shared.settings.service, %fault, "leases run out");
     }

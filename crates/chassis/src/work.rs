@@ -94,7 +94,7 @@ pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
                     let calling = async move {
                         let _held = (place, working);
                         let call = call(&service, outside.as_ref(), &commands, &row, limit);
-                        drop(select(pin!(call), pin!(late)).await);
+                        select(pin!(call), pin!(late)).await;
                     };
                     shared.ports.runtime.spawn("call", Box::pin(calling));
                 }

@@ -314,7 +314,7 @@ impl Group {
         self.members.retain(|_, member| {
             now.saturating_sub(member.heartbeat_at) < settings.session_timeout
                 && now.saturating_sub(member.polled_at) < settings.max_poll_interval
-                && !(overdue && !member.joined)
+                && (member.joined || !overdue)
         });
         if self.members.len() < before {
             self.prepare(env);

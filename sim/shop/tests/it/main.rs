@@ -142,7 +142,7 @@ fn a_bulk_request_that_is_cut_off_is_done_once() {
         .import(50)
         .order("tea", 1)
         .fault(FaultKind::KillAfter, Service::Inventory, Site::Commit, 10)
-        .fault(FaultKind::LostReply, Service::Inventory, Site::Commit, 14);
+        .fault(FaultKind::LostReply, Service::Inventory, Site::Commit, 12);
     holds(&scenario, name);
 }
 

@@ -282,6 +282,11 @@ impl Cluster {
         }
     }
 
+    /// Whether the faults are over.
+    pub fn is_healed(&self) -> bool {
+        self.state().healed
+    }
+
     /// Whether this node runs.
     pub fn is_up(&self, name: &str) -> bool {
         self.state().places.get(name).is_some_and(|place| place.running.is_some())

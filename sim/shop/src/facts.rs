@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, PARKED, document};
+use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxRow, PARKED, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -74,8 +74,9 @@ pub struct Facts {
     pub ledger: Ledger,
     /// Query's rows by order.
     pub shown: BTreeMap<String, OrderRow>,
-    /// Ids that each service's inbox says were applied, or said so before they were swept.
-    pub inbox: BTreeMap<Service, BTreeSet<String>>,
+    /// Ids that each service's inbox says were applied, or said so before they were swept; with when
+    /// that was first seen, at most 100 ms late, as letters have their times.
+    pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
     /// Keys that still wait, by service.
@@ -159,12 +160,15 @@ impl Facts {
         for row in adjustments.into_values() {
             *facts.adjusted.entry(row.product_id.to_string()).or_default() += row.delta;
         }
+        let end = Due::at(world.cluster.now());
         for service in Service::ALL {
             let store = world.cluster.database(service.name());
             store.with(|db| {
                 let ids = db.rows(&INBOX).filter(|(_, row)| applied(row));
                 let known = facts.inbox.entry(service).or_default();
-                known.extend(ids.map(|(key, _)| key.to_string()));
+                for (key, _) in ids {
+                    known.entry(key.to_string()).or_insert_with(|| end.clone());
+                }
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
                 facts.outbox.insert(service, db.outbox().count());
@@ -305,18 +309,18 @@ pub struct Watch(Arc<Mutex<Looked>>);
 struct Looked {
     final_at: BTreeMap<String, Duration>,
     holders: Holders,
-    inbox: BTreeMap<Service, BTreeSet<String>>,
+    inbox: BTreeMap<Service, BTreeMap<String, String>>,
 }
 
 impl Watch {
     /// Looks until it is aborted.
-    pub async fn look(self, world: World, retention: bool) {
+    pub async fn look(self, world: World, inboxes: bool) {
         loop {
             madsim::time::sleep(Duration::from_millis(100)).await;
             let now = world.cluster.elapsed();
             let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             looked.holders.look(&world);
-            if retention {
+            if inboxes {
                 looked.look_at_inboxes(&world);
             }
             world.cluster.database(Service::Orders.name()).with(|db| {
@@ -345,12 +349,13 @@ impl Watch {
 impl Looked {
     /// What stands there for a moment was handled, though it is swept later.
     fn look_at_inboxes(&mut self, world: &World) {
+        let now = Due::at(world.cluster.now());
         for service in Service::ALL {
             let seen = self.inbox.entry(service).or_default();
             world.cluster.database(service.name()).with(|db| {
                 for (key, row) in db.rows(&INBOX) {
-                    if !seen.contains(&**key) && applied(row) {
-                        seen.insert(key.to_string());
+                    if !seen.contains_key(&**key) && applied(row) {
+                        seen.insert(key.to_string(), now.clone());
                     }
                 }
             });
@@ -365,8 +370,8 @@ pub struct Watched {
     pub ends: Ends,
     /// Who held which shard.
     pub holders: Holders,
-    /// Ids in each service's inbox, also of rows that are swept by now.
-    pub inbox: BTreeMap<Service, BTreeSet<String>>,
+    /// Ids in each service's inbox, also of rows that are swept by now, with when they were seen.
+    pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
 }
 
 fn applied(row: &Row) -> bool {

@@ -17,7 +17,7 @@ use crate::{agreement, leaving, letters, next};
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 31] = [
+pub const ALL: [Invariant; 33] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
@@ -46,6 +46,8 @@ pub const ALL: [Invariant; 31] = [
     ("dead_letters.poison_is_settled", letters::poison_is_settled),
     ("dead_letters.nobody_waits", letters::nobody_waits),
     ("dead_letters.drained_in_order", letters::drained_in_order),
+    ("dead_letters.nothing_overtakes", letters::nothing_overtakes),
+    ("dead_letters.void_at_the_end", letters::void_at_the_end),
     ("relay.sends_under_its_lease", leaving::sends_under_its_lease),
     ("relay.shards_are_held", leaving::shards_are_held),
     ("leaving.lets_go_at_once", leaving::lets_go_at_once),
@@ -415,6 +417,6 @@ fn handled(facts: &Facts, consumer: Service, said: &Said) -> bool {
     let void = |letter: &DeadLetter| {
         letter.state == LetterState::Superseded && letter.event_id.as_ref() == Some(&said.event_id)
     };
-    facts.inbox.get(&consumer).is_some_and(|ids| ids.contains(&said.event_id))
+    facts.inbox.get(&consumer).is_some_and(|ids| ids.contains_key(&said.event_id))
         || facts.letters.get(&consumer).is_some_and(|letters| letters.iter().any(void))
 }

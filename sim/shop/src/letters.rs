@@ -3,11 +3,13 @@
 //! those of `invariants`.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use chassis::{DeadLetter, LetterState};
-use contract::Service;
+use chassis::{DeadLetter, Due, LetterState};
+use chrono::{DateTime, Utc};
+use contract::{CATALOG, Service};
 
-use crate::facts::Facts;
+use crate::facts::{Facts, Said};
 use crate::invariants::found;
 use crate::poison::{Fate, reads};
 
@@ -64,10 +66,9 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             let letter = facts.letters[&service].iter().find(|it| it.id == planted.letter);
             let code = letter.map(|letter| letter.code.as_str());
             let event_type = planted.event_type.as_deref();
-            let applied = planted
-                .event_id
-                .as_ref()
-                .is_some_and(|id| facts.inbox.get(&service).is_some_and(|ids| ids.contains(id)));
+            let applied = planted.event_id.as_ref().is_some_and(|id| {
+                facts.inbox.get(&service).is_some_and(|ids| ids.contains_key(id))
+            });
             let right = match (planted.fate(service, profile), code) {
                 (_, Some("crash_loop")) => true,
                 (_, Some(code)) if too_early(facts, service, code, event_type) => true,
@@ -102,22 +103,106 @@ pub fn nobody_waits(facts: &Facts) -> Bad {
     waiting.chain(open).collect()
 }
 
-/// Of the events of a key that waited in one partition, none was applied before an earlier one.
+/// Services whose events of a key keep their order.
+const ORDERED: [Service; 3] = [Service::Orders, Service::Inventory, Service::Payments];
+
+/// Letters that stand in the sequence of their key: behind each of them later events wait.
+fn sequenced(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
+    all(facts).filter(|(service, letter)| {
+        let kind = letter.event_type.as_deref().unwrap_or("");
+        ORDERED.contains(service)
+            && letter.correlation_id.as_ref() == Some(&letter.key)
+            && !contract::ends_order(kind)
+            && letter.code != "event_id_reused"
+    })
+}
+
+fn closed_at(letter: &DeadLetter) -> &str {
+    letter.closed_at.as_deref().unwrap_or("")
+}
+
+/// Of the letters of a key, none is applied before an earlier one is settled.
 pub fn drained_in_order(facts: &Facts) -> Bad {
-    let mut last: BTreeMap<(Service, &str, &str, i32), (i64, &str)> = BTreeMap::new();
+    let mut keys: BTreeMap<(Service, &str), Vec<&DeadLetter>> = BTreeMap::new();
+    for (service, letter) in sequenced(facts) {
+        keys.entry((service, &letter.key)).or_default().push(letter);
+    }
     let mut bad = Vec::new();
-    let mut waited: Vec<(Service, &DeadLetter)> = all(facts)
-        .filter(|(_, it)| it.code == "parked" && it.state == LetterState::Applied)
-        .collect();
-    waited.sort_by_key(|(_, letter)| letter.offset);
-    for (service, letter) in waited {
+    for ((service, key), letters) in keys {
+        for later in letters.iter().filter(|it| it.state == LetterState::Applied) {
+            let overtaken = letters.iter().find(|first| {
+                first.first_failed_at < later.first_failed_at && closed_at(first) > closed_at(later)
+            });
+            if let Some(first) = overtaken {
+                let (later, first, service) = (&later.id, &first.id, service.name());
+                bad.push(found(key, format!("{later} was applied before {first} in {service}")));
+            }
+        }
+    }
+    bad
+}
+
+/// While a letter of its key is open, a later event of the same partition is not applied.
+pub fn nothing_overtakes(facts: &Facts) -> Bad {
+    let mut first: BTreeMap<&str, (&Said, i64)> = BTreeMap::new();
+    for said in &facts.said {
+        let offset = said.place.rsplit('@').next().and_then(|offset| offset.parse().ok());
+        first.entry(&said.event_id).or_insert((said, offset.unwrap_or(0)));
+    }
+    let profile = facts.workload.profile();
+    let mut bad = Vec::new();
+    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.code != "parked") {
         let (Some(partition), Some(offset)) = (letter.partition, letter.offset) else { continue };
-        let closed_at = letter.closed_at.as_deref().unwrap_or("");
-        let place = (service, letter.key.as_str(), letter.from.as_str(), partition);
-        let (before, earlier) = last.insert(place, (offset, closed_at)).unwrap_or((-1, ""));
-        if earlier > closed_at {
-            let text = format!("{} was applied before {before} in {}", letter.id, service.name());
-            bad.push(found(&letter.key, text));
+        let place = format!("{}/{partition}@", letter.from);
+        let later = first.iter().filter(|(_, (said, at))| {
+            let consumed = CATALOG.iter().any(|row| {
+                row.event == said.event.kind()
+                    && row.consumers_in(profile).any(|consumer| consumer == service)
+            });
+            consumed
+                && said.key == letter.key
+                && said.place.starts_with(&place)
+                && *at > offset
+                && !contract::ends_order(said.event.kind())
+        });
+        for (id, _) in later {
+            let waited =
+                facts.letters[&service].iter().any(|it| it.event_id.as_deref() == Some(id));
+            let seen = facts.inbox.get(&service).and_then(|ids| ids.get(*id));
+            if !waited && seen.is_some_and(|seen| seen.as_str() < closed_at(letter)) {
+                let text = format!("{id} was applied in {} ahead of {}", service.name(), letter.id);
+                bad.push(found(&letter.key, text));
+            }
+        }
+    }
+    bad
+}
+
+/// What was dead when the order's end was applied is void: nobody redrives or discards it.
+pub fn void_at_the_end(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.code != "parked") {
+        if letter.state == LetterState::Superseded {
+            continue;
+        }
+        let ends = facts
+            .said
+            .iter()
+            .filter(|said| said.key == letter.key && contract::ends_order(said.event.kind()));
+        for end in ends {
+            let Some(seen) = facts.inbox.get(&service).and_then(|ids| ids.get(&end.event_id))
+            else {
+                continue;
+            };
+            // Seen at most 100 ms late: it was applied between then and `seen`.
+            let dead_by_then = Duration::from_millis(200);
+            let died = letter.first_failed_at.parse::<DateTime<Utc>>();
+            let before = died.is_ok_and(|died| Due::at(died + dead_by_then) < *seen);
+            if before && seen.as_str() < closed_at(letter) {
+                let (id, state) = (&letter.id, letter.state.name());
+                let text = format!("{id} was {state} in {} behind the end", service.name());
+                bad.push(found(&letter.key, text));
+            }
         }
     }
     bad

@@ -11,14 +11,15 @@ use crate::customers::{Customers, one};
 use crate::facts::rows;
 use crate::poison::{PLANTED, mended};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(1_500);
+/// Between two looks: of a busy operator, or of one who has other things to do.
+const LOOKS_MS: [u64; 2] = [1_500, 6_000];
 
 impl Customers {
     /// Looks until it is aborted.
     pub async fn operate(self) {
+        let look_ms = *self.world().cluster.choices().of("operator", "look", &LOOKS_MS);
         loop {
-            madsim::time::sleep(LOOK).await;
+            madsim::time::sleep(Duration::from_millis(look_ms)).await;
             for service in Service::ALL {
                 let letters: Vec<DeadLetter> =
                     rows(self.world(), service, &DEAD_LETTERS).into_values().collect();
@@ -31,8 +32,10 @@ impl Customers {
 
     async fn settle(&self, service: Service, letter: &DeadLetter) {
         let choices = self.world().cluster.choices();
-        // What only waits is drained by itself; now and then somebody is impatient.
-        let impatient = choices.below("operator", "impatient", 8) == 0;
+        // What only waits is drained by itself, and must be when the faults are over; before that
+        // somebody is impatient now and then.
+        let impatient =
+            choices.below("operator", "impatient", 8) == 0 && !self.world().cluster.is_healed();
         if letter.state == LetterState::Parked && !impatient {
             return;
         }

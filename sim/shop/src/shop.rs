@@ -96,8 +96,8 @@ impl Shop {
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
         let watch = Watch::default();
-        let watching =
-            madsim::task::spawn(watch.clone().look(world.clone(), workload.retention.is_some()));
+        let inboxes = workload.retention.is_some() || !workload.poisons.is_empty();
+        let watching = madsim::task::spawn(watch.clone().look(world.clone(), inboxes));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
         cluster.heal();

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use model::virtual_time::VirtualTime;
 use serde_json::json;
 
-use crate::fields::bodies;
-use crate::shop::{Ask, CASES_A_SHOP, Shop};
+use super::fields::bodies;
+use super::shop::{Ask, CASES_A_SHOP, Shop};
 
 /// A request, and what it must be answered.
 #[derive(Debug, Clone)]

@@ -155,7 +155,7 @@ fn no_tls_library_of_the_system() {
 
 #[test]
 fn every_licence_is_allowed() {
-    let deny: toml::Table = include_str!("../deny.toml").parse().expect("deny.toml is TOML");
+    let deny: toml::Table = include_str!("../../deny.toml").parse().expect("deny.toml is TOML");
     let strings = |value: &toml::Value| -> BTreeSet<String> {
         let list = value.as_array().expect("a list").iter();
         list.map(|text| text.as_str().expect("a string").to_owned()).collect()

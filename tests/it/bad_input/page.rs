@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::poison::Fate;
-use crate::{records, requests};
+use super::poison::Fate;
+use super::{records, requests};
 
 /// Set to write the page instead of comparing it.
 const WRITE: &str = "SHAKEDOWN_WRITE_DOCS";
@@ -13,7 +13,7 @@ const HEAD: &str = "# Bad input
 What becomes of requests, records and jobs that are not as they should be. This page is printed by the
 suite that tries each of them against all seven services on the broker and store models
 (`tests/bad_input`), and held by it; after a change of the tables write it anew:
-`SHAKEDOWN_WRITE_DOCS=1 cargo test --test bad_input page`.
+`SHAKEDOWN_WRITE_DOCS=1 cargo test --test it bad_input::page`.
 
 After each case the suite looks at the whole shop: nobody answered 500, no row and no event was left
 behind by what was refused, a dead letter holds the very bytes, a good event behind it in the same

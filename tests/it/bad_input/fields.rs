@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::requests::Table;
+use super::requests::Table;
 
 /// Routes that take a JSON body, with a good one.
 pub fn bodies() -> [(&'static str, &'static str, Value); 3] {

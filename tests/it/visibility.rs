@@ -170,7 +170,7 @@ async fn one_request_is_one_trace_from_the_post_to_the_mail() {
 
 /// Names in the first column of the table of metrics.
 fn documented() -> BTreeSet<String> {
-    let text = include_str!("../docs/operations.md");
+    let text = include_str!("../../docs/operations.md");
     let (_, table) = text.split_once("## Metrics").unwrap();
     let (table, _) = table.split_once("\n## ").unwrap();
     let name = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());

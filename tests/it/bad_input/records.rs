@@ -7,8 +7,8 @@ use contract::{CATALOG, Profile, Service, Stream};
 use model::virtual_time::VirtualTime;
 use serde_json::Value;
 
-use crate::poison::{EVENTS, Fate, Poison, good, table};
-use crate::shop::{CASES_A_SHOP, Shop};
+use super::poison::{EVENTS, Fate, Poison, good, table};
+use super::shop::{CASES_A_SHOP, Shop};
 
 /// The whole table: the common poison, and the contract's own examples of what is refused.
 pub fn cases() -> Vec<Poison> {

@@ -7,6 +7,8 @@ use std::sync::LazyLock;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package, PackageId};
 
+use crate::SERVICES;
+
 static METADATA: LazyLock<Metadata> = LazyLock::new(|| {
     MetadataCommand::new()
         .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
@@ -17,15 +19,6 @@ static METADATA: LazyLock<Metadata> = LazyLock::new(|| {
 });
 
 const TOOLKIT: [&str; 5] = ["ports", "model", "envelope", "chassis", "conformance"];
-const SERVICES: [&str; 7] = [
-    "catalog",
-    "orders",
-    "inventory",
-    "payments",
-    "query",
-    "notifications-api",
-    "notifications-worker",
-];
 const ADAPTERS: [&str; 4] = ["kafka", "rabbit", "postgres", "local"];
 
 fn ours(folder: &str) -> String {

@@ -4,15 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-const SERVICES: [&str; 7] = [
-    "catalog",
-    "orders",
-    "inventory",
-    "payments",
-    "query",
-    "notifications-api",
-    "notifications-worker",
-];
+use crate::SERVICES;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -9,3 +9,14 @@ mod http_docs;
 mod local_mode;
 mod reconcile;
 mod visibility;
+
+/// Folders below `services/`, the contract apart.
+const SERVICES: [&str; 7] = [
+    "catalog",
+    "orders",
+    "inventory",
+    "payments",
+    "query",
+    "notifications-api",
+    "notifications-worker",
+];

@@ -30,7 +30,7 @@ pub(crate) enum Source {
 /// What is to become of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Apply it: by the service itself where `draining`; with another payload where `edited`.
+    /// Apply it; with another payload where `edited`.
     Redrive { edited: Option<LetterText> },
     /// Give it up, with a note.
     Discard { note: String },

@@ -8,7 +8,7 @@ use model::log::LogClient;
 use ports::{Consumer, EventLog, Fault, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
 
 use crate::batch;
-use crate::cluster::{Call, Node};
+use crate::cluster::Node;
 use crate::fault::{FaultKind, Server, Site};
 
 pub(crate) struct GatedLog {
@@ -55,14 +55,16 @@ impl GatedLog {
 }
 
 impl GatedConsumer {
-    /// What comes to the partitions that were just read stays invisible for a while.
-    fn hide(&self, call: &Call, polled: &Polled) {
-        let (Some(long), Polled::Records(records)) = (call.lasting(FaultKind::Hidden), polled)
-        else {
-            return;
-        };
-        let partitions = records.iter().map(|record| record.partition.clone()).collect();
-        self.node.cluster.hide(partitions, long);
+    /// Through the gate with what is pending.
+    async fn pass(&self, about: String) -> Outcome<()> {
+        let call = self.node.enter(Site::Poll, || about).await?;
+        if let (Some(long), Some(Polled::Records(records))) =
+            (call.lasting(FaultKind::Hidden), &self.pending)
+        {
+            let partitions = records.iter().map(|record| record.partition.clone()).collect();
+            self.node.cluster.hide(partitions, long);
+        }
+        self.node.leave(call, Ok(())).await
     }
 }
 
@@ -129,18 +131,14 @@ impl Consumer for GatedConsumer {
             Polled::Revoked(partitions) => format!("revoked {}", partitions.len()),
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
-        let idle = about.is_empty();
-        let call = if idle { None } else { Some(self.node.enter(Site::Poll, || about).await) };
+        // What was polled stays here until it is through: a poll that is dropped on the way back loses
+        // nothing.
+        let passed = if about.is_empty() { Ok(()) } else { self.pass(about).await };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
-        match (call, polled) {
-            (None, polled) => Ok(polled),
-            (Some(Ok(call)), polled) if call.lasting(FaultKind::Hidden).is_some() => {
-                self.hide(&call, &polled);
-                self.node.leave(call, Ok(polled)).await
-            }
-            (Some(Ok(call)), polled) => self.node.leave(call, Ok(polled)).await,
+        match (passed, polled) {
+            (Ok(()), polled) => Ok(polled),
             // The fetch failed: the same records come again.
-            (Some(Err(fault)), Polled::Records(records)) => {
+            (Err(fault), Polled::Records(records)) => {
                 let mut again = Offsets::new();
                 for record in records.iter().rev() {
                     again.insert(record.partition.clone(), record.offset);
@@ -149,10 +147,7 @@ impl Consumer for GatedConsumer {
                 Err(fault)
             }
             // A change of assignment is the client's own news: it cannot fail to arrive.
-            (
-                Some(Err(_)),
-                polled @ (Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_)),
-            ) => Ok(polled),
+            (Err(_), polled) => Ok(polled),
         }
     }
 

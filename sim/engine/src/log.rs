@@ -54,18 +54,13 @@ impl GatedLog {
     }
 }
 
-impl GatedConsumer {
-    /// Through the gate with what is pending.
-    async fn pass(&self, about: String) -> Outcome<()> {
-        let call = self.node.enter(Site::Poll, || about).await?;
-        if let (Some(long), Some(Polled::Records(records))) =
-            (call.lasting(FaultKind::Hidden), &self.pending)
-        {
-            let partitions = records.iter().map(|record| record.partition.clone()).collect();
-            self.node.cluster.hide(partitions, long);
-        }
-        self.node.leave(call, Ok(())).await
+/// Through the gate with what was polled.
+async fn pass(node: &Node, about: String, read: Vec<Partition>) -> Outcome<()> {
+    let call = node.enter(Site::Poll, || about).await?;
+    if let Some(long) = call.lasting(FaultKind::Hidden) {
+        node.cluster.hide(read, long);
     }
+    node.leave(call, Ok(())).await
 }
 
 fn offsets(next: &Offsets) -> String {
@@ -133,7 +128,12 @@ impl Consumer for GatedConsumer {
         };
         // What was polled stays here until it is through: a poll that is dropped on the way back loses
         // nothing.
-        let passed = if about.is_empty() { Ok(()) } else { self.pass(about).await };
+        let mut read: Vec<Partition> = Vec::new();
+        if let Polled::Records(records) = polled {
+            read.extend(records.iter().map(|record| record.partition.clone()));
+            read.dedup();
+        }
+        let passed = if about.is_empty() { Ok(()) } else { pass(&self.node, about, read).await };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
         match (passed, polled) {
             (Ok(()), polled) => Ok(polled),

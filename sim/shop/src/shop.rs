@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
-use contract::{Event, Profile, Service, Stream};
+use contract::{Event, PaymentMode, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
 use notifications_worker::rows::{MAILS, MailRow};
@@ -46,7 +46,11 @@ impl System for Shop {
 
     fn plan_in(&self, profile: &str, seed: u64) -> Plan<Workload> {
         let mut plan = plan::draw(seed);
-        plan.workload.as_written = profile == "catalog";
+        if profile == "catalog" {
+            plan.workload.as_written = true;
+            // As written, orders do not say how they are paid.
+            plan.workload.orders.iter_mut().for_each(|order| order.mode = PaymentMode::Parallel);
+        }
         plan
     }
 

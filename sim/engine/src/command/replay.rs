@@ -30,8 +30,8 @@ pub(super) fn replay<S: System>(
         println!("{line}");
     }
     let expected = forgive(&mut run, &system.expected(&found.plan.workload));
-    for violation in &expected {
-        println!("\nexpected here: {}  {}", violation.invariant, violation.text);
+    for Violation { invariant, about, text } in &expected {
+        println!("expected here: {invariant}  {}: {text}", about.join(" "));
     }
     let stale = if found.stored { unmet(&found.plan, &run) } else { Vec::new() };
     if !stale.is_empty() {

@@ -10,6 +10,7 @@ use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Polled, Record, Top
 use crate::batch;
 use crate::cluster::Node;
 use crate::fault::Site;
+use crate::touch::{self, Touch};
 
 pub(crate) struct GatedLog {
     pub(crate) node: Arc<Node>,
@@ -83,7 +84,14 @@ impl Consumer for GatedConsumer {
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
         let idle = about.is_empty();
-        let call = if idle { None } else { Some(self.node.enter(Site::Poll, || about).await) };
+        let about = || {
+            self.node.touches(|| match polled {
+                Polled::Records(records) => records.iter().cloned().map(Touch::Fetched).collect(),
+                Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) => Vec::new(),
+            });
+            about
+        };
+        let call = if idle { None } else { Some(self.node.enter(Site::Poll, about).await) };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
         match (call, polled) {
             (None, polled) => Ok(polled),
@@ -106,7 +114,11 @@ impl Consumer for GatedConsumer {
     }
 
     async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
-        let call = self.node.enter(Site::CommitOffsets, || offsets(next)).await?;
+        let about = || {
+            self.node.touches(|| touch::offsets(next));
+            offsets(next)
+        };
+        let call = self.node.enter(Site::CommitOffsets, about).await?;
         let answer = if call.lost() { Ok(()) } else { self.inner.commit(next).await };
         self.node.leave(call, answer).await
     }

@@ -5,10 +5,11 @@ use std::any::Any;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Settings};
 use crate::fault::{FaultSpec, When};
 use crate::outcome::{Run, Violation};
 use crate::system::{Plan, System};
+use crate::touch::Detail;
 use crate::trace::TraceEvent;
 
 /// Longest a world may take in real time: longer is a loop without progress.
@@ -40,11 +41,20 @@ pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
 }
 
 /// Runs a plan once. A panic inside, and a world that never ends, are violations too.
+pub fn run_plan<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
+    run(system, plan, false).0
+}
+
+/// Runs a plan once and keeps what each event touched; its hash is that of any other run.
+pub fn run_detailed<S: System>(system: &S, plan: &Plan<S::Workload>) -> (Run, Detail) {
+    run(system, plan, true)
+}
+
 #[allow(
     clippy::disallowed_methods,
     reason = "a world is a thread of its own, outside of which real time passes"
 )]
-pub fn run_plan<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
+fn run<S: System>(system: &S, plan: &Plan<S::Workload>, detailed: bool) -> (Run, Detail) {
     let seed = plan.seed;
     if let Err(error) = check(plan) {
         return failed(seed, Violation::new("plan.legal", "", error.to_string()));
@@ -52,7 +62,7 @@ pub fn run_plan<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
     let (done, result) = channel();
     let (system, plan) = (system.clone(), plan.clone());
     let world = std::thread::spawn(move || {
-        let run = world(&system, plan);
+        let run = world(&system, plan, detailed);
         // The watchdog may have given up on this world.
         let _ = done.send(run);
     });
@@ -108,24 +118,33 @@ fn divergence(a: &[TraceEvent], b: &[TraceEvent]) -> Option<(String, String)> {
 }
 
 /// One world, on this thread.
-fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
+fn world<S: System>(system: &S, plan: Plan<S::Workload>, detailed: bool) -> (Run, Detail) {
     let runtime =
         madsim::runtime::Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
     let Plan { seed, workload, faults } = plan;
     let (verdict, cluster) = runtime.block_on(async {
-        let cluster = Cluster::new(seed, system.settings(&workload), &faults);
+        let settings = Settings { detailed, ..system.settings(&workload) };
+        let cluster = Cluster::new(seed, settings, &faults);
         let verdict = system.run(workload, cluster.clone()).await;
         cluster.stop().await;
         (verdict, cluster)
     });
     // Tasks end with the runtime, before the servers they hold on to.
     drop(runtime);
-    let (trace, faults, met) = (cluster.dismantle(), cluster.faults(), cluster.met());
-    Run { seed, hash: trace.hash(), verdict, trace: trace.into_events(), faults, met }
+    let (mut trace, faults, met) = (cluster.dismantle(), cluster.faults(), cluster.met());
+    let mut detail = std::mem::take(trace.detail());
+    if detailed {
+        detail.log = cluster.log().with(|log| {
+            let topics = log.topics();
+            topics.iter().flat_map(|topic| log.records(&topic.name)).cloned().collect()
+        });
+    }
+    let hash = trace.hash();
+    (Run { seed, hash, verdict, trace: trace.into_events(), faults, met }, detail)
 }
 
-fn failed(seed: u64, violation: Violation) -> Run {
-    Run { seed, verdict: violation.into(), ..Run::default() }
+fn failed(seed: u64, violation: Violation) -> (Run, Detail) {
+    (Run { seed, verdict: violation.into(), ..Run::default() }, Detail::default())
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

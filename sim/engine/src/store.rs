@@ -8,6 +8,7 @@ use ports::{Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::cluster::Node;
 use crate::fault::Site;
+use crate::touch::{self, Open, Touch};
 
 pub(crate) struct GatedStore {
     pub(crate) node: Arc<Node>,
@@ -15,8 +16,16 @@ pub(crate) struct GatedStore {
 }
 
 struct GatedTx {
-    node: Arc<Node>,
+    open: Open,
     inner: Box<dyn Tx>,
+}
+
+impl Open {
+    /// The operations in few words, and what they touch.
+    fn about(&self, ops: &[Op]) -> String {
+        self.node.touches(|| [vec![Touch::Transaction(self.begun)], touch::ops(ops)].concat());
+        words(ops)
+    }
 }
 
 /// The operations in few words, for the trace.
@@ -51,22 +60,36 @@ impl Store for GatedStore {
     }
 
     async fn begin(&self, ops: Vec<Op>) -> Outcome<(Box<dyn Tx>, Vec<Reply>)> {
-        let call = self.node.enter(Site::Begin, || words(&ops)).await?;
+        let mut begun = 0;
+        let about = || {
+            begun = self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Begin, about).await?;
         let answer = self.inner.begin(ops).await.map(|(inner, replies)| {
-            let tx: Box<dyn Tx> = Box::new(GatedTx { node: self.node.clone(), inner });
+            let open = Open { node: self.node.clone(), begun };
+            let tx: Box<dyn Tx> = Box::new(GatedTx { open, inner });
             (tx, replies)
         });
         self.node.leave(call, answer).await
     }
 
     async fn read(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Read, || words(&ops)).await?;
+        let about = || {
+            self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Read, about).await?;
         let answer = self.inner.read(ops).await;
         self.node.leave(call, answer).await
     }
 
     async fn transact(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Commit, || words(&ops)).await?;
+        let about = || {
+            self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Commit, about).await?;
         let answer = if call.lost() { Ok(Vec::new()) } else { self.inner.transact(ops).await };
         self.node.leave(call, answer).await
     }
@@ -75,14 +98,15 @@ impl Store for GatedStore {
 #[async_trait]
 impl Tx for GatedTx {
     async fn run(&mut self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Run, || words(&ops)).await?;
+        let open = &self.open;
+        let call = open.node.enter(Site::Run, || open.about(&ops)).await?;
         let answer = self.inner.run(ops).await;
-        self.node.leave(call, answer).await
+        self.open.node.leave(call, answer).await
     }
 
     async fn commit(self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
-        let call = self.node.enter(Site::Commit, || words(&ops)).await?;
-        let GatedTx { node, inner } = *self;
+        let GatedTx { open, inner } = *self;
+        let call = open.node.enter(Site::Commit, || open.about(&ops)).await?;
         // A request that never arrived: the server sees a broken link, and rolls back.
         let answer = if call.lost() {
             drop(inner);
@@ -90,6 +114,6 @@ impl Tx for GatedTx {
         } else {
             inner.commit(ops).await
         };
-        node.leave(call, answer).await
+        open.node.leave(call, answer).await
     }
 }

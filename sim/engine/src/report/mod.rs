@@ -1,5 +1,8 @@
-//! pages
-use crate::system::{Plan, System};
-pub(crate) fn page<S: System>(_system: &S, _plan: &Plan<S::Workload>) -> String {
-    String::new()
-}
+//! A world as one page: what happened where and when, and each record's way. Never needs a network, nor
+//! anything beside its file.
+
+mod data;
+mod page;
+mod ways;
+
+pub use page::page;

@@ -314,7 +314,8 @@ impl Cluster {
         self.request_about(name, String::new(), work).await
     }
 
-    /// The same, and the trace says what it is about.
+    /// The same, and the trace says what it is about: the last word is the id that the node knows the
+    /// request by, if it has one.
     pub async fn request_about<T: Send + 'static>(
         &self,
         name: &str,

@@ -12,6 +12,7 @@ use orders::rows::SAGAS;
 use orders::rules::{Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
+use ports::Record;
 use query::rows::{ORDERS, OrderRow};
 use sim_engine::{Cluster, Plan, Settings, Settled, Smaller, Summary, System, Verdict, Violation};
 
@@ -64,6 +65,11 @@ impl System for Shop {
 
     fn invariants(&self) -> Vec<&'static str> {
         invariants::ALL.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn label(&self, record: &Record) -> Option<String> {
+        let envelope: serde_json::Value = serde_json::from_slice(&record.payload).ok()?;
+        envelope["eventType"].as_str().map(str::to_owned)
     }
 
     fn smaller(&self, workload: &Workload) -> Vec<Smaller<Workload>> {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::ways::{Step, Ways};
+use crate::fault::{FaultKind, FaultSpec};
 use crate::outcome::{Run, Violation};
 use crate::system::{Plan, System};
 use crate::touch::{Detail, Touch};
@@ -55,6 +56,8 @@ pub(super) struct Data<'a> {
     hash: String,
     invariants: usize,
     violations: &'a [Violation],
+    /// Invariants that this workload is known to break.
+    known: Vec<&'static str>,
     lines: &'a [String],
     left_out: usize,
     cut: bool,
@@ -133,7 +136,7 @@ pub(super) fn data<'a, S: System>(
         .zip(run.met.iter().skip(skipped))
         .map(|((event, it), fault)| {
             let (lane, from) = (numbers[&(NODE, it.node.to_string())], micros(it.at));
-            Band { lane, from, to: from + 1_000 * fault.for_ms, event }
+            Band { lane, from, to: from + 1_000 * lasts_ms(fault), event }
         })
         .collect();
     let transactions = detail.ended.iter().filter(|(begun, _)| **begun >= first);
@@ -162,9 +165,12 @@ pub(super) fn data<'a, S: System>(
         .collect();
     for fetched in &detail.log {
         if let Some(record) = ways.find(&fetched.record) {
+            // Its own time is its producer's clock, which may be wrong: it came when it was sent.
+            let sent = ways.sent(record).filter(|event| *event >= first);
+            let nth = records[record].places.len();
+            let Some(event) = sent.clone().nth(nth).or_else(|| sent.last()) else { continue };
             let lane = numbers[&(PARTITION, fetched.partition.to_string())];
-            let since = fetched.at - crate::runtime::wall(std::time::Duration::ZERO);
-            let at = since.num_microseconds().unwrap_or(0).max(0) as u64;
+            let at = micros(run.trace[event].at) + 1_000;
             records[record].places.push((lane, fetched.offset, at));
         }
     }
@@ -174,6 +180,7 @@ pub(super) fn data<'a, S: System>(
         hash: format!("{:032x}", run.hash),
         invariants: run.verdict.summary.invariants,
         violations: &run.verdict.violations,
+        known: system.expected(&plan.workload),
         lines: &run.verdict.summary.lines,
         left_out: first,
         cut: run.trace.iter().any(|event| event.text.len() > room.text),
@@ -189,6 +196,15 @@ pub(super) fn data<'a, S: System>(
         transactions,
         rows,
         records,
+    }
+}
+
+/// How long a fault is there; most are over with their call.
+fn lasts_ms(fault: &FaultSpec) -> u64 {
+    use FaultKind::{Duplicated, LostReply, LostRequest, Rejected};
+    match fault.kind {
+        LostReply | LostRequest | Rejected | Duplicated => 0,
+        _ => fault.for_ms,
     }
 }
 

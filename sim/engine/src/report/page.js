@@ -1,7 +1,8 @@
-'use strict';
 // Everything is in `world`; what is looked at is in `view`. The canvas is drawn anew on each change.
-const world = JSON.parse(document.getElementById('data').textContent);
 const $ = id => document.getElementById(id);
+const deflated = Uint8Array.from(atob($('data').textContent), letter => letter.charCodeAt(0));
+const inflated = new Blob([deflated]).stream().pipeThrough(new DecompressionStream('deflate-raw'));
+const world = JSON.parse(await new Response(inflated).text());
 const S = world.strings;
 const N = world.at.length;
 const GUTTER = 186, AXIS = 26, ROW_MIN = 15, ROW_MAX = 30;
@@ -48,6 +49,8 @@ marks.sort((a, b) => a.t - b.t);
 const byLane = world.lanes.map(() => []);
 for (let i = 0; i < N; i++) byLane[world.lane[i]].push(i);
 const rows = new Map(world.rows.map(r => [r[0], { begun: r[1], rows: r.slice(2) }]));
+const whole = new Map();
+for (const [i, { begun }] of rows) whole.set(begun, [...(whole.get(begun) || []), i]);
 const over = new Map(world.transactions);
 
 // ---- what is looked at ----
@@ -76,12 +79,20 @@ const shown = i => !view.shown || view.shown[i] === 1;
 
 function select(event, record) {
   view.event = event;
-  const all = [...(recordsOf.get(event) || [])];
+  const all = recordsAt(event);
   const low = view.filter.toLowerCase();
   const fitting = low ? all.filter(n => recordMatches(n, low)) : all;
   view.record = record !== undefined && record >= 0 ? record : fitting[0] ?? all[0] ?? -1;
   way = wayOf(view.record);
   if (event >= 0) { view.at = times[event]; reveal(view.at); }
+}
+
+// Records that an event touched, or else those of its transaction.
+function recordsAt(event) {
+  const own = recordsOf.get(event);
+  if (own) return [...own];
+  const of = whole.get(rows.get(event)?.begun) || [];
+  return [...new Set(of.flatMap(i => [...(recordsOf.get(i) || [])]))];
 }
 
 // The record, all that it follows from, and all that follows from it.
@@ -114,7 +125,7 @@ const nameOf = number => { const r = world.records[number]; return S[r.label] ||
 
 function reveal(t) {
   const span = view.to - view.from;
-  if (t >= view.from + span * .03 && t <= view.to - span * .03) return;
+  if (t >= view.from && t <= view.to) return;
   view.from = Math.max(0, Math.min(t - span / 2, end * 1.02 - span));
   view.to = view.from + span;
 }
@@ -123,6 +134,12 @@ function zoom(factor, around) {
   const part = (around - view.from) / (view.to - view.from);
   view.from = Math.max(-end * .02, around - part * span);
   view.to = view.from + span;
+}
+function closeUp() {
+  const at = [...way.events.keys()].map(i => times[i]);
+  if (!at.length) return;
+  const from = Math.min(...at), to = Math.max(...at), room = Math.max((to - from) * .06, 2e3);
+  view.from = from - room; view.to = to + room;
 }
 function fit() { view.from = -end * .01; view.to = end * 1.02; }
 
@@ -326,7 +343,7 @@ function showEvent() {
   if (i < 0) { box.append(el('p', { className: 'soft', textContent: 'Click an event, or step with ← and →.' })); return; }
   box.append(el('p', {}, el('strong', { textContent: `${what(i)} ` }), `on ${lane(i).name} at ${seconds(times[i])} `, el('span', { className: 'soft', textContent: `event ${i}` })));
   if (text(i)) box.append(el('p', { className: 'mono', textContent: text(i) }));
-  const all = [...(recordsOf.get(i) || [])];
+  const all = recordsAt(i);
   if (all.length > 1) {
     const choices = el('div', { className: 'choices' });
     for (const number of all.slice(0, 40)) {
@@ -350,7 +367,7 @@ function showEvent() {
 function showWay() {
   const list = $('way');
   list.replaceChildren();
-  if (!way.steps.length) { list.append(el('li', { className: 'head soft', textContent: 'No record went through it.' })); return; }
+  if (!way.steps.length) { list.append(el('li', { className: 'head none', textContent: 'No record went through it.' })); return; }
   for (const { number, list: steps } of way.steps) {
     const record = world.records[number];
     const places = record.places.map(([n, offset]) => `${world.lanes[n].name}@${offset}`).join(' ');
@@ -405,7 +422,8 @@ function showHead() {
     box.append(el('strong', { textContent: `Clean: ${world.invariants || 'all'} invariants hold` }));
   } else {
     box.className = 'bad';
-    box.append(el('strong', { textContent: `Broken: ${world.violations[0].invariant}` }));
+    const known = world.known.includes(world.violations[0].invariant) ? ' (known of this workload)' : '';
+    box.append(el('strong', { textContent: `Broken: ${world.violations[0].invariant}${known}` }));
     const facts = el('ul');
     for (const v of world.violations.slice(0, 30)) {
       const line = el('li', {}, `${v.invariant === world.violations[0].invariant ? '' : v.invariant + ': '}${v.text} `);
@@ -430,6 +448,7 @@ function remember() {
   if (view.event >= 0) parts.set('event', view.event);
   if (view.filter) parts.set('order', view.filter);
   if (view.at > 0) parts.set('at', (view.at / 1e6).toFixed(6));
+  if (view.from > 0 || view.to < end) parts.set('zoom', `${(view.from / 1e6).toFixed(6)}..${(view.to / 1e6).toFixed(6)}`);
   if (theme) parts.set('theme', theme);
   silent = true;
   history.replaceState(null, '', '#' + parts);
@@ -443,9 +462,10 @@ function recall() {
   const event = Number(parts.get('event') ?? -1);
   const asked = parts.get('at');
   view.event = -1;
-  if (parts.has('zoom')) { const [a, b] = parts.get('zoom').split('-').map(Number); view.from = a * 1e6; view.to = b * 1e6; }
   select(Number.isInteger(event) && event >= 0 && event < N ? event : -1);
   if (asked !== null && Number.isFinite(Number(asked))) view.at = Number(asked) * 1e6;
+  const zoomed = (parts.get('zoom') || '').split('..').map(Number);
+  if (zoomed.length === 2 && zoomed[0] < zoomed[1]) { view.from = zoomed[0] * 1e6; view.to = zoomed[1] * 1e6; } else closeUp();
   reveal(view.at);
   show();
 }
@@ -522,7 +542,7 @@ chart.addEventListener('pointermove', e => {
 });
 chart.addEventListener('pointerup', e => {
   const moved = drag?.moved; drag = null;
-  if (moved) return;
+  if (moved) { remember(); return; }
   const [px, py] = local(e);
   if (px < GUTTER) return;
   const { event, record } = near(px, py);
@@ -545,7 +565,8 @@ let waiting = false;
 function soon() { if (!waiting) { waiting = true; requestAnimationFrame(() => { waiting = false; draw(); }); } }
 
 $('filter').addEventListener('input', e => { setFilter(e.target.value); show(); });
-$('fit').onclick = () => { fit(); draw(); };
+$('fit').onclick = () => { fit(); show(); };
+$('close-up').onclick = () => { closeUp(); show(); };
 $('theme').onclick = toggleTheme;
 $('ask').onclick = () => $('help').showModal();
 document.addEventListener('keydown', e => {
@@ -554,8 +575,8 @@ document.addEventListener('keydown', e => {
   if ($('help').open) return;
   const keys = {
     ArrowRight: () => step(1), ArrowLeft: () => step(-1), ArrowDown: () => stepWay(1), ArrowUp: () => stepWay(-1),
-    '/': () => $('filter').focus(), '?': () => $('help').showModal(), t: toggleTheme,
-    '+': () => { zoom(.5, view.at); draw(); }, '=': () => { zoom(.5, view.at); draw(); }, '-': () => { zoom(2, view.at); draw(); }, 0: () => { fit(); draw(); },
+    '/': () => $('filter').focus(), '?': () => $('help').showModal(), t: toggleTheme, z: () => { closeUp(); show(); },
+    '+': () => { zoom(.5, view.at); show(); }, '=': () => { zoom(.5, view.at); show(); }, '-': () => { zoom(2, view.at); show(); }, 0: () => { fit(); show(); },
     Escape: () => { if (view.event >= 0) select(-1); else setFilter(''); show(); },
   };
   const act = keys[e.key];

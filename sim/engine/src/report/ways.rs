@@ -43,7 +43,7 @@ impl Step {
     pub(super) fn name(self) -> &'static str {
         match self {
             Step::Request => "request",
-            Step::Outbox => "rows and outbox",
+            Step::Outbox => "row, outbox",
             Step::Sent => "sent",
             Step::Read => "read",
             Step::Inbox => "inbox",
@@ -92,6 +92,12 @@ impl Ways {
     /// The number of a record.
     pub(super) fn find(&self, record: &Record) -> Option<usize> {
         self.by_content.get(&content(record)).copied()
+    }
+
+    /// The events that sent a record, in order.
+    pub(super) fn sent(&self, number: usize) -> impl Iterator<Item = usize> + Clone {
+        let steps = self.ways[number].steps.iter();
+        steps.filter(|(_, step)| *step == Step::Sent).map(|(event, _)| *event)
     }
 
     fn number(&mut self, record: &Record) -> usize {
@@ -214,20 +220,22 @@ impl Ways {
         }
     }
 
-    /// A request that names an id, and a transaction that inserted it: what that transaction sent follows
-    /// from the request.
+    /// A request whose last word is that of a key which a transaction inserted: what that transaction
+    /// sent, and what nothing else caused, follows from the request.
     fn requested(&mut self, batches: &Batches, trace: &[TraceEvent]) {
+        let mut by_word: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
+        for (key, events) in &batches.inserted {
+            if let Some(word) = tokens(key).last() {
+                by_word.entry(word).or_default().extend(events);
+            }
+        }
         for (at, event) in trace.iter().enumerate().filter(|(_, event)| event.what == "http") {
-            for token in tokens(&event.text) {
-                for inserted in batches.inserted.get(token).into_iter().flatten() {
-                    let batch = batches.of(*inserted);
-                    let sent = batches.appended.get(&batch).into_iter().flatten();
-                    let sent: Vec<usize> = sent.copied().collect();
-                    let named =
-                        |number: &&usize| tokens_of(&self.ways[**number].record).contains(token);
-                    let about: Vec<usize> = sent.iter().filter(named).copied().collect();
-                    for number in if about.is_empty() { sent } else { about } {
-                        self.ways[number].steps.insert((at, Step::Request));
+            let inserted = tokens(&event.text).last().and_then(|word| by_word.get(word));
+            for inserted in inserted.into_iter().flatten() {
+                for number in batches.appended.get(&batches.of(*inserted)).into_iter().flatten() {
+                    let way = &mut self.ways[*number];
+                    if way.parents.is_empty() {
+                        way.steps.insert((at, Step::Request));
                     }
                 }
             }
@@ -320,7 +328,7 @@ mod tests {
         };
         let story: [(&str, &str, &str, Vec<Touch>); 10] = [
             ("a", "http", "POST /orders A1", vec![]),
-            ("a", "begin", "", vec![row("insert", "A1")]),
+            ("a", "begin", "", vec![row("insert", "place A1")]),
             ("a", "commit", "", vec![Touch::Transaction(1), Touch::Appended(first())]),
             ("a", "produce", "", vec![Touch::Produced(first())]),
             ("b", "poll", "", vec![Touch::Fetched(fetched)]),

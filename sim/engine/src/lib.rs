@@ -24,6 +24,8 @@ mod store;
 mod story;
 mod system;
 mod touch;
+#[cfg(test)]
+mod toy;
 mod trace;
 
 pub use choices::Choices;

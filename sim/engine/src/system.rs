@@ -103,6 +103,11 @@ pub trait System: Clone + Send + Sync + 'static {
         PathBuf::from("fixtures/plans")
     }
 
+    /// The folder where plan, trace and page of a failure are left.
+    fn failures(&self) -> PathBuf {
+        PathBuf::from("target/sim-failures")
+    }
+
     /// Ways to make a workload smaller by one part, those first that take away most. None: it cannot
     /// be made smaller, and only faults are left out of a failing plan.
     fn smaller(&self, _workload: &Self::Workload) -> Vec<Smaller<Self::Workload>> {

@@ -156,17 +156,21 @@ impl Command {
             }
             Command::List => {
                 print!("{}", list::list(system));
-                Ok(ExitCode::SUCCESS)
+                Ok(true)
             }
             Command::Plan { seed, profile } => replay::plan(system, seed, profile.as_deref()),
             Command::Report { world, output, profile } => {
                 replay::report(system, &world, profile.as_deref(), &output)
             }
         };
-        done.unwrap_or_else(|wrong| {
-            eprintln!("error: {wrong}");
-            ExitCode::from(2)
-        })
+        match done {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::FAILURE,
+            Err(wrong) => {
+                eprintln!("error: {wrong}");
+                ExitCode::from(2)
+            }
+        }
     }
 }
 

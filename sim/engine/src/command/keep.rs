@@ -9,9 +9,6 @@ use super::find::json;
 use crate::outcome::Run;
 use crate::system::Plan;
 
-/// Where failures are left.
-pub(super) const FOLDER: &str = "target/sim-failures";
-
 /// What is kept of a failed world.
 pub(super) struct Kept<'a, W> {
     /// The plan that was run.
@@ -26,8 +23,7 @@ pub(super) struct Kept<'a, W> {
 
 /// Writes `SEED.plan.json` (small, if it was shrunk; the other is `SEED.original.plan.json` then),
 /// `SEED.txt` with story and trace, `SEED.html`. The plan's file.
-pub(super) fn keep<W: Serialize>(kept: Kept<'_, W>) -> PathBuf {
-    let folder = Path::new(FOLDER);
+pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) -> PathBuf {
     let Kept { plan, shrunk, run, story, page } = kept;
     let seed = plan.seed;
     let file = folder.join(format!("{seed}.plan.json"));

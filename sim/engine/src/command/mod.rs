@@ -8,6 +8,8 @@ mod list;
 mod progress;
 mod replay;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod totals;
 
 pub use args::{Command, Shard};

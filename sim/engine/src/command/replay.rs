@@ -1,7 +1,6 @@
 //! One world: told, printed as a plan, or drawn as a page.
 
 use std::path::Path;
-use std::process::ExitCode;
 
 use super::find::{self, Usage};
 use crate::fault::FaultSpec;
@@ -11,13 +10,13 @@ use crate::runner::{run_twice, unmet};
 use crate::story;
 use crate::system::System;
 
-/// Tells a world event by event, and judges it.
+/// Tells a world event by event, and judges it. Whether it is clean, and shows what it was stored for.
 pub(super) fn replay<S: System>(
     system: &S,
     what: &str,
     profile: Option<&str>,
     only: Option<&str>,
-) -> Result<ExitCode, Usage> {
+) -> Result<bool, Usage> {
     let found = find::world(system, what, profile)?;
     let mut run = run_twice(system, &found.plan);
     for event in &run.trace {
@@ -40,22 +39,18 @@ pub(super) fn replay<S: System>(
     if !run.verdict.is_clean() {
         let again = format!("{} replay {}", system.program(), found.again);
         println!("\n{}", story::failure(&run, "replayed", &again, only));
-        return Ok(ExitCode::FAILURE);
+        return Ok(false);
     }
     let held = run.verdict.summary.invariants;
     println!("\nseed {}: {held} invariants hold, hash {:032x}", run.seed, run.hash);
-    Ok(if stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(stale.is_empty())
 }
 
 /// Prints the plan of a seed.
-pub(super) fn plan<S: System>(
-    system: &S,
-    seed: u64,
-    profile: Option<&str>,
-) -> Result<ExitCode, Usage> {
+pub(super) fn plan<S: System>(system: &S, seed: u64, profile: Option<&str>) -> Result<bool, Usage> {
     let profile = find::profile(system, profile)?;
     println!("{}", find::json(&system.plan_in(profile, seed)));
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 /// Takes out of a verdict what its workload is known to break.
@@ -83,11 +78,11 @@ pub(super) fn report<S: System>(
     what: &str,
     profile: Option<&str>,
     output: &Path,
-) -> Result<ExitCode, Usage> {
+) -> Result<bool, Usage> {
     let found = find::world(system, what, profile)?;
     let page = report::page(system, &found.plan);
     std::fs::write(output, &page)
         .map_err(|cause| Usage(format!("cannot write {}: {cause}", output.display())))?;
     println!("{} ({} KB)", output.display(), page.len().div_ceil(1_000));
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }

@@ -2,13 +2,12 @@
 //! than the worlds in hand at a time.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::args::{RunArgs, Shard};
 use super::find::{self, Found, Usage};
-use super::keep::{self, FOLDER, Kept};
+use super::keep::{self, Kept};
 use super::progress::Progress;
 use super::replay::{forgive, stale_words};
 use super::totals::{Failure, Pace, Totals};
@@ -71,7 +70,7 @@ impl<'a, S: System> Sweep<'a, S> {
                     return Err(Usage(text.to_owned()));
                 }
                 let (first, end, shard) = (seeds.start, seeds.end, args.shard);
-                let of_shard = (end - first + shard.count - shard.index) / shard.count;
+                let of_shard = (end - first).saturating_sub(shard.index - 1).div_ceil(shard.count);
                 let count = (end < u64::MAX).then_some(of_shard);
                 (Worlds::Seeds { first, end, shard, profile }, count)
             }
@@ -81,7 +80,8 @@ impl<'a, S: System> Sweep<'a, S> {
         Ok(Sweep { system, args, worlds, count, next, over, state: Mutex::new(state) })
     }
 
-    pub(super) fn run(self) -> Result<ExitCode, Usage> {
+    /// Runs them all. Whether every world is clean.
+    pub(super) fn run(self) -> Result<bool, Usage> {
         let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let jobs = self.args.jobs.map_or_else(cores, usize::from);
         let mut progress = Progress::new();
@@ -112,8 +112,7 @@ impl<'a, S: System> Sweep<'a, S> {
                 Usage(format!("the summary cannot be written to {}: {cause}", path.display()))
             })?;
         }
-        let clean = state.totals.failed.is_empty() && state.stale.is_none();
-        Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(state.totals.failed.is_empty() && state.stale.is_none())
     }
 
     fn work(&self) {
@@ -202,7 +201,7 @@ impl<'a, S: System> Sweep<'a, S> {
         println!("small       {program} replay {}", file.display());
         println!(
             "page        {}",
-            PathBuf::from(FOLDER).join(format!("{}.html", plan.seed)).display()
+            self.system.failures().join(format!("{}.html", plan.seed)).display()
         );
         println!();
     }
@@ -221,7 +220,10 @@ impl<'a, S: System> Sweep<'a, S> {
             let masked = unmet(plan, run);
             met.faults.retain(|fault| !masked.contains(fault));
         }
-        let file = keep::keep(Kept { plan: &met, shrunk, run, story: &story, page: Some(page) });
+        let file = keep::keep(
+            &self.system.failures(),
+            Kept { plan: &met, shrunk, run, story: &story, page: Some(page) },
+        );
         (file, story)
     }
 

@@ -270,20 +270,37 @@ function axis(c) {
   pen.fillStyle = c.line; pen.fillRect(0, AXIS - 3, size.w, 1);
 }
 
+// From its sender to where it lay, and from there to each node that took it up.
+function chains(number, list) {
+  const point = i => [times[i], world.lane[i], kind(i)];
+  const before = list.filter(([, step]) => BEFORE.has(step)).map(([i]) => point(i));
+  const hubs = world.records[number].places.map(([n, , t]) => [t, n, 'log']);
+  const queue = queues.get(S[world.records[number].to]);
+  if (queue !== undefined) for (const [i, step] of list) if (step === 'sent') hubs.push([times[i] + 1, queue, 'queue']);
+  const all = [[...before, ...hubs].sort((p, q) => p[0] - q[0])];
+  const after = new Map();
+  for (const [i, step] of list) {
+    if (BEFORE.has(step)) continue;
+    const n = world.lane[i];
+    if (!after.has(n)) after.set(n, hubs.filter(([t]) => t <= times[i]).slice(-1));
+    after.get(n).push(point(i));
+  }
+  return [...all, ...after.values()];
+}
+const BEFORE = new Set(['request', 'row, outbox', 'sent']);
+
 function drawWay(c) {
   for (const { number, list } of way.steps) {
     const here = number === view.record;
-    const points = list.map(([i]) => [times[i], world.lane[i], kind(i)]);
-    for (const [n, , t] of world.records[number].places) points.push([t, n, 'log']);
-    const queue = queues.get(S[world.records[number].to]);
-    if (queue !== undefined) for (const [i, step] of list) if (step === 'sent') points.push([times[i] + 1, queue, 'queue']);
-    points.sort((a, b) => a[0] - b[0]);
+    const lines = chains(number, list);
     pen.strokeStyle = here ? c.accent : c.faint; pen.lineWidth = here ? 1.8 : 1; pen.globalAlpha = here ? .9 : .6;
-    pen.beginPath();
-    points.forEach(([t, n], k) => k ? pen.lineTo(x(t), y(n)) : pen.moveTo(x(t), y(n)));
-    pen.stroke();
+    for (const points of lines) {
+      pen.beginPath();
+      points.forEach(([t, n], k) => k ? pen.lineTo(x(t), y(n)) : pen.moveTo(x(t), y(n)));
+      pen.stroke();
+    }
     pen.globalAlpha = 1;
-    for (const [t, n, of] of points) {
+    for (const [t, n, of] of lines.flat()) {
       pen.fillStyle = c[of] || c.life; pen.strokeStyle = c.ground; pen.lineWidth = 1.5;
       pen.beginPath(); pen.arc(x(t), y(n), here ? 5 : 3.5, 0, 7); pen.fill(); pen.stroke();
     }

@@ -44,3 +44,65 @@ fn fill(data: &str) -> String {
         .replacen("/*SCRIPT*/", include_str!("page.js"), 1)
         .replacen("/*DATA*/", &data, 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::runner::run_plan;
+    use crate::system::System;
+    use crate::toy::Toy;
+
+    /// The data of a page, as a browser reads it.
+    fn data_of(page: &str) -> Value {
+        let (_, rest) = page.split_once("<script id=\"data\" type=\"text/plain\">").unwrap();
+        let (data, _) = rest.split_once("</script>").unwrap();
+        let deflated = base64::engine::general_purpose::STANDARD.decode(data).unwrap();
+        serde_json::from_slice(&miniz_oxide::inflate::decompress_to_vec(&deflated).unwrap())
+            .unwrap()
+    }
+
+    #[test]
+    fn a_page_holds_its_world_and_needs_nothing_else() {
+        let plan = Toy.plan(6);
+        let page = page(&Toy, &plan);
+        for outside in ["http://", "https://", "src=", "@import", "url("] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        let data = data_of(&page);
+        let run = run_plan(&Toy, &plan);
+        assert_eq!(data["hash"], format!("{:032x}", run.hash), "a look changes nothing");
+        assert_eq!(data["at"].as_array().unwrap().len(), run.trace.len());
+        assert_eq!(data["violations"][0]["invariant"], "numbers.kept");
+        let lanes: Vec<_> = data["lanes"].as_array().unwrap().iter().map(|l| &l["name"]).collect();
+        assert_eq!(lanes, ["reader", "world", "writer", "numbers/0"]);
+        let band = &data["bands"][0];
+        let lasts = band["to"].as_u64().unwrap() - band["from"].as_u64().unwrap();
+        assert_eq!((&band["lane"], lasts), (&2.into(), 30_000));
+        let label = data["records"][0]["label"].as_u64().unwrap() as usize;
+        assert_eq!(data["strings"][label], "a number on numbers");
+        assert_eq!(data["records"][0]["places"][0][1], 0, "its offset");
+        let steps = |number: usize| {
+            let steps = data["records"][number]["steps"].as_array().unwrap();
+            let names = steps.iter().skip(1).step_by(2);
+            let names: Vec<&str> = names
+                .map(|step| data["steps"][step.as_u64().unwrap() as usize].as_str().unwrap())
+                .collect();
+            names.join(" ")
+        };
+        assert_eq!(steps(0), "sent read inbox effect offset");
+        assert_eq!(steps(3), "sent read offset", "the lost one has no effect");
+    }
+
+    #[test]
+    fn a_page_of_a_long_world_stays_under_its_limit() {
+        let mut plan = Toy.plan(0);
+        plan.workload.numbers = (0..6_000).collect();
+        let page = page(&Toy, &plan);
+        let data = data_of(&page);
+        assert!(data["at"].as_array().unwrap().len() > 20_000);
+        assert_eq!(data["left_out"], 0);
+        assert!(page.len() < BYTES_MAX, "{}", page.len());
+    }
+}

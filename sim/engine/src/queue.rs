@@ -8,7 +8,7 @@ use ports::{Delivered, Deliveries, Fault, JobQueue, Outcome, QueueSpec, Record};
 
 use crate::batch;
 use crate::cluster::Node;
-use crate::fault::Site;
+use crate::fault::{Server, Site};
 use crate::touch::{self, Touch};
 
 pub(crate) struct GatedQueue {
@@ -27,6 +27,7 @@ struct GatedDeliveries {
 #[async_trait]
 impl JobQueue for GatedQueue {
     async fn declare(&self, queue: &QueueSpec) -> Outcome<()> {
+        self.node.open(Server::Queue)?;
         self.inner.declare(queue).await
     }
 
@@ -44,6 +45,7 @@ impl JobQueue for GatedQueue {
     }
 
     async fn depth(&self, queue: &str) -> Outcome<u64> {
+        self.node.open(Server::Queue)?;
         self.inner.depth(queue).await
     }
 }

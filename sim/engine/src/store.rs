@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::store::StoreClient;
-use ports::{Op, Outcome, Reply, Store, Table, Tx};
+use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::cluster::Node;
-use crate::fault::Site;
+use crate::fault::{FaultKind, Server, Site};
 use crate::touch::{self, Open, Touch};
 
 pub(crate) struct GatedStore {
@@ -16,8 +16,23 @@ pub(crate) struct GatedStore {
 }
 
 struct GatedTx {
+    node: Arc<Node>,
+    inner: Option<Box<dyn Tx>>,
+    /// What it began with: it has those rows.
+    held: Vec<Op>,
     open: Open,
-    inner: Box<dyn Tx>,
+}
+
+impl Drop for GatedTx {
+    fn drop(&mut self) {
+        if let Some(tx) = self.inner.take() {
+            self.node.cluster.abandon(&self.node, tx);
+        }
+    }
+}
+
+fn over() -> Fault {
+    Fault::retry("the transaction is over")
 }
 
 impl Open {
@@ -56,6 +71,7 @@ fn words(ops: &[Op]) -> String {
 #[async_trait]
 impl Store for GatedStore {
     async fn prepare(&self, tables: &[&'static Table]) -> Outcome<()> {
+        self.node.open(Server::Store)?;
         self.inner.prepare(tables).await
     }
 
@@ -66,9 +82,14 @@ impl Store for GatedStore {
             words(&ops)
         };
         let call = self.node.enter(Site::Begin, about).await?;
+        if let Some(long) = call.lasting(FaultKind::Locked) {
+            self.node.cluster.occupy(&self.node, &ops, long).await;
+        }
+        let held = ops.clone();
         let answer = self.inner.begin(ops).await.map(|(inner, replies)| {
-            let open = Open { node: self.node.clone(), begun };
-            let tx: Box<dyn Tx> = Box::new(GatedTx { open, inner });
+            let (node, inner) = (self.node.clone(), Some(inner));
+            let open = Open { node: node.clone(), begun };
+            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held, open });
             (tx, replies)
         });
         self.node.leave(call, answer).await
@@ -99,21 +120,26 @@ impl Store for GatedStore {
 impl Tx for GatedTx {
     async fn run(&mut self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
         let open = &self.open;
-        let call = open.node.enter(Site::Run, || open.about(&ops)).await?;
-        let answer = self.inner.run(ops).await;
-        self.open.node.leave(call, answer).await
+        let call = self.node.enter(Site::Run, || open.about(&ops)).await?;
+        let cluster = &self.node.cluster;
+        if let Some(long) = call.lasting(FaultKind::Locked) {
+            cluster.occupy(&self.node, &ops, long).await;
+        }
+        if let Some(long) = call.lasting(FaultKind::Deadlock) {
+            cluster.entangle(&self.node, &ops, &self.held, long).await;
+        }
+        let answer = self.inner.as_mut().ok_or_else(over)?.run(ops).await;
+        self.node.leave(call, answer).await
     }
 
-    async fn commit(self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
-        let GatedTx { open, inner } = *self;
-        let call = open.node.enter(Site::Commit, || open.about(&ops)).await?;
+    async fn commit(mut self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
+        let open = &self.open;
+        let call = self.node.enter(Site::Commit, || open.about(&ops)).await?;
         // A request that never arrived: the server sees a broken link, and rolls back.
-        let answer = if call.lost() {
-            drop(inner);
-            Ok(())
-        } else {
-            inner.commit(ops).await
-        };
-        open.node.leave(call, answer).await
+        if call.lost() {
+            return self.node.leave(call, Ok(())).await;
+        }
+        let answer = self.inner.take().ok_or_else(over)?.commit(ops).await;
+        self.node.leave(call, answer).await
     }
 }

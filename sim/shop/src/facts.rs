@@ -307,6 +307,8 @@ pub struct Watch(Arc<Mutex<Looked>>);
 
 #[derive(Default)]
 struct Looked {
+    /// How many transactions each database had committed when it was looked at.
+    commits: BTreeMap<Service, u64>,
     final_at: BTreeMap<String, Duration>,
     holders: Holders,
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
@@ -320,8 +322,12 @@ impl Watch {
             let now = world.cluster.elapsed();
             let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             looked.holders.look(&world);
+            let changed = looked.changed(&world);
             if inboxes {
-                looked.look_at_inboxes(&world);
+                looked.look_at_inboxes(&world, &changed);
+            }
+            if !changed.contains(&Service::Orders) {
+                continue;
             }
             world.cluster.database(Service::Orders.name()).with(|db| {
                 for (key, row) in db.rows(&SAGAS) {
@@ -347,10 +353,20 @@ impl Watch {
 }
 
 impl Looked {
+    /// Whose rows may have changed since the last look.
+    fn changed(&mut self, world: &World) -> Vec<Service> {
+        let mut services = Service::ALL.to_vec();
+        services.retain(|service| {
+            let commits = world.cluster.database(service.name()).with(|db| db.commits());
+            self.commits.insert(*service, commits) != Some(commits)
+        });
+        services
+    }
+
     /// What stands there for a moment was handled, though it is swept later.
-    fn look_at_inboxes(&mut self, world: &World) {
+    fn look_at_inboxes(&mut self, world: &World, changed: &[Service]) {
         let now = Due::at(world.cluster.now());
-        for service in Service::ALL {
+        for service in changed.iter().copied() {
             let seen = self.inbox.entry(service).or_default();
             world.cluster.database(service.name()).with(|db| {
                 for (key, row) in db.rows(&INBOX) {
@@ -387,6 +403,16 @@ pub fn rows<D: Document>(
     world.cluster.database(service.name()).with(|db| {
         let rows = db.rows(table);
         rows.filter_map(|(key, row)| Some((key.to_string(), document(row)?))).collect()
+    })
+}
+
+/// The letters of a service that are not settled, by id.
+pub fn open_letters(world: &World, service: Service) -> Vec<DeadLetter> {
+    // Their first index column has a value as long as they are open: the others need not be read.
+    let open = |row: &Row| row.index.first().is_some_and(Option::is_some);
+    world.cluster.database(service.name()).with(|db| {
+        let rows = db.rows(&DEAD_LETTERS).filter(|(_, row)| open(row));
+        rows.filter_map(|(_, row)| document(row)).collect()
     })
 }
 

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, LetterState};
+use chassis::{DeadLetter, LetterState};
 use contract::Service;
 use serde_json::{Value, json};
 
 use crate::customers::{Customers, one};
-use crate::facts::rows;
+use crate::facts::open_letters;
 use crate::poison::{PLANTED, mended};
 
 /// Between two looks: of a busy operator, or of one who has other things to do.
@@ -21,10 +21,8 @@ impl Customers {
         loop {
             madsim::time::sleep(Duration::from_millis(look_ms)).await;
             for service in Service::ALL {
-                let letters: Vec<DeadLetter> =
-                    rows(self.world(), service, &DEAD_LETTERS).into_values().collect();
-                for letter in letters.iter().filter(|letter| letter.state.is_open()) {
-                    self.settle(service, letter).await;
+                for letter in open_letters(self.world(), service) {
+                    self.settle(service, &letter).await;
                 }
             }
         }
@@ -35,7 +33,7 @@ impl Customers {
         // What only waits is drained by itself, and must be when the faults are over; before that
         // somebody is impatient now and then.
         let impatient =
-            choices.below("operator", "impatient", 8) == 0 && !self.world().cluster.is_healed();
+            choices.below("operator", "impatient", 8) == 0 && !self.world().cluster.is_over();
         if letter.state == LetterState::Parked && !impatient {
             return;
         }

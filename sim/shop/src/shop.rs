@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
+use chassis::Metrics;
 use contract::{Event, PaymentMode, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
@@ -136,24 +136,21 @@ impl Shop {
         let watching = madsim::task::spawn(watch.clone().look(world.clone(), inboxes));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
-        cluster.heal();
-        join_all(shoppers).await;
-        let healed = cluster.elapsed();
         let mut violations = Vec::new();
-        loop {
-            let mut left = left(&world, workload.profile());
-            left.extend(behind(&world, customers.followers()));
-            if left.is_empty() {
-                break;
+        let mut healed = None;
+        let phases = if workload.core.is_empty() { &["all"][..] } else { &["the core", "all"] };
+        for well in phases {
+            match *well {
+                "all" => cluster.heal(),
+                _ => cluster.recover(&workload.core),
             }
-            if cluster.elapsed() - healed > QUIET_WITHIN {
-                let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
-                let text = format!("not quiet {within_s} s after the faults: {left}");
-                violations.push(Violation::new("saga.lives", "", text));
-                break;
-            }
-            madsim::time::sleep(Duration::from_millis(500)).await;
+            join_all(shoppers.drain(..)).await;
+            let since = cluster.elapsed();
+            healed.get_or_insert(since);
+            violations
+                .extend(until_quiet(&world, &customers, workload.profile(), well, since).await);
         }
+        let healed = healed.unwrap_or_default();
         watching.abort();
         operator.abort();
         let settled = Settled { took: cluster.elapsed() - healed, bound: QUIET_WITHIN };
@@ -164,56 +161,81 @@ impl Shop {
     }
 }
 
-/// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. Empty: quiet.
-fn left(world: &World, profile: Profile) -> Vec<String> {
-    let mut left = Vec::new();
-    world.cluster.log().with(|log| {
+/// Waits until nothing is left to do, as long as it may take once this is well.
+async fn until_quiet(
+    world: &World,
+    customers: &Customers,
+    profile: Profile,
+    well: &str,
+    since: Duration,
+) -> Option<Violation> {
+    loop {
+        let mut left = left(world, customers.followers(), profile).peekable();
+        if left.peek().is_none() {
+            return None;
+        }
+        if world.cluster.elapsed() - since > QUIET_WITHIN {
+            let left: Vec<String> = left.collect();
+            let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
+            let text = format!("not quiet {within_s} s after the faults, with {well} well: {left}");
+            return Some(Violation::new("saga.lives", "", text));
+        }
+        madsim::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. None: quiet.
+/// Looks no further than it is asked to, and at what costs least first.
+fn left<'a>(
+    world: &'a World,
+    followers: &'a Followers,
+    profile: Profile,
+) -> impl Iterator<Item = String> + 'a {
+    let lag = move |service: Service| {
+        let topics = Stream::ALL.into_iter().filter(|topic| topic.is_topic());
+        let read = topics.filter(move |topic| poison::reads(service, *topic, profile));
         // Of every service, also of one that never came to join its group: its lag is the whole topic.
-        for service in Service::ALL {
-            let topics = Stream::ALL.into_iter().filter(|topic| topic.is_topic());
-            for topic in topics.filter(|topic| poison::reads(service, *topic, profile)) {
-                let lag = log.lag(service.name(), topic.name());
-                if lag > 0 {
-                    left.push(format!("{} lags {lag} behind on {}", service.name(), topic.name()));
-                }
-            }
-        }
-    });
-    for service in Service::ALL {
+        read.filter_map(move |topic| {
+            let lag = world.cluster.log().with(|log| log.lag(service.name(), topic.name()));
+            let (service, topic) = (service.name(), topic.name());
+            (lag > 0).then(|| format!("{service} lags {lag} behind on {topic}"))
+        })
+    };
+    let unsent = move |service: Service| {
         let unsent = world.cluster.database(service.name()).with(|db| db.outbox().count());
-        if unsent > 0 {
-            left.push(format!("{unsent} rows in the outbox of {}", service.name()));
-        }
-    }
-    for service in Service::ALL {
-        let letters = facts::rows::<DeadLetter>(world, service, &DEAD_LETTERS);
-        let open = letters.values().filter(|letter| letter.state.is_open()).count();
-        if open > 0 {
-            left.push(format!("{open} open letters in {}", service.name()));
-        }
-    }
-    let queued = facts::queued(world);
-    if queued > 0 {
-        left.push(format!("{queued} jobs in queues"));
-    }
-    let sagas = facts::rows::<Saga>(world, Service::Orders, &SAGAS);
-    let open = sagas.values().filter(|saga| saga.terminal == Terminal::None).count();
-    let payments = facts::rows::<Payment>(world, Service::Payments, &PAYMENTS);
-    let calls = payments.values().filter(|payment| payment.due.is_some()).count();
-    let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
-    let sends = mails.values().filter(|mail| mail.sending.due.is_some()).count();
-    let old = history::left(world);
-    for (count, what) in [
-        (open, "open orders"),
-        (calls, "gateway calls due"),
-        (sends, "mails due"),
-        (old, "inbox rows that have expired"),
-    ] {
-        if count > 0 {
-            left.push(format!("{count} {what}"));
-        }
-    }
-    left
+        (unsent > 0).then(|| format!("{unsent} rows in the outbox of {}", service.name()))
+    };
+    let letters = move |service: Service| {
+        let open = facts::open_letters(world, service).len();
+        (open > 0).then(|| format!("{open} open letters in {}", service.name()))
+    };
+    let rest: [(&str, fn(&World) -> usize); 5] = [
+        ("jobs in queues", facts::queued),
+        ("inbox rows that have expired", history::left),
+        ("open orders", |world| {
+            let sagas = facts::rows::<Saga>(world, Service::Orders, &SAGAS);
+            sagas.values().filter(|saga| saga.terminal == Terminal::None).count()
+        }),
+        ("gateway calls due", |world| {
+            let payments = facts::rows::<Payment>(world, Service::Payments, &PAYMENTS);
+            payments.values().filter(|payment| payment.due.is_some()).count()
+        }),
+        ("mails due", |world| {
+            let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
+            mails.values().filter(|mail| mail.sending.due.is_some()).count()
+        }),
+    ];
+    let rest = rest.into_iter().filter_map(move |(what, count)| {
+        let count = count(world);
+        (count > 0).then(|| format!("{count} {what}"))
+    });
+    let all = Service::ALL.into_iter();
+    let queues = all.clone().filter_map(unsent).chain(all.clone().flat_map(lag));
+    let settled = all.filter_map(letters);
+    queues
+        .chain(rest)
+        .chain(settled)
+        .chain(std::iter::once_with(|| behind(world, followers)).flatten())
 }
 
 /// Followers whom the last change of what they follow has not reached.

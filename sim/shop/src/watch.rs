@@ -146,6 +146,8 @@ pub struct Gap {
 /// Who held which shard, looked at again and again.
 #[derive(Debug, Clone, Default)]
 pub struct Holders {
+    /// Each service's leases, as they stood after so many commits.
+    leases: BTreeMap<Service, (u64, Vec<Option<Lease>>)>,
     since: BTreeMap<(Service, u16), Duration>,
     owners: BTreeMap<(Service, u16), String>,
     /// Stretches without a holder, between two holders or up to the end.
@@ -160,17 +162,27 @@ impl Holders {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
         for service in Service::ALL {
-            let leases: Vec<Option<Lease>> = world.cluster.database(service.name()).with(|db| {
+            let (known, leases) = self.leases.entry(service).or_default();
+            world.cluster.database(service.name()).with(|db| {
+                if *known == db.commits() && !leases.is_empty() {
+                    return;
+                }
                 let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
-                (0..SHARDS).map(lease).collect()
+                (*known, *leases) = (db.commits(), (0..SHARDS).map(lease).collect());
             });
-            for (shard, lease) in (0..SHARDS).zip(leases) {
-                let Some(lease) = lease else { continue };
+            let held = |lease: &Option<Lease>| {
+                let lease = lease.as_ref()?;
+                Some((lease.until_ms > now_ms).then(|| lease.owner.clone()))
+            };
+            let held: Vec<_> = leases.iter().map(held).collect();
+            for (shard, held) in (0..SHARDS).zip(held) {
+                let Some(owner) = held else { continue };
                 let at = (service, shard);
-                if lease.until_ms > now_ms {
+                if let Some(owner) = owner {
                     self.close(at, now);
-                    let before = self.owners.insert(at, lease.owner.clone());
-                    self.handovers += u64::from(before.is_some_and(|it| it != lease.owner));
+                    let before = self.owners.get(&at);
+                    self.handovers += u64::from(before.is_some_and(|it| *it != owner));
+                    self.owners.insert(at, owner);
                 } else {
                     self.since.entry(at).or_insert(now);
                 }

@@ -59,6 +59,8 @@ pub struct Db {
     next_tx: u64,
     /// Not later than the earliest deadline of an open transaction.
     patience: Duration,
+    /// How many transactions have committed.
+    commits: u64,
 }
 
 impl Db {
@@ -71,6 +73,7 @@ impl Db {
             open: BTreeMap::new(),
             next_tx: 1,
             patience: Duration::MAX,
+            commits: 0,
         }
     }
 
@@ -156,6 +159,11 @@ impl Db {
         self.open.get(&tx).is_some_and(|tx| tx.blocked.is_some())
     }
 
+    /// How many transactions have committed: where it has not risen, no row has changed.
+    pub fn commits(&self) -> u64 {
+        self.commits
+    }
+
     /// How many transactions are open.
     pub fn open_transactions(&self) -> usize {
         self.open.len()
@@ -237,6 +245,7 @@ impl Db {
             return;
         }
         let Some(tx) = self.end(id, ready) else { return };
+        self.commits += 1;
         for (number, writes) in tx.writes {
             self.tables.states[number].apply(writes);
         }

@@ -8,6 +8,7 @@ use ports::{Fault, Outcome, Record};
 use crate::cluster::{Call, Node};
 use crate::fault::{FaultKind, Site};
 use crate::log::words;
+use crate::touch::Touch;
 
 /// Sends the batch by `send`, which answers record by record.
 pub(crate) async fn send<F>(
@@ -20,7 +21,15 @@ where
     F: Future<Output = Vec<Outcome<()>>>,
 {
     let n = batch.len();
-    let (call, rejected) = match node.enter(site, || words(&batch)).await {
+    let sent = match site {
+        Site::Publish => Touch::Published,
+        _ => Touch::Produced,
+    };
+    let about = || {
+        node.touches(|| batch.iter().cloned().map(sent).collect());
+        words(&batch)
+    };
+    let (call, rejected) = match node.enter(site, about).await {
         Ok(call) => (call, None),
         Err(fault) => (Call::clean(site), Some(fault)),
     };

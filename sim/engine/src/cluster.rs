@@ -21,6 +21,7 @@ use crate::choices::Choices;
 use crate::fault::{FaultKind, FaultSpec, Site, When};
 use crate::outcome::FaultCount;
 use crate::runtime::{NodeRuntime, wall};
+use crate::touch::Touch;
 use crate::trace::{Trace, TraceEvent};
 use crate::{log, queue, store};
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub skew_ms: u64,
     /// How long a node that is asked to leave may take before it is killed.
     pub drain: Duration,
+    /// Whether to keep what each port call touched, for a page; the world is the same.
+    pub detailed: bool,
 }
 
 impl Default for Settings {
@@ -69,6 +72,7 @@ impl Default for Settings {
             delay_ms: 0,
             skew_ms: 0,
             drain: Duration::from_secs(5),
+            detailed: false,
         }
     }
 }
@@ -267,6 +271,14 @@ impl Cluster {
         self.state().trace.push(TraceEvent { at, node: node.into(), what, text });
     }
 
+    /// Notes when a transaction was over.
+    pub(crate) fn end_transaction(&self, begun: usize) {
+        if self.shared.settings.detailed {
+            let at = self.elapsed();
+            self.state().trace.detail().ended.insert(begun, at);
+        }
+    }
+
     /// Kills the node now; it starts again after `down`. A node that is down stays so.
     pub fn kill(&self, name: &str, down: Duration) -> bool {
         self.end(name, "killed", down)
@@ -320,6 +332,17 @@ impl Cluster {
         name: &str,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Outcome<T> {
+        self.request_about(name, String::new(), work).await
+    }
+
+    /// The same, and the trace says what it is about: the last word is the id that the node knows the
+    /// request by, if it has one.
+    pub async fn request_about<T: Send + 'static>(
+        &self,
+        name: &str,
+        about: String,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Outcome<T> {
         let running = self.state().places.get(name).and_then(|place| place.running.clone());
         let Some(node) = running else {
             madsim::time::sleep(Duration::from_millis(1)).await;
@@ -327,7 +350,7 @@ impl Cluster {
         };
         let gate = node.clone();
         let mut served = node.handle.spawn(async move {
-            let call = gate.enter(Site::Http, String::new).await?;
+            let call = gate.enter(Site::Http, || about).await?;
             if call.lost() {
                 return gate.leave(call, Err(Fault::unknown("lost"))).await;
             }
@@ -517,6 +540,15 @@ impl Node {
 
     fn manners(&self) -> MutexGuard<'_, Manners> {
         self.manners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says what the call that is about to be noted touches, in a world that is looked at in detail;
+    /// the number that the call's event will have.
+    pub(crate) fn touches(&self, touches: impl FnOnce() -> Vec<Touch>) -> usize {
+        match self.cluster.shared.settings.detailed {
+            true => self.cluster.state().trace.touching(touches()),
+            false => 0,
+        }
     }
 
     pub(crate) fn is_cut(&self) -> bool {

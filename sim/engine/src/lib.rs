@@ -11,19 +11,32 @@ compile_error!(
 mod batch;
 mod choices;
 mod cluster;
+mod command;
 mod fault;
 mod log;
 mod outcome;
 mod queue;
+mod report;
 mod runner;
 mod runtime;
+mod shrink;
 mod store;
+mod story;
+mod system;
+mod touch;
+#[cfg(test)]
+mod toy;
 mod trace;
 
 pub use choices::Choices;
 pub use cluster::{Cluster, Leave, NodePorts, Settings, Start};
+pub use command::{Command, Shard};
 pub use fault::{FaultKind, FaultSpec, Site, When};
-pub use outcome::{FaultCount, Run, Summary, Verdict, Violation};
-pub use runner::{Plan, PlanError, System, check, run_plan, run_twice};
+pub use outcome::{FaultCount, Run, Settled, Summary, Verdict, Violation};
+pub use runner::{PlanError, check, run_detailed, run_plan, run_twice, unmet};
 pub use runtime::NodeRuntime;
+pub use shrink::{Shrunk, shrink};
+pub use story::failure;
+pub use system::{Plan, Scene, Smaller, System};
+pub use touch::{Detail, Touch};
 pub use trace::{Trace, TraceEvent};

@@ -10,6 +10,7 @@ use ports::{Consumer, EventLog, Fault, Offsets, Outcome, Partition, Polled, Reco
 use crate::batch;
 use crate::cluster::Node;
 use crate::fault::{FaultKind, Server, Site};
+use crate::touch::{self, Touch};
 
 pub(crate) struct GatedLog {
     pub(crate) node: Arc<Node>,
@@ -55,8 +56,12 @@ impl GatedLog {
 }
 
 /// Through the gate with what was polled.
-async fn pass(node: &Node, about: String, read: Vec<Partition>) -> Outcome<()> {
-    let call = node.enter(Site::Poll, || about).await?;
+async fn pass(
+    node: &Node,
+    about: impl FnOnce() -> String,
+    read: Vec<Partition>,
+) -> Outcome<()> {
+    let call = node.enter(Site::Poll, about).await?;
     if let Some(long) = call.lasting(FaultKind::Hidden) {
         node.cluster.hide(read, long);
     }
@@ -126,14 +131,22 @@ impl Consumer for GatedConsumer {
             Polled::Revoked(partitions) => format!("revoked {}", partitions.len()),
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
-        // What was polled stays here until it is through: a poll that is dropped on the way back loses
-        // nothing.
         let mut read: Vec<Partition> = Vec::new();
         if let Polled::Records(records) = polled {
             read.extend(records.iter().map(|record| record.partition.clone()));
             read.dedup();
         }
-        let passed = if about.is_empty() { Ok(()) } else { pass(&self.node, about, read).await };
+        let idle = about.is_empty();
+        let about = || {
+            self.node.touches(|| match polled {
+                Polled::Records(records) => records.iter().cloned().map(Touch::Fetched).collect(),
+                Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) => Vec::new(),
+            });
+            about
+        };
+        // What was polled stays here until it is through: a poll that is dropped on the way back loses
+        // nothing.
+        let passed = if idle { Ok(()) } else { pass(&self.node, about, read).await };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
         match (passed, polled) {
             (Ok(()), polled) => Ok(polled),
@@ -152,7 +165,11 @@ impl Consumer for GatedConsumer {
     }
 
     async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
-        let call = self.node.enter(Site::CommitOffsets, || offsets(next)).await?;
+        let about = || {
+            self.node.touches(|| touch::offsets(next));
+            offsets(next)
+        };
+        let call = self.node.enter(Site::CommitOffsets, about).await?;
         if let Some(long) = call.lasting(FaultKind::LeaderChange) {
             self.node.cluster.unlead(self.group.clone(), long);
         }

@@ -9,6 +9,7 @@ use ports::{Delivered, Deliveries, Fault, JobQueue, Outcome, QueueSpec, Record};
 use crate::batch;
 use crate::cluster::Node;
 use crate::fault::{Server, Site};
+use crate::touch::{self, Touch};
 
 pub(crate) struct GatedQueue {
     pub(crate) node: Arc<Node>,
@@ -64,6 +65,7 @@ impl Deliveries for GatedDeliveries {
         // The wait is the model's; the gate stands behind it, so that an idle wait is no call.
         let about = || match delivered {
             Delivered::Batch(batch) => {
+                self.node.touches(|| batch.iter().cloned().map(Touch::Delivered).collect());
                 let redelivered = batch.iter().filter(|d| d.redelivered).count();
                 format!("{} deliveries, {redelivered} redelivered", batch.len())
             }
@@ -83,7 +85,10 @@ impl Deliveries for GatedDeliveries {
     }
 
     async fn settle(&mut self, acked: &[u64], rejected: &[u64]) -> Outcome<()> {
-        let about = || format!("ack {} reject {}", acked.len(), rejected.len());
+        let about = || {
+            self.node.touches(|| touch::settled(acked, rejected));
+            format!("ack {} reject {}", acked.len(), rejected.len())
+        };
         let call = self.node.enter(Site::Settle, about).await?;
         let inner = self.inner.as_mut().ok_or_else(dead)?;
         let answer = if call.lost() { Ok(()) } else { inner.settle(acked, rejected).await };
@@ -95,7 +100,11 @@ impl Deliveries for GatedDeliveries {
     }
 
     async fn requeue(&mut self, tags: &[u64]) -> Outcome<()> {
-        let call = self.node.enter(Site::Settle, || format!("requeue {}", tags.len())).await?;
+        let about = || {
+            self.node.touches(|| touch::settled(&[], tags));
+            format!("requeue {}", tags.len())
+        };
+        let call = self.node.enter(Site::Settle, about).await?;
         let inner = self.inner.as_mut().ok_or_else(dead)?;
         let answer = if call.lost() { Ok(()) } else { inner.requeue(tags).await };
         let answer = self.node.leave(call, answer).await;

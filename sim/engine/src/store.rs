@@ -8,6 +8,7 @@ use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::cluster::Node;
 use crate::fault::{FaultKind, Server, Site};
+use crate::touch::{self, Open, Touch};
 
 pub(crate) struct GatedStore {
     pub(crate) node: Arc<Node>,
@@ -19,6 +20,7 @@ struct GatedTx {
     inner: Option<Box<dyn Tx>>,
     /// What it began with: it has those rows.
     held: Vec<Op>,
+    open: Open,
 }
 
 impl Drop for GatedTx {
@@ -31,6 +33,14 @@ impl Drop for GatedTx {
 
 fn over() -> Fault {
     Fault::retry("the transaction is over")
+}
+
+impl Open {
+    /// The operations in few words, and what they touch.
+    fn about(&self, ops: &[Op]) -> String {
+        self.node.touches(|| [vec![Touch::Transaction(self.begun)], touch::ops(ops)].concat());
+        words(ops)
+    }
 }
 
 /// The operations in few words, for the trace.
@@ -66,27 +76,41 @@ impl Store for GatedStore {
     }
 
     async fn begin(&self, ops: Vec<Op>) -> Outcome<(Box<dyn Tx>, Vec<Reply>)> {
-        let call = self.node.enter(Site::Begin, || words(&ops)).await?;
+        let mut begun = 0;
+        let about = || {
+            begun = self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Begin, about).await?;
         if let Some(long) = call.lasting(FaultKind::Locked) {
             self.node.cluster.occupy(&self.node, &ops, long).await;
         }
         let held = ops.clone();
         let answer = self.inner.begin(ops).await.map(|(inner, replies)| {
             let (node, inner) = (self.node.clone(), Some(inner));
-            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held });
+            let open = Open { node: node.clone(), begun };
+            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held, open });
             (tx, replies)
         });
         self.node.leave(call, answer).await
     }
 
     async fn read(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Read, || words(&ops)).await?;
+        let about = || {
+            self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Read, about).await?;
         let answer = self.inner.read(ops).await;
         self.node.leave(call, answer).await
     }
 
     async fn transact(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Commit, || words(&ops)).await?;
+        let about = || {
+            self.node.touches(|| touch::ops(&ops));
+            words(&ops)
+        };
+        let call = self.node.enter(Site::Commit, about).await?;
         let answer = if call.lost() { Ok(Vec::new()) } else { self.inner.transact(ops).await };
         self.node.leave(call, answer).await
     }
@@ -95,7 +119,8 @@ impl Store for GatedStore {
 #[async_trait]
 impl Tx for GatedTx {
     async fn run(&mut self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let call = self.node.enter(Site::Run, || words(&ops)).await?;
+        let open = &self.open;
+        let call = self.node.enter(Site::Run, || open.about(&ops)).await?;
         let cluster = &self.node.cluster;
         if let Some(long) = call.lasting(FaultKind::Locked) {
             cluster.occupy(&self.node, &ops, long).await;
@@ -108,7 +133,8 @@ impl Tx for GatedTx {
     }
 
     async fn commit(mut self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
-        let call = self.node.enter(Site::Commit, || words(&ops)).await?;
+        let open = &self.open;
+        let call = self.node.enter(Site::Commit, || open.about(&ops)).await?;
         // A request that never arrived: the server sees a broken link, and rolls back.
         if call.lost() {
             return self.node.leave(call, Ok(())).await;

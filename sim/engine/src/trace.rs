@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::touch::{Detail, Touch};
+
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceEvent {
@@ -30,6 +32,9 @@ impl std::fmt::Display for TraceEvent {
 pub struct Trace {
     events: Vec<TraceEvent>,
     hash: Xxh3,
+    /// What the next event touches.
+    touching: Vec<Touch>,
+    detail: Detail,
 }
 
 impl Trace {
@@ -40,7 +45,22 @@ impl Trace {
             self.hash.update(part);
             self.hash.update(&[0]);
         }
+        if !self.touching.is_empty() {
+            let touches = std::mem::take(&mut self.touching);
+            self.detail.touches.insert(self.events.len(), touches);
+        }
         self.events.push(event);
+    }
+
+    /// Says what the next event touches; its number in the trace.
+    pub fn touching(&mut self, touches: Vec<Touch>) -> usize {
+        self.touching.extend(touches);
+        self.events.len()
+    }
+
+    /// What events touched, as far as it was said.
+    pub fn detail(&mut self) -> &mut Detail {
+        &mut self.detail
     }
 
     /// All events in order.

@@ -247,7 +247,8 @@ impl Customers {
             let body = bytes.ok().and_then(|b| serde_json::from_slice(&b).ok());
             (status, body.unwrap_or(Value::Null))
         };
-        self.world.cluster.request(node, serve).await
+        let about = format!("{method} {path} {key}");
+        self.world.cluster.request_about(node, about, serve).await
     }
 }
 

@@ -1,0 +1,112 @@
+//! The command line on the toy: what it says of clean worlds, of failures and of stale plans.
+
+use std::ops::Range;
+
+use super::args::{RunArgs, Shard};
+use super::find::json;
+use super::replay::{replay, stale_words};
+use super::sweep::Sweep;
+use super::{find, list};
+use crate::runner::{run_plan, unmet};
+use crate::system::{Plan, System};
+use crate::toy::{Sends, Toy};
+
+fn args(seeds: Range<u64>) -> RunArgs {
+    RunArgs {
+        seeds: Some(seeds),
+        jobs: Some(2),
+        shard: Shard { index: 1, count: 1 },
+        time: None,
+        once: false,
+        keep_going: false,
+        profile: None,
+        plan: None,
+        json: None,
+    }
+}
+
+fn run(args: RunArgs) -> Result<bool, String> {
+    Sweep::new(&Toy, args).and_then(Sweep::run).map_err(|wrong| wrong.to_string())
+}
+
+#[test]
+fn clean_worlds_are_clean_and_the_summary_is_written() {
+    let file = std::env::temp_dir().join(format!("toy-summary-{}.json", std::process::id()));
+    assert_eq!(run(RunArgs { json: Some(file.clone()), ..args(0..6) }), Ok(true));
+    let json: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    std::fs::remove_file(file).unwrap();
+    assert_eq!((&json["worlds"], &json["marks"]["kept"]), (&6.into(), &36.into()));
+    assert_eq!(json["faults"]["slow @ produce"]["masked"], 6);
+    assert_eq!(json["worst_bound_used"]["share"], 0.25);
+}
+
+#[test]
+fn a_failure_is_made_small_and_kept_with_its_page() {
+    assert_eq!(run(args(5..9)), Ok(false));
+    let kept = |name: &str| std::fs::read_to_string(Toy.failures().join(name)).unwrap();
+    let small: Plan<Sends> = serde_json::from_str(&kept("6.plan.json")).unwrap();
+    assert_eq!((small.workload.numbers, small.faults), (vec![3], vec![]));
+    let original: Plan<Sends> = serde_json::from_str(&kept("6.original.plan.json")).unwrap();
+    assert_eq!(original, Toy.plan(6));
+    assert!(kept("6.txt").starts_with("FAILED  numbers.kept        seed 6"));
+    assert!(kept("6.txt").contains("reproduce   cargo sim replay 6 --only number-3"));
+    assert!(kept("6.html").contains("</html>"));
+    let again = Toy.failures().join("6.plan.json").display().to_string();
+    assert_eq!(replay(&Toy, &again, None, None).ok(), Some(false), "and it fails again");
+    std::fs::remove_dir_all(Toy.failures()).unwrap();
+}
+
+#[test]
+fn time_ends_a_run_without_an_end() {
+    let time = Some(std::time::Duration::from_millis(300));
+    assert_eq!(
+        run(RunArgs { time, shard: Shard { index: 1, count: 7 }, ..args(0..u64::MAX) }),
+        Ok(true)
+    );
+    let error = run(args(0..u64::MAX)).unwrap_err();
+    assert!(error.contains("need --for"), "{error}");
+}
+
+#[test]
+fn a_stored_plan_is_stale_if_a_fault_of_it_meets_nothing() {
+    let file = std::env::temp_dir().join(format!("toy-plan-{}.json", std::process::id()));
+    let name = file.display().to_string();
+    let mut plan = Toy.plan(1);
+    std::fs::write(&file, json(&plan)).unwrap();
+    assert_eq!(replay(&Toy, &name, None, None).ok(), Some(false));
+    assert_eq!(run(RunArgs { seeds: None, plan: Some(name.clone()), ..args(0..1) }), Ok(false));
+    let stale = unmet(&plan, &run_plan(&Toy, &plan));
+    let words = "STALE  x: 1 of its faults met nothing\n  slow writer @ produce 1000 for 30 ms\n";
+    assert!(stale_words("x", &stale).starts_with(words));
+    plan.faults.pop();
+    std::fs::write(&file, json(&plan)).unwrap();
+    assert_eq!(replay(&Toy, &name, None, None).ok(), Some(true));
+    assert_eq!(run(RunArgs { seeds: None, plan: Some(name), ..args(0..1) }), Ok(true));
+    std::fs::remove_file(file).unwrap();
+    // A seed's faults are aimed by chance: they may miss.
+    assert_eq!(replay(&Toy, "1", None, None).ok(), Some(true));
+}
+
+#[test]
+fn a_world_is_found_by_seed_and_by_name_and_nothing_else_is_guessed() {
+    let seed = find::world(&Toy, "6", None).ok().unwrap();
+    let scenario = find::world(&Toy, "numbers.lost", None).ok().unwrap();
+    assert_eq!((seed.stored, scenario.stored), (false, true));
+    assert_eq!(seed.plan, scenario.plan);
+    let wrong = find::world(&Toy, "numbers", None).err().unwrap().to_string();
+    assert!(wrong.contains("`cargo sim list` names what there is"), "{wrong}");
+    let wrong = find::world(&Toy, "6", Some("wild")).err().unwrap().to_string();
+    assert_eq!(wrong, "no profile \"wild\"; there is default");
+}
+
+#[test]
+fn the_list_names_scenarios_and_where_faults_are_legal() {
+    let list = list::list(&Toy);
+    assert!(
+        list.contains(
+            "  numbers.lost\n      a lost number is noticed\n      snapshots/numbers.snap"
+        )
+    );
+    assert!(list.contains("  late effect      produce, publish\n"), "{list}");
+}

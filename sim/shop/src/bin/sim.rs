@@ -49,6 +49,12 @@ enum Command {
         #[arg(long, value_name = "TEXT")]
         only: Option<String>,
     },
+    /// Watch the harness bite: a small ledger with a planted bug, and then without it.
+    Demo {
+        /// Only this seed, with the bug, event by event.
+        #[arg(long, value_name = "N")]
+        seed: Option<u64>,
+    },
     /// Print the plan of a seed as JSON: workload and faults, to be changed by hand and replayed.
     Plan {
         /// The seed.
@@ -74,6 +80,13 @@ fn main() -> ExitCode {
             Sweep::new(seeds, once, keep_going).run(jobs.max(1))
         }
         Command::Replay { seed, only } => replay(&seed, only.as_deref()),
+        Command::Demo { seed } => match sim_ledger::demo(seed, &mut std::io::stdout()) {
+            // A seed that shows the bug is a violation, like that of any replay.
+            Ok(true) if seed.is_none() => ExitCode::SUCCESS,
+            Ok(false) if seed.is_some() => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(_) => ExitCode::FAILURE,
+        },
         Command::Plan { seed } => {
             println!("{}", json(&Shop.plan(seed)));
             ExitCode::SUCCESS

@@ -1,0 +1,258 @@
+//! The ledger as a system under test: what it is asked to do, what goes wrong, and how a world runs.
+//! Never reads a clock or draws a number but the world's.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ports::{EventLog, JobQueue, Outcome, QueueSpec, TopicSpec};
+use serde::{Deserialize, Serialize};
+use sim_engine::{
+    Choices, Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Site, Start, Summary,
+    System, Verdict, Violation, When,
+};
+use tokio::sync::oneshot;
+
+use crate::disk::{Disk, Mounted};
+use crate::entry::{ENTRIES, Entry, RECEIPTS};
+use crate::ledger::{GROUP, Ledger};
+use crate::printer::Printer;
+use crate::verdict::{INVARIANTS, judge};
+
+/// After the faults have ended, nothing is left to do within this time: a session (6 s), the rebalance
+/// behind it (5 s at most), both once more, and a few calls.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(30);
+
+/// Faults of a world.
+const FAULTS: u64 = 8;
+
+/// From one account to another, as two entries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Transfer {
+    /// Its name, from which its entries have theirs.
+    pub id: String,
+    /// When the teller sends it, milliseconds from the start.
+    pub at_ms: u64,
+    /// Who pays.
+    pub from: String,
+    /// Who gets it.
+    pub to: String,
+    /// How much, in cents.
+    pub amount_minor: i64,
+    /// Whether the teller sends it twice, as after a lost reply.
+    pub repeated: bool,
+}
+
+impl Transfer {
+    fn entries(&self) -> [Entry; 2] {
+        let entry = |side: &str, account: &String, amount_minor| {
+            let id = format!("{}.{side}", self.id);
+            Entry { id, account: account.clone(), amount_minor }
+        };
+        let amount = self.amount_minor;
+        [entry("from", &self.from, -amount), entry("to", &self.to, amount)]
+    }
+}
+
+/// What a world is asked to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Workload {
+    /// In the order of their times.
+    pub transfers: Vec<Transfer>,
+    /// Instances of the ledger.
+    pub ledgers: u32,
+    /// When the faults end, milliseconds from the start.
+    pub heal_ms: u64,
+    /// The planted bug: ack before commit, in ledger and printer.
+    pub ack_first: bool,
+}
+
+/// A change of what nodes run on: none in the worlds of [`System::run`], a harmless edit in tests.
+pub type Edit = Arc<dyn Fn(NodePorts) -> NodePorts + Send + Sync>;
+
+/// The ledger as a system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LedgerSystem {
+    /// Whether its plans have the planted bug.
+    pub ack_first: bool,
+}
+
+impl System for LedgerSystem {
+    type Workload = Workload;
+
+    fn plan(&self, seed: u64) -> Plan<Workload> {
+        let choices = Choices::new(seed);
+        let workload = workload(&choices, self.ack_first);
+        let faults = (0..FAULTS).map(|_| fault(&choices, workload.ledgers)).collect();
+        Plan { seed, workload, faults }
+    }
+
+    fn settings(&self, _: &Workload) -> Settings {
+        let mut settings = Settings { delay_ms: 4, skew_ms: 2_000, ..Settings::default() };
+        settings.log.session_timeout = Duration::from_secs(6);
+        settings.log.heartbeat = Duration::from_secs(2);
+        settings.log.max_poll_interval = Duration::from_secs(5);
+        settings
+    }
+
+    async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
+        self.run_edited(workload, cluster, Arc::new(|ports| ports)).await
+    }
+}
+
+fn workload(choices: &Choices, ack_first: bool) -> Workload {
+    let pick = |what: &str, below: u64| choices.below("workload", what, below);
+    let mut at_ms = 0;
+    let transfer = |n: u64| {
+        at_ms += pick("pause", 400);
+        let (from, to) = (pick("from", 4), 1 + pick("to", 3));
+        Transfer {
+            id: format!("T{n}"),
+            at_ms,
+            from: format!("account-{from}"),
+            to: format!("account-{}", (from + to) % 4),
+            amount_minor: 1 + pick("amount", 10_000) as i64,
+            repeated: pick("repeated", 8) == 0,
+        }
+    };
+    let transfers = (10..22).map(transfer).collect();
+    Workload { transfers, ledgers: 1 + pick("ledgers", 2) as u32, heal_ms: 8_000, ack_first }
+}
+
+fn fault(choices: &Choices, ledgers: u32) -> FaultSpec {
+    use Site::{CommitOffsets, Consume, Deliver, Outside, Poll, Publish, Settle, Subscribe};
+    let pick = |what: &str, below: usize| choices.below("faults", what, below as u64) as usize;
+    let node = pick("node", ledgers as usize + 1);
+    let (node, sites): (_, &[(Site, usize)]) = match node {
+        0 => ("printer#0".into(), &[(Consume, 2), (Deliver, 8), (Outside, 8), (Settle, 8)]),
+        n => {
+            let often = [(Poll, 12), (Outside, 8), (Publish, 8), (CommitOffsets, 8)];
+            (
+                format!("ledger#{}", n - 1),
+                if pick("start", 8) == 0 { &[(Subscribe, 2)] } else { &{ often } },
+            )
+        }
+    };
+    let (site, reach) = sites[pick("site", sites.len())];
+    let legal: Vec<FaultKind> = FaultKind::ALL.into_iter().filter(|it| it.legal(site)).collect();
+    let kind = legal[pick("kind", legal.len())];
+    // Now and then longer than a session, so that partitions move.
+    let for_ms = [300, 300, 300, 7_000][pick("long", 4)] + pick("for", 500) as u64;
+    FaultSpec { kind, node, when: When::Call { site, nth: 1 + pick("nth", reach) as u64 }, for_ms }
+}
+
+impl LedgerSystem {
+    /// A world whose nodes run on edited ports.
+    pub async fn run_edited(&self, workload: Workload, cluster: Cluster, edit: Edit) -> Verdict {
+        let (disk, runtime) = (Disk::default(), cluster.server_runtime());
+        let log = cluster.log().client("teller", runtime.clone());
+        let queue = cluster.queue().client("teller", runtime.clone());
+        let entries = TopicSpec { name: ENTRIES.into(), partitions: 3 };
+        let receipts =
+            QueueSpec { name: RECEIPTS.into(), delivery_limit: 1_000, dead_letters: None };
+        log.declare(&[entries]).await.expect("a new server has no other topic");
+        queue.declare(&receipts).await.expect("a new server has no other queue");
+        let mut nodes: Vec<String> = (0..workload.ledgers).map(|n| format!("ledger#{n}")).collect();
+        for node in &nodes {
+            cluster.add(node, "none", ledger(disk.clone(), workload.ack_first, edit.clone()));
+        }
+        nodes.push("printer#0".to_owned());
+        cluster.add("printer#0", "none", printer(disk.clone(), workload.ack_first, edit));
+
+        let until = async |at_ms| {
+            runtime.sleep(Duration::from_millis(at_ms).saturating_sub(cluster.elapsed())).await;
+        };
+        for transfer in &workload.transfers {
+            until(transfer.at_ms).await;
+            for entry in transfer.entries() {
+                let times = 1 + usize::from(transfer.repeated);
+                log.produce(vec![entry.record(); times]).await;
+                cluster.note("teller", "sent", format!("{} {times}x", entry.id));
+            }
+        }
+        until(workload.heal_ms).await;
+        cluster.heal();
+        let mut violations = Vec::new();
+        while let Some(left) = left(&cluster, &nodes) {
+            if cluster.elapsed() > Duration::from_millis(workload.heal_ms) + QUIET_WITHIN {
+                violations.push(Violation::new("ledger.comes_to_rest", "", left));
+                break;
+            }
+            runtime.sleep(Duration::from_millis(100)).await;
+        }
+        let sent: Vec<Entry> = workload.transfers.iter().flat_map(Transfer::entries).collect();
+        violations.extend(judge(&sent, &disk.kept()));
+        let mut summary = Summary { invariants: INVARIANTS, ..Summary::default() };
+        summary.mark("entries booked", disk.kept().booked.len() as u64);
+        summary.mark("receipts filed", disk.kept().filed.len() as u64);
+        let line = |(account, balance): (&String, &i64)| format!("{account} {balance}");
+        summary.lines = disk.kept().balances.iter().map(line).collect();
+        Verdict { summary, violations }
+    }
+}
+
+/// What is left to do, if anything.
+fn left(cluster: &Cluster, nodes: &[String]) -> Option<String> {
+    let down = nodes.iter().filter(|node| !cluster.is_up(node)).count();
+    let lag = cluster.log().with(|log| log.lag(GROUP, ENTRIES));
+    let jobs =
+        cluster.queue().with(|it, _| it.ready(RECEIPTS).count() + it.unacked_of(RECEIPTS).count());
+    let rests = down == 0 && lag == 0 && jobs == 0;
+    (!rests).then(|| format!("{down} nodes down, {lag} entries and {jobs} receipts left"))
+}
+
+fn ledger(disk: Disk, ack_first: bool, edit: Edit) -> Start {
+    Arc::new(move |ports| {
+        let (disk, edit) = (disk.clone(), edit.clone());
+        Box::pin(async move {
+            let ports = edit(ports);
+            let books = Arc::new(Mounted { disk, ports: ports.clone() });
+            let NodePorts { log, queue, runtime, .. } = ports.clone();
+            let ledger = Ledger { log, queue, runtime, books, ack_first };
+            let consumer = ledger.join().await?;
+            run(&ports, "ledger", |stop| ledger.run(consumer, stop))
+        })
+    })
+}
+
+fn printer(disk: Disk, ack_first: bool, edit: Edit) -> Start {
+    Arc::new(move |ports| {
+        let (disk, edit) = (disk.clone(), edit.clone());
+        Box::pin(async move {
+            let ports = edit(ports);
+            let files = Arc::new(Mounted { disk, ports: ports.clone() });
+            let NodePorts { queue, runtime, .. } = ports.clone();
+            let printer = Printer { queue, runtime, files, ack_first };
+            run(&ports, "printer", |stop| printer.run(stop))
+        })
+    })
+}
+
+/// Spawns a node's loop, and gives the way to ask it to leave.
+fn run<F>(
+    ports: &NodePorts,
+    name: &'static str,
+    code: impl FnOnce(Arc<AtomicBool>) -> F,
+) -> Outcome<Leave>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (stop, (done, ended)) = (Arc::new(AtomicBool::new(false)), oneshot::channel::<()>());
+    let code = code(stop.clone());
+    ports.runtime.spawn(
+        name,
+        Box::pin(async move {
+            code.await;
+            drop(done);
+        }),
+    );
+    Ok(Box::new(move || {
+        Box::pin(async move {
+            stop.store(true, Ordering::Relaxed);
+            // An error: the loop has ended, and its sender is dropped.
+            let _ = ended.await;
+        })
+    }))
+}

@@ -84,12 +84,16 @@ impl Consumer for GatedConsumer {
         };
         let idle = about.is_empty();
         let call = if idle { None } else { Some(self.node.enter(Site::Poll, || about).await) };
+        let fault = match call {
+            None => None,
+            Some(Ok(call)) => self.node.leave(call, Ok(())).await.err(),
+            Some(Err(fault)) => Some(fault),
+        };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
-        match (call, polled) {
+        match (fault, polled) {
             (None, polled) => Ok(polled),
-            (Some(Ok(call)), polled) => self.node.leave(call, Ok(polled)).await,
             // The fetch failed: the same records come again.
-            (Some(Err(fault)), Polled::Records(records)) => {
+            (Some(fault), Polled::Records(records)) => {
                 let mut again = Offsets::new();
                 for record in records.iter().rev() {
                     again.insert(record.partition.clone(), record.offset);
@@ -98,10 +102,9 @@ impl Consumer for GatedConsumer {
                 Err(fault)
             }
             // A change of assignment is the client's own news: it cannot fail to arrive.
-            (
-                Some(Err(_)),
-                polled @ (Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_)),
-            ) => Ok(polled),
+            (Some(_), polled @ (Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_))) => {
+                Ok(polled)
+            }
         }
     }
 

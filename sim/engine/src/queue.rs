@@ -75,8 +75,8 @@ impl Deliveries for GatedDeliveries {
                 return Ok(Delivered::ChannelLost);
             }
         };
-        let delivered = self.pending.take().unwrap_or(Delivered::ChannelLost);
-        self.node.leave(call, Ok(delivered)).await
+        self.node.leave(call, Ok(())).await?;
+        Ok(self.pending.take().unwrap_or(Delivered::ChannelLost))
     }
 
     async fn settle(&mut self, acked: &[u64], rejected: &[u64]) -> Outcome<()> {

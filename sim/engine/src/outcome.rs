@@ -1,10 +1,11 @@
 //! What a world came to. Never how it got there: that is the trace.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::TraceEvent;
+use crate::{FaultSpec, TraceEvent};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,24 @@ pub struct Summary {
     pub lines: Vec<String>,
     /// How many invariants were checked.
     pub invariants: usize,
+    /// How long the world took to settle once faults had ended, where it was waited for.
+    pub settled: Option<Settled>,
+}
+
+/// The liveness of a world: what was promised, and what it took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// From the end of the faults until nothing was left to do.
+    pub took: Duration,
+    /// The bound that it is held to.
+    pub bound: Duration,
+}
+
+impl Settled {
+    /// The part of the bound that was used; 1 is all of it.
+    pub fn share(&self) -> f64 {
+        self.took.as_secs_f64() / self.bound.as_secs_f64().max(f64::MIN_POSITIVE)
+    }
 }
 
 impl Summary {
@@ -82,7 +101,7 @@ impl FaultCount {
 }
 
 /// A world that was run.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Run {
     /// Its seed.
     pub seed: u64,
@@ -94,6 +113,8 @@ pub struct Run {
     pub trace: Vec<TraceEvent>,
     /// By kind and step, as `kill before @ commit`.
     pub faults: BTreeMap<String, FaultCount>,
+    /// The faults that met their step, in the order in which they did.
+    pub met: Vec<FaultSpec>,
 }
 
 impl Run {

@@ -5,47 +5,14 @@ use std::any::Any;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-
-use crate::cluster::{Cluster, Settings};
+use crate::cluster::Cluster;
 use crate::fault::{FaultSpec, When};
-use crate::outcome::{Run, Verdict, Violation};
+use crate::outcome::{Run, Violation};
+use crate::system::{Plan, System};
 use crate::trace::TraceEvent;
 
 /// Longest a world may take in real time: longer is a loop without progress.
 const REAL_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// A world as data: it can be stored, shrunk and written by hand.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Plan<W> {
-    /// The seed of every choice that the plan does not make.
-    pub seed: u64,
-    /// What the system under test is asked to do.
-    pub workload: W,
-    /// What goes wrong.
-    pub faults: Vec<FaultSpec>,
-}
-
-/// A system under test.
-pub trait System: Clone + Send + 'static {
-    /// What it can be asked to do.
-    type Workload: Clone + Send + Serialize + DeserializeOwned + 'static;
-
-    /// The world of this seed.
-    fn plan(&self, seed: u64) -> Plan<Self::Workload>;
-
-    /// How its servers behave under this workload.
-    fn settings(&self, workload: &Self::Workload) -> Settings;
-
-    /// Builds the nodes, does the workload, heals, waits until all is quiet, and judges.
-    fn run(
-        &self,
-        workload: Self::Workload,
-        cluster: Cluster,
-    ) -> impl Future<Output = Verdict> + Send;
-}
 
 /// Why a plan cannot be run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,6 +86,21 @@ pub fn run_twice<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
     first
 }
 
+/// The faults of a plan that did not meet their step: a stored plan that has some is stale, since it
+/// no longer shows what it was stored for.
+pub fn unmet<W>(plan: &Plan<W>, run: &Run) -> Vec<FaultSpec> {
+    let mut met = run.met.clone();
+    let mut unmet = plan.faults.clone();
+    unmet.retain(|fault| match met.iter().position(|other| other == fault) {
+        Some(at) => {
+            met.swap_remove(at);
+            false
+        }
+        None => true,
+    });
+    unmet
+}
+
 fn divergence(a: &[TraceEvent], b: &[TraceEvent]) -> Option<(String, String)> {
     let at = a.iter().zip(b).position(|(a, b)| a != b).unwrap_or(a.len().min(b.len()));
     let show = |e: Option<&TraceEvent>| e.map_or("(ended)".to_owned(), ToString::to_string);
@@ -138,13 +120,12 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>) -> Run {
     });
     // Tasks end with the runtime, before the servers they hold on to.
     drop(runtime);
-    let (trace, faults) = (cluster.dismantle(), cluster.faults());
-    Run { seed, hash: trace.hash(), verdict, trace: trace.into_events(), faults }
+    let (trace, faults, met) = (cluster.dismantle(), cluster.faults(), cluster.met());
+    Run { seed, hash: trace.hash(), verdict, trace: trace.into_events(), faults, met }
 }
 
 fn failed(seed: u64, violation: Violation) -> Run {
-    let verdict = violation.into();
-    Run { seed, hash: 0, verdict, trace: Vec::new(), faults: Default::default() }
+    Run { seed, verdict: violation.into(), ..Run::default() }
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

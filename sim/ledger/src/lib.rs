@@ -8,14 +8,12 @@ mod disk;
 mod entry;
 mod ledger;
 mod printer;
-mod story;
 mod system;
 mod verdict;
 
-pub use demo::demo;
+pub use demo::Demo;
 pub use disk::{Books, Disk, Files, Kept};
 pub use entry::{ENTRIES, Entry, RECEIPTS, Receipt};
 pub use ledger::{GROUP, Ledger};
 pub use printer::Printer;
-pub use story::failure;
 pub use system::{Edit, LedgerSystem, QUIET_WITHIN, Transfer, Workload};

@@ -1,6 +1,7 @@
 //! The ledger as a system under test: what it is asked to do, what goes wrong, and how a world runs.
 //! Never reads a clock or draws a number but the world's.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use std::time::Duration;
 use ports::{EventLog, JobQueue, Outcome, QueueSpec, TopicSpec};
 use serde::{Deserialize, Serialize};
 use sim_engine::{
-    Choices, Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Site, Start, Summary,
-    System, Verdict, Violation, When,
+    Choices, Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Settled, Site,
+    Smaller, Start, Summary, System, Verdict, Violation, When,
 };
 use tokio::sync::oneshot;
 
@@ -100,6 +101,26 @@ impl System for LedgerSystem {
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
         self.run_edited(workload, cluster, Arc::new(|ports| ports)).await
     }
+
+    fn program(&self) -> &'static str {
+        if self.ack_first { "sim-ledger --ack-first" } else { "sim-ledger" }
+    }
+
+    fn invariants(&self) -> Vec<&'static str> {
+        INVARIANTS.to_vec()
+    }
+
+    fn plans(&self) -> PathBuf {
+        "fixtures/ledger".into()
+    }
+
+    fn smaller(&self, workload: &Workload) -> Vec<Smaller<Workload>> {
+        let without = |at: usize| {
+            let mut workload = workload.clone();
+            Smaller { without: workload.transfers.remove(at).id, workload }
+        };
+        (0..workload.transfers.len()).map(without).collect()
+    }
 }
 
 fn workload(choices: &Choices, ack_first: bool) -> Workload {
@@ -174,17 +195,19 @@ impl LedgerSystem {
         }
         until(workload.heal_ms).await;
         cluster.heal();
-        let mut violations = Vec::new();
+        let (healed, mut violations) = (cluster.elapsed(), Vec::new());
         while let Some(left) = left(&cluster, &nodes) {
-            if cluster.elapsed() > Duration::from_millis(workload.heal_ms) + QUIET_WITHIN {
+            if cluster.elapsed() - healed > QUIET_WITHIN {
                 violations.push(Violation::new("ledger.comes_to_rest", "", left));
                 break;
             }
             runtime.sleep(Duration::from_millis(100)).await;
         }
+        let settled = Settled { took: cluster.elapsed() - healed, bound: QUIET_WITHIN };
         let sent: Vec<Entry> = workload.transfers.iter().flat_map(Transfer::entries).collect();
         violations.extend(judge(&sent, &disk.kept()));
-        let mut summary = Summary { invariants: INVARIANTS, ..Summary::default() };
+        let mut summary =
+            Summary { invariants: INVARIANTS.len(), settled: Some(settled), ..Summary::default() };
         summary.mark("entries booked", disk.kept().booked.len() as u64);
         summary.mark("receipts filed", disk.kept().filed.len() as u64);
         let line = |(account, balance): (&String, &i64)| format!("{account} {balance}");

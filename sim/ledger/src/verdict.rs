@@ -5,8 +5,9 @@ use sim_engine::Violation;
 use crate::disk::Kept;
 use crate::entry::Entry;
 
-/// How many invariants [`judge`] and the bound of the end are.
-pub(crate) const INVARIANTS: usize = 4;
+/// What [`judge`] and the wait for the end are about.
+pub(crate) const INVARIANTS: [&str; 4] =
+    ["ledger.booked_once", "ledger.sums_to_zero", "ledger.receipts", "ledger.comes_to_rest"];
 
 /// Judges what is kept, after everything has come to rest, by what was sent.
 pub(crate) fn judge(sent: &[Entry], kept: &Kept) -> Vec<Violation> {

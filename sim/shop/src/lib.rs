@@ -21,6 +21,7 @@ pub mod plan;
 pub mod poison;
 pub mod scenario;
 pub mod shop;
+pub mod smaller;
 pub mod story;
 pub mod watch;
 pub mod workload;

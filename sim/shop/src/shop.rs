@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chassis::{DEAD_LETTERS, DeadLetter, Metrics};
-use contract::{Event, Profile, Service, Stream};
+use contract::{Event, PaymentMode, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
 use notifications_worker::rows::{MAILS, MailRow};
@@ -13,7 +13,7 @@ use orders::rules::{Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use query::rows::{ORDERS, OrderRow};
-use sim_engine::{Cluster, Plan, Settings, Summary, System, Verdict, Violation};
+use sim_engine::{Cluster, Plan, Settings, Settled, Smaller, Summary, System, Verdict, Violation};
 
 use crate::customers::Customers;
 use crate::facts::{self, Facts, Watch};
@@ -21,7 +21,7 @@ use crate::followers::Followers;
 use crate::history;
 use crate::nodes::{Metered, World};
 use crate::workload::Workload;
-use crate::{invariants, plan, poison, story};
+use crate::{invariants, plan, poison, smaller, story};
 
 /// After the faults have ended, everything is quiet within this time. The sum of what a recovery
 /// can wait for: a session (6 s) and the rebalance behind it, a lease (4 s), a claim of the worker
@@ -38,6 +38,36 @@ impl System for Shop {
 
     fn plan(&self, seed: u64) -> Plan<Workload> {
         plan::draw(seed)
+    }
+
+    fn profiles(&self) -> Vec<&'static str> {
+        vec!["default", "catalog"]
+    }
+
+    fn plan_in(&self, profile: &str, seed: u64) -> Plan<Workload> {
+        let mut plan = plan::draw(seed);
+        if profile == "catalog" {
+            plan.workload.as_written = true;
+            // As written, orders do not say how they are paid.
+            plan.workload.orders.iter_mut().for_each(|order| order.mode = PaymentMode::Parallel);
+        }
+        plan
+    }
+
+    fn expected(&self, workload: &Workload) -> Vec<&'static str> {
+        match workload.profile() {
+            // As written, nobody gives back what was held for an order that is cancelled.
+            Profile::Catalog => vec!["money.cancelled_holds_nothing"],
+            Profile::Default => Vec::new(),
+        }
+    }
+
+    fn invariants(&self) -> Vec<&'static str> {
+        invariants::ALL.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn smaller(&self, workload: &Workload) -> Vec<Smaller<Workload>> {
+        smaller::smaller(workload)
     }
 
     fn settings(&self, workload: &Workload) -> Settings {
@@ -120,10 +150,11 @@ impl Shop {
         }
         watching.abort();
         operator.abort();
+        let settled = Settled { took: cluster.elapsed() - healed, bound: QUIET_WITHIN };
         let watched = watch.seen(cluster.elapsed(), healed);
         let facts = Facts::read(&world, &workload, &customers, watched);
         violations.extend(invariants::judge(&facts));
-        Verdict { summary: summary(&facts), violations }
+        Verdict { summary: Summary { settled: Some(settled), ..summary(&facts) }, violations }
     }
 }
 

@@ -1,11 +1,10 @@
 //! Worlds in words: an order's way for snapshots, and failures as stories that end with what to do.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
 
 use contract::{Event, PaymentStatus};
 use orders::rules::Terminal;
-use sim_engine::{Run, TraceEvent};
+use sim_engine::Run;
 
 use crate::facts::Facts;
 
@@ -75,40 +74,7 @@ fn letters(facts: &Facts) -> Vec<String> {
     lines
 }
 
-/// A failed world as a story: the broken invariant, what led there, and how to see it again. The
-/// ids of orders are replaced by their names in the workload where the trace tells them.
+/// A failed world as a story, which ends with how to see its seed again.
 pub fn failure(run: &Run, place: &str, only: Option<&str>) -> String {
-    let mut text = String::new();
-    let violations = &run.verdict.violations;
-    let Some(first) = violations.first() else { return text };
-    let _ = writeln!(text, "FAILED  {}        seed {}   {place}", first.invariant, run.seed);
-    for violation in violations.iter().take(5) {
-        let about = violation.about.first().map_or("the world", |about| about.as_str());
-        let _ = writeln!(text, "  {}  {about}: {}", violation.invariant, violation.text);
-    }
-    if violations.len() > 5 {
-        let _ = writeln!(text, "  and {} more", violations.len() - 5);
-    }
-    let about = only
-        .map(str::to_owned)
-        .or_else(|| violations.iter().find_map(|v| v.about.first().cloned()));
-    let events: Vec<&TraceEvent> =
-        run.trace.iter().filter(|event| matters(event, about.as_deref())).collect();
-    // The way to a failure is at its end.
-    let skipped = events.len().saturating_sub(40);
-    if skipped > 0 {
-        let _ = writeln!(text, "  ... {skipped} earlier events");
-    }
-    for event in &events[skipped..] {
-        let _ = writeln!(text, "{event}");
-    }
-    let only = about.map_or(String::new(), |about| format!(" --only {about}"));
-    let _ = writeln!(text, "reproduce   cargo sim replay {}{only}", run.seed);
-    text
-}
-
-/// Faults, kills and starts, and whatever names the thing.
-fn matters(event: &TraceEvent, about: Option<&str>) -> bool {
-    matches!(event.what, "fault" | "killed" | "leaving" | "left" | "left late" | "healed")
-        || about.is_some_and(|about| event.text.contains(about))
+    sim_engine::failure(run, place, &format!("cargo sim replay {}", run.seed), only)
 }

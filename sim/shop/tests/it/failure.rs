@@ -17,7 +17,6 @@ fn a_failure_reads_like_a_story_and_ends_with_what_to_do() {
         Violation::new("money.at_most_one_charge", "5f2c", "charged 2 times (2598 in all)");
     let run = Run {
         seed: 4711,
-        hash: 0,
         verdict: violation.into(),
         trace: vec![
             event(12_402, "payments#1", "outside", "5f2c:authorise"),
@@ -25,7 +24,7 @@ fn a_failure_reads_like_a_story_and_ends_with_what_to_do() {
             event(12_500, "orders#0", "produce", "orders.events[77aa]"),
             event(12_611, "payments#2", "outside", "5f2c:authorise"),
         ],
-        faults: Default::default(),
+        ..Run::default()
     };
     let name = "sim.a_failure_reads_like_a_story";
     super::pin(name, &story::failure(&run, "world 213 of 1000", None));

@@ -1,0 +1,93 @@
+//! One world: told, printed as a plan, or drawn as a page.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use super::find::{self, Usage};
+use crate::fault::FaultSpec;
+use crate::outcome::{Run, Violation};
+use crate::report;
+use crate::runner::{run_twice, unmet};
+use crate::story;
+use crate::system::System;
+
+/// Tells a world event by event, and judges it.
+pub(super) fn replay<S: System>(
+    system: &S,
+    what: &str,
+    profile: Option<&str>,
+    only: Option<&str>,
+) -> Result<ExitCode, Usage> {
+    let found = find::world(system, what, profile)?;
+    let mut run = run_twice(system, &found.plan);
+    for event in &run.trace {
+        if only.is_none_or(|only| event.text.contains(only)) {
+            println!("{event}");
+        }
+    }
+    println!();
+    for line in &run.verdict.summary.lines {
+        println!("{line}");
+    }
+    let expected = forgive(&mut run, &system.expected(&found.plan.workload));
+    for Violation { invariant, about, text } in &expected {
+        println!("expected here: {invariant}  {}: {text}", about.join(" "));
+    }
+    let stale = if found.stored { unmet(&found.plan, &run) } else { Vec::new() };
+    if !stale.is_empty() {
+        println!("\n{}", stale_words(&found.again, &stale));
+    }
+    if !run.verdict.is_clean() {
+        let again = format!("{} replay {}", system.program(), found.again);
+        println!("\n{}", story::failure(&run, "replayed", &again, only));
+        return Ok(ExitCode::FAILURE);
+    }
+    let held = run.verdict.summary.invariants;
+    println!("\nseed {}: {held} invariants hold, hash {:032x}", run.seed, run.hash);
+    Ok(if stale.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Prints the plan of a seed.
+pub(super) fn plan<S: System>(
+    system: &S,
+    seed: u64,
+    profile: Option<&str>,
+) -> Result<ExitCode, Usage> {
+    let profile = find::profile(system, profile)?;
+    println!("{}", find::json(&system.plan_in(profile, seed)));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes out of a verdict what its workload is known to break.
+pub(super) fn forgive(run: &mut Run, expected: &[&str]) -> Vec<Violation> {
+    let violations = std::mem::take(&mut run.verdict.violations);
+    let (known, broken) =
+        violations.into_iter().partition(|it| expected.contains(&it.invariant.as_str()));
+    run.verdict.violations = broken;
+    known
+}
+
+/// What to say of a stored plan that no longer fits.
+pub(super) fn stale_words(which: &str, stale: &[FaultSpec]) -> String {
+    let mut text = format!("STALE  {which}: {} of its faults met nothing\n", stale.len());
+    for fault in stale {
+        text.push_str(&format!("  {fault}\n"));
+    }
+    text.push_str("it no longer shows what it was stored for: aim them anew, or leave them out");
+    text
+}
+
+/// Writes the page of a world.
+pub(super) fn report<S: System>(
+    system: &S,
+    what: &str,
+    profile: Option<&str>,
+    output: &Path,
+) -> Result<ExitCode, Usage> {
+    let found = find::world(system, what, profile)?;
+    let page = report::page(system, &found.plan);
+    std::fs::write(output, &page)
+        .map_err(|cause| Usage(format!("cannot write {}: {cause}", output.display())))?;
+    println!("{} ({} KB)", output.display(), page.len().div_ceil(1_000));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,252 @@
+//! Many worlds: drawn, run side by side, added up; the first failure is made small and told. Never more
+//! than the worlds in hand at a time.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::args::{RunArgs, Shard};
+use super::find::{self, Found, Usage};
+use super::keep::{self, FOLDER, Kept};
+use super::progress::Progress;
+use super::replay::{forgive, stale_words};
+use super::totals::{Failure, Pace, Totals};
+use crate::outcome::Run;
+use crate::report;
+use crate::runner::{run_plan, run_twice, unmet};
+use crate::shrink::{Shrunk, shrink};
+use crate::story;
+use crate::system::{Plan, System};
+
+/// Worlds that are run to make a failing one small.
+const SHRINK_RUNS: u32 = 300;
+
+/// Failures of which plan, trace and page are kept; the others are only counted.
+const KEPT_MAX: usize = 20;
+
+/// What is to be run.
+enum Worlds<W> {
+    /// Seeds from the first up to the end, as far as they are of the shard.
+    Seeds { first: u64, end: u64, shard: Shard, profile: &'static str },
+    /// One stored plan.
+    Stored(Box<Found<W>>),
+}
+
+/// A range of worlds on its way.
+pub(super) struct Sweep<'a, S: System> {
+    system: &'a S,
+    args: RunArgs,
+    worlds: Worlds<S::Workload>,
+    /// How many worlds there are; unknown where time ends it.
+    count: Option<u64>,
+    next: AtomicU64,
+    over: AtomicU64,
+    state: Mutex<State<S::Workload>>,
+}
+
+struct State<W> {
+    totals: Totals,
+    /// The failure of the lowest seed, to be made small.
+    first: Option<(Plan<W>, Run)>,
+    stale: Option<String>,
+}
+
+impl<'a, S: System> Sweep<'a, S> {
+    pub(super) fn new(system: &'a S, args: RunArgs) -> Result<Self, Usage> {
+        let profile = find::profile(system, args.profile.as_deref())?;
+        let (worlds, count) = match &args.plan {
+            Some(plan) => {
+                let found = find::world(system, plan, None)?;
+                if !found.stored {
+                    return Err(Usage(format!("--plan is for files; try --seeds {plan}..")));
+                }
+                (Worlds::Stored(Box::new(found)), Some(1))
+            }
+            None => {
+                let ends = if args.time.is_some() { u64::MAX } else { 200 };
+                let seeds = args.seeds.clone().unwrap_or(0..ends);
+                if seeds.end == u64::MAX && args.time.is_none() {
+                    let text = "seeds without an end need --for, such as --for 10m";
+                    return Err(Usage(text.to_owned()));
+                }
+                let (first, end, shard) = (seeds.start, seeds.end, args.shard);
+                let of_shard = (end - first + shard.count - shard.index) / shard.count;
+                let count = (end < u64::MAX).then_some(of_shard);
+                (Worlds::Seeds { first, end, shard, profile }, count)
+            }
+        };
+        let state = State { totals: Totals::default(), first: None, stale: None };
+        let (next, over) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Sweep { system, args, worlds, count, next, over, state: Mutex::new(state) })
+    }
+
+    pub(super) fn run(self) -> Result<ExitCode, Usage> {
+        let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let jobs = self.args.jobs.map_or_else(cores, usize::from);
+        let mut progress = Progress::new();
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| self.work())).collect();
+            while workers.iter().any(|worker| !worker.is_finished()) {
+                progress.wait();
+                let took = progress.took();
+                if self.args.time.is_some_and(|time| took >= time) {
+                    self.over.store(1, Ordering::Relaxed);
+                }
+                progress.tell(|| self.state().totals.line(self.count, took));
+            }
+        });
+        let pace = Pace { took: progress.took(), twice: !self.args.once };
+        progress.end();
+        let first = self.state().first.take();
+        if let Some((plan, run)) = first {
+            self.tell(&plan, run, progress);
+        }
+        let state = self.state();
+        print!("{}", state.totals.table(pace));
+        if let Some(stale) = &state.stale {
+            println!("\n{stale}");
+        }
+        if let Some(path) = &self.args.json {
+            std::fs::write(path, state.totals.json(pace) + "\n").map_err(|cause| {
+                Usage(format!("the summary cannot be written to {}: {cause}", path.display()))
+            })?;
+        }
+        let clean = state.totals.failed.is_empty() && state.stale.is_none();
+        Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn work(&self) {
+        while let Some(plan) = self.draw() {
+            let expected = self.system.expected(&plan.workload);
+            let mut run = match self.args.once {
+                true => run_plan(self.system, &plan),
+                false => run_twice(self.system, &plan),
+            };
+            let known = forgive(&mut run, &expected);
+            self.state().totals.add(&run, &known);
+            if let Worlds::Stored(found) = &self.worlds {
+                let stale = unmet(&plan, &run);
+                if !stale.is_empty() {
+                    self.state().stale = Some(stale_words(&found.again, &stale));
+                }
+            }
+            if !run.verdict.is_clean() {
+                self.fail(plan, run);
+            }
+        }
+    }
+
+    /// The next world, if there is one and it is wanted.
+    fn draw(&self) -> Option<Plan<S::Workload>> {
+        let failed = !self.state().totals.failed.is_empty();
+        if self.over.load(Ordering::Relaxed) > 0 || failed && !self.args.keep_going {
+            return None;
+        }
+        let n = self.next.fetch_add(1, Ordering::Relaxed);
+        match &self.worlds {
+            Worlds::Stored(found) => (n == 0).then(|| found.plan.clone()),
+            Worlds::Seeds { first, end, shard, profile } => {
+                let seed = shard.seed(*first, n).filter(|seed| seed < end)?;
+                Some(self.system.plan_in(profile, seed))
+            }
+        }
+    }
+
+    fn fail(&self, plan: Plan<S::Workload>, run: Run) {
+        let invariant = run.verdict.violations[0].invariant.clone();
+        let (seed, replay) = (plan.seed, self.again(&plan));
+        let other = {
+            let mut state = self.state();
+            state.totals.failed.push(Failure { seed, invariant, replay });
+            state.totals.failed.sort();
+            match &state.first {
+                Some((first, _)) if first.seed <= seed => Some((plan, run)),
+                _ => state.first.replace((plan, run)),
+            }
+        };
+        if let Some((plan, run)) = other
+            && self.state().totals.failed.len() <= KEPT_MAX
+        {
+            self.keep(&plan, None, &run);
+        }
+    }
+
+    /// Makes the failure small, tells and keeps it.
+    fn tell(&self, plan: &Plan<S::Workload>, run: Run, mut progress: Progress) {
+        let faults = plan.faults.len();
+        let shrunk = shrink(self.system, plan, &run, SHRINK_RUNS, |smaller, runs| {
+            let left = smaller.faults.len();
+            progress.tell(|| {
+                format!(
+                    "seed {} failed; making it small: faults {faults} → {left} ({runs} worlds)",
+                    plan.seed
+                )
+            });
+        });
+        progress.end();
+        let Some(Shrunk { plan: small, mut run, runs, without }) = shrunk else {
+            let (_, story) = self.keep(plan, None, &run);
+            println!("\n{story}");
+            return;
+        };
+        forgive(&mut run, &self.system.expected(&small.workload));
+        let (file, story) = self.keep(plan, Some(&small), &run);
+        println!("\n{story}");
+        let left = small.faults.len();
+        println!(
+            "made small by {runs} worlds: faults {faults} → {left}; {} parts of the workload left out",
+            without.len()
+        );
+        let program = self.system.program();
+        println!("small       {program} replay {}", file.display());
+        println!(
+            "page        {}",
+            PathBuf::from(FOLDER).join(format!("{}.html", plan.seed)).display()
+        );
+        println!();
+    }
+
+    /// The plan's file, and the story.
+    fn keep(
+        &self,
+        plan: &Plan<S::Workload>,
+        shrunk: Option<&Plan<S::Workload>>,
+        run: &Run,
+    ) -> (PathBuf, String) {
+        let story = story::failure(run, &self.place(plan.seed), &self.again(plan), None);
+        let page = report::page(self.system, shrunk.unwrap_or(plan));
+        let mut met = plan.clone();
+        if shrunk.is_none() {
+            let masked = unmet(plan, run);
+            met.faults.retain(|fault| !masked.contains(fault));
+        }
+        let file = keep::keep(Kept { plan: &met, shrunk, run, story: &story, page: Some(page) });
+        (file, story)
+    }
+
+    fn again(&self, plan: &Plan<S::Workload>) -> String {
+        let again = match (&self.worlds, &self.args.profile) {
+            (Worlds::Stored(found), _) => found.again.clone(),
+            (_, Some(profile)) => format!("{} --profile {profile}", plan.seed),
+            (_, None) => plan.seed.to_string(),
+        };
+        format!("{} replay {again}", self.system.program())
+    }
+
+    fn place(&self, seed: u64) -> String {
+        match (&self.worlds, self.count) {
+            (Worlds::Seeds { first, shard, .. }, Some(count)) => {
+                format!("world {} of {count}", (seed - first) / shard.count + 1)
+            }
+            (Worlds::Seeds { first, shard, .. }, None) => {
+                format!("world {}", (seed - first) / shard.count + 1)
+            }
+            (Worlds::Stored(_), _) => "a stored plan".to_owned(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S::Workload>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,3 +1,6 @@
 //! The ledger's worlds: it bites, it is deterministic, and its failures survive harmless edits.
 
 mod demo;
+mod determinism;
+mod edits;
+mod stability;

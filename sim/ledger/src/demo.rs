@@ -9,7 +9,8 @@ use std::time::Instant;
 use clap::Args;
 use sim_engine::{Run, Shrunk, System, failure, run_plan, run_twice, shrink};
 
-use crate::system::{LedgerSystem, Workload};
+use crate::system::LedgerSystem;
+use crate::workload::Workload;
 
 /// Seeds among which a failing one must be, and worlds that must be clean without the bug.
 const WORLDS: u64 = 1_000;

@@ -10,10 +10,12 @@ mod ledger;
 mod printer;
 mod system;
 mod verdict;
+mod workload;
 
 pub use demo::Demo;
 pub use disk::{Books, Disk, Files, Kept};
 pub use entry::{ENTRIES, Entry, RECEIPTS, Receipt};
 pub use ledger::{GROUP, Ledger};
 pub use printer::Printer;
-pub use system::{Edit, LedgerSystem, QUIET_WITHIN, Transfer, Workload};
+pub use system::{Edit, LedgerSystem, QUIET_WITHIN};
+pub use workload::{Transfer, Workload};

@@ -1,5 +1,5 @@
-//! The ledger as a system under test: what it is asked to do, what goes wrong, and how a world runs.
-//! Never reads a clock or draws a number but the world's.
+//! The ledger as a system under test: how a world of it is built, heals, comes to rest and is judged.
+//! Never reads a clock but the world's.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ports::{EventLog, JobQueue, Outcome, QueueSpec, TopicSpec};
-use serde::{Deserialize, Serialize};
 use sim_engine::{
-    Choices, Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Settled, Site,
-    Smaller, Start, Summary, System, Verdict, Violation, When,
+    Cluster, Leave, NodePorts, Plan, Settings, Settled, Smaller, Start, Summary, System, Verdict,
+    Violation,
 };
 use tokio::sync::oneshot;
 
@@ -19,56 +18,11 @@ use crate::entry::{ENTRIES, Entry, RECEIPTS};
 use crate::ledger::{GROUP, Ledger};
 use crate::printer::Printer;
 use crate::verdict::{INVARIANTS, judge};
+use crate::workload::{Transfer, Workload, draw};
 
 /// After the faults have ended, nothing is left to do within this time: a session (6 s), the rebalance
 /// behind it (5 s at most), both once more, and a few calls.
 pub const QUIET_WITHIN: Duration = Duration::from_secs(30);
-
-/// Faults of a world.
-const FAULTS: u64 = 8;
-
-/// From one account to another, as two entries.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Transfer {
-    /// Its name, from which its entries have theirs.
-    pub id: String,
-    /// When the teller sends it, milliseconds from the start.
-    pub at_ms: u64,
-    /// Who pays.
-    pub from: String,
-    /// Who gets it.
-    pub to: String,
-    /// How much, in cents.
-    pub amount_minor: i64,
-    /// Whether the teller sends it twice, as after a lost reply.
-    pub repeated: bool,
-}
-
-impl Transfer {
-    fn entries(&self) -> [Entry; 2] {
-        let entry = |side: &str, account: &String, amount_minor| {
-            let id = format!("{}.{side}", self.id);
-            Entry { id, account: account.clone(), amount_minor }
-        };
-        let amount = self.amount_minor;
-        [entry("from", &self.from, -amount), entry("to", &self.to, amount)]
-    }
-}
-
-/// What a world is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Workload {
-    /// In the order of their times.
-    pub transfers: Vec<Transfer>,
-    /// Instances of the ledger.
-    pub ledgers: u32,
-    /// When the faults end, milliseconds from the start.
-    pub heal_ms: u64,
-    /// The planted bug: ack before commit, in ledger and printer.
-    pub ack_first: bool,
-}
 
 /// A change of what nodes run on: none in the worlds of [`System::run`], a harmless edit in tests.
 pub type Edit = Arc<dyn Fn(NodePorts) -> NodePorts + Send + Sync>;
@@ -84,10 +38,7 @@ impl System for LedgerSystem {
     type Workload = Workload;
 
     fn plan(&self, seed: u64) -> Plan<Workload> {
-        let choices = Choices::new(seed);
-        let workload = workload(&choices, self.ack_first);
-        let faults = (0..FAULTS).map(|_| fault(&choices, workload.ledgers)).collect();
-        Plan { seed, workload, faults }
+        draw(seed, self.ack_first)
     }
 
     fn settings(&self, _: &Workload) -> Settings {
@@ -121,47 +72,6 @@ impl System for LedgerSystem {
         };
         (0..workload.transfers.len()).map(without).collect()
     }
-}
-
-fn workload(choices: &Choices, ack_first: bool) -> Workload {
-    let pick = |what: &str, below: u64| choices.below("workload", what, below);
-    let mut at_ms = 0;
-    let transfer = |n: u64| {
-        at_ms += pick("pause", 400);
-        let (from, to) = (pick("from", 4), 1 + pick("to", 3));
-        Transfer {
-            id: format!("T{n}"),
-            at_ms,
-            from: format!("account-{from}"),
-            to: format!("account-{}", (from + to) % 4),
-            amount_minor: 1 + pick("amount", 10_000) as i64,
-            repeated: pick("repeated", 8) == 0,
-        }
-    };
-    let transfers = (10..22).map(transfer).collect();
-    Workload { transfers, ledgers: 1 + pick("ledgers", 2) as u32, heal_ms: 8_000, ack_first }
-}
-
-fn fault(choices: &Choices, ledgers: u32) -> FaultSpec {
-    use Site::{CommitOffsets, Consume, Deliver, Outside, Poll, Publish, Settle, Subscribe};
-    let pick = |what: &str, below: usize| choices.below("faults", what, below as u64) as usize;
-    let node = pick("node", ledgers as usize + 1);
-    let (node, sites): (_, &[(Site, usize)]) = match node {
-        0 => ("printer#0".into(), &[(Consume, 2), (Deliver, 8), (Outside, 8), (Settle, 8)]),
-        n => {
-            let often = [(Poll, 12), (Outside, 8), (Publish, 8), (CommitOffsets, 8)];
-            (
-                format!("ledger#{}", n - 1),
-                if pick("start", 8) == 0 { &[(Subscribe, 2)] } else { &{ often } },
-            )
-        }
-    };
-    let (site, reach) = sites[pick("site", sites.len())];
-    let legal: Vec<FaultKind> = FaultKind::ALL.into_iter().filter(|it| it.legal(site)).collect();
-    let kind = legal[pick("kind", legal.len())];
-    // Now and then longer than a session, so that partitions move.
-    let for_ms = [300, 300, 300, 7_000][pick("long", 4)] + pick("for", 500) as u64;
-    FaultSpec { kind, node, when: When::Call { site, nth: 1 + pick("nth", reach) as u64 }, for_ms }
 }
 
 impl LedgerSystem {

@@ -3,4 +3,5 @@
 mod demo;
 mod determinism;
 mod edits;
+mod guide;
 mod stability;

@@ -6,7 +6,7 @@ use std::future::Future;
 use ports::{Fault, Outcome, Record};
 
 use crate::cluster::{Call, Node};
-use crate::fault::Site;
+use crate::fault::{FaultKind, Site};
 use crate::log::words;
 
 /// Sends the batch by `send`, which answers record by record.
@@ -35,6 +35,11 @@ where
     let (staying, arriving): (Vec<Record>, Vec<Record>) = (records(staying), records(arriving));
     if let Some(late) = call.late() {
         node.cluster.send_late(site, &node.client, staying, late);
+    }
+    if let (Some(long), Some(record)) = (call.lasting(FaultKind::LeaderChange), arriving.first())
+        && let Ok(partition) = node.cluster.log().with(|log| log.place(record))
+    {
+        node.cluster.unlead(partition.to_string(), long);
     }
     if call.duplicated() {
         send(arriving.clone()).await;

@@ -1,14 +1,15 @@
 //! A world's cluster: nodes that start, are killed or leave and start again, and the servers they talk
 //! to. What goes wrong with a call is the gate's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
+use futures_util::future::{Either, select};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::TimeHandle;
 use model::log::LogServer;
@@ -23,12 +24,22 @@ use crate::runtime::{NodeRuntime, wall};
 use crate::trace::{Trace, TraceEvent};
 use crate::{log, queue, store};
 
+mod freeze;
 mod gate;
 mod leaving;
+mod links;
+mod phases;
+mod strangers;
 
 pub(crate) use gate::Call;
 pub use leaving::Leave;
 use leaving::Manners;
+pub(crate) use links::Beats;
+use links::Links;
+use phases::Phase;
+
+/// How long a customer waits for an answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a world's servers behave.
 #[derive(Debug, Clone)]
@@ -88,8 +99,12 @@ pub(crate) struct Node {
     pub(crate) client: String,
     pub(crate) cluster: Cluster,
     pub(crate) handle: NodeHandle,
-    pub(crate) skew: TimeDelta,
+    /// Its database's name.
+    pub(crate) database: Arc<str>,
+    /// How wrong its wall clock is.
+    pub(crate) skew_ms: AtomicI64,
     cut: AtomicBool,
+    frozen: AtomicBool,
     manners: Mutex<Manners>,
 }
 
@@ -99,6 +114,8 @@ struct Place {
     incarnation: u32,
     running: Option<Arc<Node>>,
     calls: BTreeMap<Site, u64>,
+    /// The group that it joined last, and its topics.
+    joined: Option<(Arc<str>, Vec<Arc<str>>)>,
 }
 
 struct State {
@@ -108,7 +125,10 @@ struct State {
     armed: BTreeMap<(String, Site), BTreeMap<u64, FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
     met: Vec<FaultSpec>,
-    healed: bool,
+    links: Links,
+    phase: Phase,
+    /// The nodes that are well while others stay broken.
+    core: BTreeSet<String>,
 }
 
 struct Shared {
@@ -165,7 +185,9 @@ impl Cluster {
             armed: BTreeMap::new(),
             faults: BTreeMap::new(),
             met: Vec::new(),
-            healed: false,
+            links: Links::default(),
+            phase: Phase::Faults,
+            core: BTreeSet::new(),
         };
         for fault in faults {
             state.faults.entry(step(fault)).or_default().injected += 1;
@@ -233,7 +255,8 @@ impl Cluster {
     /// Adds a node and starts it. It keeps its data in the database of that name.
     pub fn add(&self, name: &str, database: &str, start: Start) {
         let (database, calls) = (database.to_owned(), BTreeMap::new());
-        let place = Place { start, database, incarnation: 0, running: None, calls };
+        let joined = None;
+        let place = Place { start, database, incarnation: 0, running: None, calls, joined };
         self.state().places.insert(name.to_owned(), place);
         self.start(name);
     }
@@ -254,8 +277,12 @@ impl Cluster {
             return false;
         };
         node.cut.store(true, Ordering::Relaxed);
+        // Killed tasks of a frozen node are dropped as others are.
+        if node.frozen.swap(false, Ordering::Relaxed) {
+            Handle::current().resume(node.handle.id());
+        }
         // Who left after the faults have ended comes back at once, as others do.
-        let down = if self.state().healed { down.min(Duration::from_millis(200)) } else { down };
+        let down = if self.is_healed() { down.min(Duration::from_millis(200)) } else { down };
         self.note(name, what, format!("{} for {} ms", node.client, down.as_millis()));
         // Channels vanish without goodbye, open transactions roll back; the group finds out by its
         // session time-out.
@@ -267,24 +294,17 @@ impl Cluster {
         let (cluster, name) = (self.clone(), name.to_owned());
         self.aside(async move {
             madsim::time::sleep(down).await;
-            cluster.start(&name);
+            if !cluster.stays_broken(&name) {
+                cluster.start(&name);
+            }
         });
         true
     }
 
-    /// From now on nothing fails any more, and every node that is down starts.
-    pub fn heal(&self) {
-        self.state().healed = true;
-        self.note("world", "healed", String::new());
-        let names: Vec<String> = self.state().places.keys().cloned().collect();
-        for name in names {
-            self.start(&name);
-        }
-    }
-
-    /// Whether the faults are over.
-    pub fn is_healed(&self) -> bool {
-        self.state().healed
+    /// Whether a node is to stay as it is until everything is well.
+    fn stays_broken(&self, name: &str) -> bool {
+        let state = self.state();
+        state.phase == Phase::Core && !state.core.contains(name)
     }
 
     /// Whether this node runs.
@@ -293,7 +313,8 @@ impl Cluster {
     }
 
     /// Serves a request on a node: `work` runs there, after and before a network's delay. `Retry`:
-    /// the node is down, nothing happened. `Unknown`: the reply was lost, or the node died.
+    /// the node is down, nothing happened. `Unknown`: the reply was lost, the
+    /// node died, or it does not answer in time.
     pub async fn request<T: Send + 'static>(
         &self,
         name: &str,
@@ -305,7 +326,7 @@ impl Cluster {
             return Err(Fault::retry("connection refused"));
         };
         let gate = node.clone();
-        let served = node.handle.spawn(async move {
+        let mut served = node.handle.spawn(async move {
             let call = gate.enter(Site::Http, String::new).await?;
             if call.lost() {
                 return gate.leave(call, Err(Fault::unknown("lost"))).await;
@@ -313,7 +334,17 @@ impl Cluster {
             let answer = work.await;
             gate.leave(call, Ok(answer)).await
         });
-        served.await.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
+        let patience = madsim::time::sleep(REQUEST_TIMEOUT);
+        match select(&mut served, pin!(patience)).await {
+            Either::Left((answer, _)) => {
+                answer.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
+            }
+            Either::Right(_) => {
+                // Nobody waits for its answer any more: the server drops what it works at.
+                served.abort();
+                Err(Fault::unknown("no answer in time"))
+            }
+        }
     }
 
     /// What happened so far and is wanted, for verdicts about a way and not an end.
@@ -340,6 +371,7 @@ impl Cluster {
         };
         for node in running {
             node.cut.store(true, Ordering::Relaxed);
+            Handle::current().resume(node.handle.id());
             Handle::current().kill(node.handle.id());
         }
         // Killed tasks are dropped when they are next looked at.
@@ -351,6 +383,7 @@ impl Cluster {
         let (places, stores, trace) = {
             let mut state = self.state();
             let places = std::mem::take(&mut state.places);
+            drop(std::mem::take(&mut state.links));
             let stores = std::mem::take(&mut state.stores);
             (places, stores, std::mem::take(&mut state.trace))
         };
@@ -391,12 +424,14 @@ impl Cluster {
         let cluster = self.clone();
         self.aside(async move {
             madsim::time::sleep(at).await;
-            let down = Duration::from_millis(fault.for_ms);
-            let healed = cluster.state().healed;
-            let met = !healed
+            let long = Duration::from_millis(fault.for_ms);
+            let over = cluster.state().phase != Phase::Faults;
+            let met = !over
                 && match fault.kind {
-                    FaultKind::Leave => cluster.leave(&fault.node, down),
-                    _ => cluster.kill(&fault.node, down),
+                    FaultKind::Leave => cluster.leave(&fault.node, long),
+                    FaultKind::Freeze => cluster.freeze(&fault.node, long),
+                    FaultKind::ClockAhead | FaultKind::ClockBack => cluster.jump(&fault),
+                    _ => cluster.kill(&fault.node, long),
                 };
             if met {
                 cluster.meet(&fault);
@@ -412,11 +447,11 @@ impl Cluster {
         self.note(&fault.node, "fault", fault.to_string());
     }
 
-    /// How wrong the clock of an incarnation is.
-    fn skew(&self, client: &str) -> TimeDelta {
+    /// How wrong the clock of an incarnation is, milliseconds.
+    fn skew_ms(&self, client: &str) -> i64 {
         let most_ms = self.shared.settings.skew_ms;
         let drawn_ms = self.shared.choices.below("skew", client, 2 * most_ms + 1);
-        TimeDelta::milliseconds(drawn_ms as i64 - most_ms as i64)
+        drawn_ms as i64 - most_ms as i64
     }
 
     fn start(&self, name: &str) {
@@ -431,14 +466,16 @@ impl Cluster {
         };
         let client = format!("{name}.{incarnation}");
         let handle = Handle::current().create_node().name(&client).build();
-        let skew = self.skew(&client);
+        let skew_ms = AtomicI64::new(self.skew_ms(&client));
         let node = Arc::new(Node {
             name: name.into(),
             client,
             cluster: self.clone(),
             handle,
-            skew,
+            database: database.as_str().into(),
+            skew_ms,
             cut: AtomicBool::new(false),
+            frozen: AtomicBool::new(false),
             manners: Mutex::new(Manners::Starting),
         });
         if let Some(place) = self.state().places.get_mut(name) {
@@ -465,7 +502,8 @@ impl Node {
     fn ports(self: &Arc<Self>, database: &StoreServer) -> NodePorts {
         let shared = &self.cluster.shared;
         let runtime: Arc<dyn Runtime> = Arc::new(NodeRuntime { node: self.clone() });
-        let log = shared.log.client(&self.client, runtime.clone());
+        let beats = Arc::new(Beats { node: self.clone(), inner: runtime.clone() });
+        let log = shared.log.client(&self.client, beats);
         let queue = shared.queue.client(&self.client, runtime.clone());
         let store = database.client(&self.client, runtime.clone());
         NodePorts {
@@ -498,35 +536,35 @@ impl NodePorts {
     }
 
     /// Calls something outside, through the gate: `Unknown` where the reply is lost. `effect` is
-    /// what happens there; twice where the plan says so.
+    /// what happens there; twice, or late, where the plan says so.
     pub async fn outside<T>(
         &self,
         about: String,
-        mut effect: impl FnMut() -> T + Send,
+        mut effect: impl FnMut() -> T + Send + 'static,
     ) -> Outcome<T> {
-        outside(&self.node, about, &mut effect).await
+        let node = &self.node;
+        let call = node.enter(Site::Outside, || about).await?;
+        if call.lost() {
+            return node.leave(call, Err(Fault::unknown("lost"))).await;
+        }
+        if let Some(late) = call.late() {
+            node.cluster.aside(async move {
+                madsim::time::sleep(late).await;
+                effect();
+            });
+            return node.leave(call, Err(Fault::unknown("late"))).await;
+        }
+        if call.duplicated() {
+            effect();
+        }
+        let answer = effect();
+        node.leave(call, Ok(answer)).await
     }
 
     /// Writes something into the trace.
     pub fn note(&self, what: &'static str, text: String) {
         self.node.cluster.note(&self.node.name, what, text);
     }
-}
-
-async fn outside<T>(
-    node: &Node,
-    about: String,
-    effect: &mut (impl FnMut() -> T + Send),
-) -> Outcome<T> {
-    let call = node.enter(Site::Outside, || about).await?;
-    if call.lost() {
-        return node.leave(call, Err(Fault::unknown("lost"))).await;
-    }
-    if call.duplicated() {
-        effect();
-    }
-    let answer = effect();
-    node.leave(call, Ok(answer)).await
 }
 
 /// A fault's kind and step, as `kill before @ commit`.

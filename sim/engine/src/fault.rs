@@ -38,6 +38,28 @@ pub enum Site {
 }
 
 impl Site {
+    /// The server that the call goes to.
+    pub fn server(self) -> Option<Server> {
+        match self {
+            Site::Produce | Site::Subscribe | Site::Poll | Site::CommitOffsets => Some(Server::Log),
+            Site::Publish | Site::Consume | Site::Deliver | Site::Settle => Some(Server::Queue),
+            Site::Begin | Site::Run | Site::Commit | Site::Read => Some(Server::Store),
+            Site::Http | Site::Outside => None,
+        }
+    }
+
+    /// Whether a call whose reply is lost may have had an effect that counts. Of the others nobody
+    /// needs to know: the same again is as good.
+    pub(crate) fn leaves_doubt(self) -> bool {
+        use Site::{Commit, CommitOffsets, Http, Outside, Produce, Publish, Settle};
+        matches!(self, Produce | CommitOffsets | Publish | Settle | Commit | Http | Outside)
+    }
+
+    /// Whether the call waits for something to come: it has no time-out of its own.
+    pub(crate) fn waits(self) -> bool {
+        matches!(self, Site::Poll | Site::Deliver)
+    }
+
     /// All of them.
     pub const ALL: [Site; 14] = [
         Site::Produce,
@@ -77,6 +99,17 @@ impl Site {
     }
 }
 
+/// A server as a node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Server {
+    /// The event log.
+    Log,
+    /// The job queue.
+    Queue,
+    /// The node's own database.
+    Store,
+}
+
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -100,11 +133,46 @@ pub enum FaultKind {
     /// The node is asked to stop (SIGTERM) and finishes what it has in hand: at most the cluster's
     /// drain. Then it is gone, as long as a killed one.
     Leave,
+    /// The node stands still from this call on, and goes on later as if nothing had been: with what
+    /// it held then (K23, K24).
+    Freeze,
+    /// The node's wall clock jumps ahead by that much.
+    ClockAhead,
+    /// The node's wall clock jumps back by that much.
+    ClockBack,
+    /// Nothing gets through between the node and the server of this call, from before it on.
+    Cut,
+    /// Nothing gets from the node to the server of this call; what the server says arrives.
+    CutRequests,
+    /// Nothing gets from the server of this call to the node; what the node says arrives.
+    CutReplies,
+    /// All calls of the node to the server of this call take longer.
+    SlowLink,
+    /// The server of this call crashes before the call's effect, and is down so long (D8, R29, K4).
+    RestartBefore,
+    /// The server of this call crashes between the call's effect and its reply (D2, R3, K11).
+    RestartAfter,
+    /// The partition that the call writes to, or the group that it commits for, is without a leader
+    /// or coordinator so long: what goes there is refused for now (K13, K27).
+    LeaderChange,
+    /// New records of the partitions that the call read stay invisible so long: below the high
+    /// watermark only (K4).
+    Hidden,
+    /// Another member joins the node's group, reads nothing, and leaves after that time (K22).
+    Rebalance,
+    /// The server closes the node's connection: what is unsettled goes back (R8, R24).
+    ChannelLost,
+    /// Somebody else holds the rows that the call locks or inserts so long, and changes nothing
+    /// (D4).
+    Locked,
+    /// Somebody else locks the rows that the call wants, and waits for those that its transaction
+    /// has (D5).
+    Deadlock,
 }
 
 impl FaultKind {
     /// All of them.
-    pub const ALL: [FaultKind; 9] = [
+    pub const ALL: [FaultKind; 24] = [
         FaultKind::KillBefore,
         FaultKind::KillAfter,
         FaultKind::LostReply,
@@ -114,26 +182,52 @@ impl FaultKind {
         FaultKind::Duplicated,
         FaultKind::Slow,
         FaultKind::Leave,
+        FaultKind::Freeze,
+        FaultKind::ClockAhead,
+        FaultKind::ClockBack,
+        FaultKind::Cut,
+        FaultKind::CutRequests,
+        FaultKind::CutReplies,
+        FaultKind::SlowLink,
+        FaultKind::RestartBefore,
+        FaultKind::RestartAfter,
+        FaultKind::LeaderChange,
+        FaultKind::Hidden,
+        FaultKind::Rebalance,
+        FaultKind::ChannelLost,
+        FaultKind::Locked,
+        FaultKind::Deadlock,
     ];
 
     /// Whether it can happen at this site.
     pub fn legal(self, site: Site) -> bool {
+        use FaultKind as Kind;
         match self {
-            FaultKind::KillBefore | FaultKind::KillAfter | FaultKind::Slow => true,
-            FaultKind::Rejected | FaultKind::Leave => true,
-            FaultKind::LostReply | FaultKind::LostRequest => matches!(
-                site,
-                Site::Produce
-                    | Site::CommitOffsets
-                    | Site::Publish
-                    | Site::Settle
-                    | Site::Commit
-                    | Site::Http
-                    | Site::Outside
-            ),
-            FaultKind::LateEffect => matches!(site, Site::Produce | Site::Publish),
-            FaultKind::Duplicated => matches!(site, Site::Produce | Site::Publish | Site::Outside),
+            Kind::KillBefore | Kind::KillAfter | Kind::Slow | Kind::Rejected => true,
+            Kind::Leave | Kind::Freeze | Kind::ClockAhead | Kind::ClockBack => true,
+            Kind::LostReply | Kind::LostRequest => site.leaves_doubt(),
+            Kind::LateEffect | Kind::Duplicated => {
+                matches!(site, Site::Produce | Site::Publish | Site::Outside)
+            }
+            Kind::Cut | Kind::CutRequests | Kind::CutReplies | Kind::SlowLink => {
+                site.server().is_some()
+            }
+            Kind::RestartBefore | Kind::RestartAfter => site.server().is_some(),
+            Kind::LeaderChange => matches!(site, Site::Produce | Site::CommitOffsets),
+            Kind::Hidden => site == Site::Poll,
+            Kind::Rebalance => {
+                matches!(site, Site::Poll | Site::CommitOffsets | Site::Begin | Site::Commit)
+            }
+            Kind::ChannelLost => matches!(site, Site::Deliver | Site::Settle),
+            Kind::Locked => matches!(site, Site::Begin | Site::Run),
+            Kind::Deadlock => site == Site::Run,
         }
+    }
+
+    /// Whether it can happen to a node at any instant, without a call.
+    pub fn any_instant(self) -> bool {
+        use FaultKind::{ClockAhead, ClockBack, Freeze, KillAfter, KillBefore, Leave};
+        matches!(self, KillBefore | KillAfter | Leave | Freeze | ClockAhead | ClockBack)
     }
 
     /// Its name in traces.
@@ -148,6 +242,21 @@ impl FaultKind {
             FaultKind::Duplicated => "duplicated",
             FaultKind::Slow => "slow",
             FaultKind::Leave => "leave",
+            FaultKind::Freeze => "freeze",
+            FaultKind::ClockAhead => "clock ahead",
+            FaultKind::ClockBack => "clock back",
+            FaultKind::Cut => "cut",
+            FaultKind::CutRequests => "cut requests",
+            FaultKind::CutReplies => "cut replies",
+            FaultKind::SlowLink => "slow link",
+            FaultKind::RestartBefore => "restart before",
+            FaultKind::RestartAfter => "restart after",
+            FaultKind::LeaderChange => "leader change",
+            FaultKind::Hidden => "hidden",
+            FaultKind::Rebalance => "rebalance",
+            FaultKind::ChannelLost => "channel lost",
+            FaultKind::Locked => "locked",
+            FaultKind::Deadlock => "deadlock",
         }
     }
 }
@@ -163,7 +272,7 @@ pub enum When {
         /// From 1.
         nth: u64,
     },
-    /// At this instant of the world, milliseconds from its start; kills and leaving only.
+    /// At this instant of the world, milliseconds from its start: see [`FaultKind::any_instant`].
     AtMs(u64),
 }
 
@@ -177,7 +286,8 @@ pub struct FaultSpec {
     pub node: String,
     /// When.
     pub when: When,
-    /// How long: a killed node, or one that left, stays down, a slow call takes longer, a late effect comes by this.
+    /// How long it lasts: a killed node is down, a link is cut, a slow call takes longer; by how much a
+    /// clock jumps. Milliseconds.
     pub for_ms: u64,
 }
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::log::LogClient;
-use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
+use ports::{Consumer, EventLog, Fault, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
 
 use crate::batch;
-use crate::cluster::Node;
-use crate::fault::Site;
+use crate::cluster::{Call, Node};
+use crate::fault::{FaultKind, Server, Site};
 
 pub(crate) struct GatedLog {
     pub(crate) node: Arc<Node>,
@@ -18,6 +18,7 @@ pub(crate) struct GatedLog {
 
 struct GatedConsumer {
     node: Arc<Node>,
+    group: String,
     inner: Box<dyn Consumer>,
     /// Came from the model, and is not yet through the gate: a dropped poll loses nothing.
     pending: Option<Polled>,
@@ -28,6 +29,43 @@ pub(crate) fn words(batch: &[Record]) -> String {
     batch.iter().map(|r| format!("{}[{}]", r.to, r.key)).collect::<Vec<_>>().join(" ")
 }
 
+impl GatedLog {
+    /// Appends what goes to partitions with a leader.
+    async fn append(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
+        let cluster = &self.node.cluster;
+        let leaderless = |record: &Record| {
+            cluster.is_leaderless(|| {
+                let place = cluster.log().with(|log| log.place(record));
+                place.map_or(String::new(), |partition| partition.to_string())
+            })
+        };
+        let out: Vec<bool> = batch.iter().map(leaderless).collect();
+        if out.iter().all(|out| !out) {
+            return self.inner.produce(batch).await;
+        }
+        let led = batch.into_iter().zip(&out).filter(|(_, out)| !**out);
+        let mut done =
+            self.inner.produce(led.map(|(record, _)| record).collect()).await.into_iter();
+        let answer = |out| match out {
+            true => Err(Fault::retry("injected: the partition has no leader")),
+            false => done.next().unwrap_or_else(|| Err(Fault::unknown("no answer"))),
+        };
+        out.into_iter().map(answer).collect()
+    }
+}
+
+impl GatedConsumer {
+    /// What comes to the partitions that were just read stays invisible for a while.
+    fn hide(&self, call: &Call, polled: &Polled) {
+        let (Some(long), Polled::Records(records)) = (call.lasting(FaultKind::Hidden), polled)
+        else {
+            return;
+        };
+        let partitions = records.iter().map(|record| record.partition.clone()).collect();
+        self.node.cluster.hide(partitions, long);
+    }
+}
+
 fn offsets(next: &Offsets) -> String {
     next.iter().map(|(p, o)| format!("{p}={o}")).collect::<Vec<_>>().join(" ")
 }
@@ -35,27 +73,35 @@ fn offsets(next: &Offsets) -> String {
 #[async_trait]
 impl EventLog for GatedLog {
     async fn declare(&self, topics: &[TopicSpec]) -> Outcome<()> {
+        self.node.open(Server::Log)?;
         self.inner.declare(topics).await
     }
 
     async fn produce(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
-        batch::send(&self.node, Site::Produce, batch, |batch| self.inner.produce(batch)).await
+        batch::send(&self.node, Site::Produce, batch, |batch| self.append(batch)).await
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
         let call = self.node.enter(Site::Subscribe, || group.to_owned()).await?;
+        self.node.cluster.joins(&self.node, group, topics);
         let answer = self.inner.subscribe(group, topics).await.map(|inner| {
-            Box::new(GatedConsumer { node: self.node.clone(), inner, pending: None })
-                as Box<dyn Consumer>
+            Box::new(GatedConsumer {
+                node: self.node.clone(),
+                group: group.to_owned(),
+                inner,
+                pending: None,
+            }) as Box<dyn Consumer>
         });
         self.node.leave(call, answer).await
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
+        self.node.open(Server::Log)?;
         self.inner.watermarks(topic).await
     }
 
     async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
+        self.node.open(Server::Log)?;
         self.inner.committed(group, topics).await
     }
 }
@@ -64,6 +110,7 @@ impl EventLog for GatedLog {
 impl Consumer for GatedConsumer {
     async fn poll(&mut self, max: usize) -> Outcome<Polled> {
         if self.pending.is_none() {
+            self.node.until_heard(Server::Log).await;
             self.pending = Some(self.inner.poll(max).await?);
         }
         let Some(polled) = &self.pending else { unreachable!("just polled") };
@@ -86,7 +133,10 @@ impl Consumer for GatedConsumer {
         let call = if idle { None } else { Some(self.node.enter(Site::Poll, || about).await) };
         let fault = match call {
             None => None,
-            Some(Ok(call)) => self.node.leave(call, Ok(())).await.err(),
+            Some(Ok(call)) => {
+                self.hide(&call, polled);
+                self.node.leave(call, Ok(())).await.err()
+            }
             Some(Err(fault)) => Some(fault),
         };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
@@ -110,7 +160,16 @@ impl Consumer for GatedConsumer {
 
     async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
         let call = self.node.enter(Site::CommitOffsets, || offsets(next)).await?;
-        let answer = if call.lost() { Ok(()) } else { self.inner.commit(next).await };
+        if let Some(long) = call.lasting(FaultKind::LeaderChange) {
+            self.node.cluster.unlead(self.group.clone(), long);
+        }
+        let answer = if call.lost() {
+            Ok(())
+        } else if self.node.cluster.is_leaderless(|| self.group.clone()) {
+            Err(Fault::retry("injected: the group has no coordinator"))
+        } else {
+            self.inner.commit(next).await
+        };
         self.node.leave(call, answer).await
     }
 

@@ -8,7 +8,7 @@ use ports::{Delivered, Deliveries, Fault, JobQueue, Outcome, QueueSpec, Record};
 
 use crate::batch;
 use crate::cluster::Node;
-use crate::fault::Site;
+use crate::fault::{Server, Site};
 
 pub(crate) struct GatedQueue {
     pub(crate) node: Arc<Node>,
@@ -26,6 +26,7 @@ struct GatedDeliveries {
 #[async_trait]
 impl JobQueue for GatedQueue {
     async fn declare(&self, queue: &QueueSpec) -> Outcome<()> {
+        self.node.open(Server::Queue)?;
         self.inner.declare(queue).await
     }
 
@@ -43,6 +44,7 @@ impl JobQueue for GatedQueue {
     }
 
     async fn depth(&self, queue: &str) -> Outcome<u64> {
+        self.node.open(Server::Queue)?;
         self.inner.depth(queue).await
     }
 }

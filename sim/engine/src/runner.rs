@@ -27,10 +27,7 @@ pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
     for fault in &plan.faults {
         let legal = match fault.when {
             When::Call { site, .. } => fault.kind.legal(site),
-            When::AtMs(_) => {
-                use crate::FaultKind::{KillAfter, KillBefore, Leave};
-                matches!(fault.kind, KillBefore | KillAfter | Leave)
-            }
+            When::AtMs(_) => fault.kind.any_instant(),
         };
         if !legal {
             return Err(PlanError::Illegal(fault.to_string()));

@@ -3,6 +3,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -32,7 +33,8 @@ pub struct NodeRuntime {
 #[async_trait]
 impl Runtime for NodeRuntime {
     fn now(&self) -> DateTime<Utc> {
-        wall(self.elapsed()) + self.node.skew
+        let skew_ms = self.node.skew_ms.load(Ordering::Relaxed);
+        wall(self.elapsed()) + TimeDelta::milliseconds(skew_ms)
     }
 
     fn elapsed(&self) -> Duration {

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use model::store::StoreClient;
-use ports::{Op, Outcome, Reply, Store, Table, Tx};
+use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::cluster::Node;
-use crate::fault::Site;
+use crate::fault::{FaultKind, Server, Site};
 
 pub(crate) struct GatedStore {
     pub(crate) node: Arc<Node>,
@@ -16,7 +16,21 @@ pub(crate) struct GatedStore {
 
 struct GatedTx {
     node: Arc<Node>,
-    inner: Box<dyn Tx>,
+    inner: Option<Box<dyn Tx>>,
+    /// What it began with: it has those rows.
+    held: Vec<Op>,
+}
+
+impl Drop for GatedTx {
+    fn drop(&mut self) {
+        if let Some(tx) = self.inner.take() {
+            self.node.cluster.abandon(&self.node, tx);
+        }
+    }
+}
+
+fn over() -> Fault {
+    Fault::retry("the transaction is over")
 }
 
 /// The operations in few words, for the trace.
@@ -47,13 +61,19 @@ fn words(ops: &[Op]) -> String {
 #[async_trait]
 impl Store for GatedStore {
     async fn prepare(&self, tables: &[&'static Table]) -> Outcome<()> {
+        self.node.open(Server::Store)?;
         self.inner.prepare(tables).await
     }
 
     async fn begin(&self, ops: Vec<Op>) -> Outcome<(Box<dyn Tx>, Vec<Reply>)> {
         let call = self.node.enter(Site::Begin, || words(&ops)).await?;
+        if let Some(long) = call.lasting(FaultKind::Locked) {
+            self.node.cluster.occupy(&self.node, &ops, long).await;
+        }
+        let held = ops.clone();
         let answer = self.inner.begin(ops).await.map(|(inner, replies)| {
-            let tx: Box<dyn Tx> = Box::new(GatedTx { node: self.node.clone(), inner });
+            let (node, inner) = (self.node.clone(), Some(inner));
+            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held });
             (tx, replies)
         });
         self.node.leave(call, answer).await
@@ -76,20 +96,24 @@ impl Store for GatedStore {
 impl Tx for GatedTx {
     async fn run(&mut self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
         let call = self.node.enter(Site::Run, || words(&ops)).await?;
-        let answer = self.inner.run(ops).await;
+        let cluster = &self.node.cluster;
+        if let Some(long) = call.lasting(FaultKind::Locked) {
+            cluster.occupy(&self.node, &ops, long).await;
+        }
+        if let Some(long) = call.lasting(FaultKind::Deadlock) {
+            cluster.entangle(&self.node, &ops, &self.held, long).await;
+        }
+        let answer = self.inner.as_mut().ok_or_else(over)?.run(ops).await;
         self.node.leave(call, answer).await
     }
 
-    async fn commit(self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
+    async fn commit(mut self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
         let call = self.node.enter(Site::Commit, || words(&ops)).await?;
-        let GatedTx { node, inner } = *self;
         // A request that never arrived: the server sees a broken link, and rolls back.
-        let answer = if call.lost() {
-            drop(inner);
-            Ok(())
-        } else {
-            inner.commit(ops).await
-        };
-        node.leave(call, answer).await
+        if call.lost() {
+            return self.node.leave(call, Ok(())).await;
+        }
+        let answer = self.inner.take().ok_or_else(over)?.commit(ops).await;
+        self.node.leave(call, answer).await
     }
 }

@@ -79,8 +79,9 @@ pub(crate) struct Mounted {
 impl Books for Mounted {
     async fn book(&self, entries: &[Entry]) -> Outcome<Vec<Receipt>> {
         let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
-        let commit = || {
-            let mut kept = self.disk.kept();
+        let (disk, entries) = (self.disk.clone(), entries.to_vec());
+        let commit = move || {
+            let mut kept = disk.kept();
             entries.iter().map(|entry| kept.book(entry)).collect()
         };
         self.ports.outside(format!("book {}", ids.join(" ")), commit).await
@@ -91,8 +92,9 @@ impl Books for Mounted {
 impl Files for Mounted {
     async fn file(&self, receipts: &[Receipt]) -> Outcome<()> {
         let ids: Vec<&str> = receipts.iter().map(|receipt| receipt.entry.id.as_str()).collect();
-        let commit = || {
-            let mut kept = self.disk.kept();
+        let (disk, receipts) = (self.disk.clone(), receipts.to_vec());
+        let commit = move || {
+            let mut kept = disk.kept();
             receipts.iter().for_each(|receipt| kept.file(receipt));
         };
         self.ports.outside(format!("file {}", ids.join(" ")), commit).await

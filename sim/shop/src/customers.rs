@@ -90,9 +90,14 @@ impl Customers {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
     }
 
-    /// Any node of a service, as a request reaches one.
+    /// Any node of a service, as a request reaches one: of those that are well, where others stay
+    /// broken.
     pub fn node_of(&self, service: Service, whose: &str) -> String {
-        self.world.cluster.choices().of("customer", whose, &self.nodes.nodes(service)).clone()
+        let mut nodes = self.nodes.nodes(service);
+        if self.world.cluster.is_recovering() {
+            nodes.retain(|node| self.nodes.core.contains(node));
+        }
+        self.world.cluster.choices().of("customer", whose, &nodes).clone()
     }
 
     /// What they were told, in the order of the workload.

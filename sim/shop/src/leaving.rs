@@ -20,8 +20,23 @@ const SOON: Duration = Duration::from_secs(3);
 
 /// The events that these look at.
 pub fn wanted(event: &TraceEvent) -> bool {
-    matches!(event.what, "fault" | "killed" | "started" | "leaving" | "left" | "left late" | LET_GO)
+    matches!(
+        event.what,
+        "fault"
+            | "killed"
+            | "started"
+            | "leaving"
+            | "left"
+            | "left late"
+            | "frozen"
+            | "thawed"
+            | CRASHED
+            | LET_GO
+    )
 }
+
+/// Of a server: a trouble for every node.
+const CRASHED: &str = "crashed";
 
 /// No two instances have the same outbox row in flight under valid leases: each sending begins under
 /// a valid lease of its own instance, and a shard has one lease.
@@ -55,18 +70,18 @@ pub fn shards_are_held(facts: &Facts) -> Bad {
 
 /// Whether the node was up and undisturbed from before `from` until `to`.
 fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
-    let of_node = facts.events.iter().filter(|event| *event.node == *node);
+    let concerns = |event: &&TraceEvent| *event.node == *node || event.what == CRASHED;
     let mut up = false;
-    for event in of_node {
+    for event in facts.events.iter().filter(concerns) {
         if event.at > to {
             break;
         }
-        if event.what == "started" && event.at <= from {
+        if matches!(event.what, "started" | "thawed") && event.at <= from {
             up = true;
         } else if event.at + OVER > from {
             return false;
         } else {
-            up = event.what == "fault" && up;
+            up = matches!(event.what, "fault" | CRASHED) && up;
         }
     }
     up
@@ -77,9 +92,11 @@ fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
 pub fn lets_go_at_once(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (i, leaving) in facts.events.iter().enumerate().filter(|(_, e)| e.what == "leaving") {
-        let of_node = |event: &&TraceEvent| event.node == leaving.node;
-        let troubled =
-            |event: &TraceEvent| event.what == "fault" && !event.text.starts_with("leave");
+        let of_node = |event: &&TraceEvent| event.node == leaving.node || event.what == CRASHED;
+        let troubled = |event: &TraceEvent| match event.what {
+            "fault" => !event.text.starts_with("leave"),
+            what => matches!(what, CRASHED | "frozen"),
+        };
         let earlier = facts.events[..i].iter().filter(of_node);
         if earlier.filter(|e| troubled(e)).any(|event| event.at + OVER > leaving.at) {
             continue;

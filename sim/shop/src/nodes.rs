@@ -251,7 +251,8 @@ impl Gateway for GatedGateway {
         order: &OrderId,
         amount: Option<i64>,
     ) -> Answer {
-        let effect = || self.inner.answer(key, operation, order, amount);
+        let (gateway, order, about) = (self.inner.clone(), order.clone(), key.to_owned());
+        let effect = move || gateway.answer(&about, operation, &order, amount);
         self.node.outside(key.to_owned(), effect).await.unwrap_or(Answer::Unknown)
     }
 }
@@ -264,7 +265,8 @@ struct GatedSink {
 #[async_trait]
 impl MailSink for GatedSink {
     async fn send(&self, mail: &Mail) -> Sent {
-        let effect = || self.inner.answer(mail);
+        let (sink, sent) = (self.inner.clone(), mail.clone());
+        let effect = move || sink.answer(&sent);
         self.node.outside(mail.message_id.clone(), effect).await.unwrap_or(Sent::Unknown)
     }
 }

@@ -35,7 +35,7 @@ impl Customers {
         // What only waits is drained by itself, and must be when the faults are over; before that
         // somebody is impatient now and then.
         let impatient =
-            choices.below("operator", "impatient", 8) == 0 && !self.world().cluster.is_healed();
+            choices.below("operator", "impatient", 8) == 0 && !self.world().cluster.is_over();
         if letter.state == LetterState::Parked && !impatient {
             return;
         }

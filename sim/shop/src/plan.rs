@@ -83,7 +83,12 @@ fn workload(choices: &Choices) -> Workload {
         upgrades: Vec::new(),
         deadline_ms,
         heal_ms,
+        core: Vec::new(),
     };
+    if pick("core", 2) == 0 {
+        let one = |service: Service| node(service, pick("core", workload.count(service)) as u32);
+        workload.core = Service::ALL.into_iter().map(one).collect();
+    }
     if pick("release", 3) == 0 {
         release(choices, &mut workload);
     }
@@ -161,23 +166,45 @@ fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
 fn sites(service: Service) -> &'static [Site] {
     use Site::{
         Begin, Commit, CommitOffsets, Consume, Deliver, Http, Outside, Poll, Produce, Publish,
-        Read, Settle, Subscribe,
+        Read, Run, Settle, Subscribe,
     };
     match service {
         Service::Catalog => &[Begin, Commit, Commit, Read, Produce, Produce, Http],
         Service::Orders => {
             &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
         }
-        Service::Inventory => {
-            &[Begin, Commit, Commit, Read, Produce, Produce, Poll, CommitOffsets, Subscribe, Http]
-        }
-        Service::Payments => {
-            &[Begin, Commit, Commit, Produce, Poll, CommitOffsets, Outside, Outside, Read]
-        }
+        Service::Inventory => &[
+            Begin,
+            Commit,
+            Commit,
+            Run,
+            Run,
+            Read,
+            Produce,
+            Produce,
+            Poll,
+            CommitOffsets,
+            Subscribe,
+            Http,
+        ],
+        Service::Payments => &[
+            Begin,
+            Commit,
+            Commit,
+            Produce,
+            Poll,
+            CommitOffsets,
+            Subscribe,
+            Outside,
+            Outside,
+            Read,
+        ],
         Service::Query => &[Begin, Commit, Poll, CommitOffsets, Subscribe, Read, Http],
-        Service::NotificationsApi => &[Begin, Commit, Poll, CommitOffsets, Publish, Publish, Read],
+        Service::NotificationsApi => {
+            &[Begin, Commit, Poll, CommitOffsets, Subscribe, Publish, Publish, Read]
+        }
         Service::NotificationsWorker => {
-            &[Begin, Commit, Consume, Deliver, Settle, Settle, Outside, Outside]
+            &[Begin, Commit, Read, Consume, Deliver, Deliver, Settle, Settle, Outside, Outside]
         }
     }
 }
@@ -186,7 +213,8 @@ fn sites(service: Service) -> &'static [Site] {
 fn reach(site: Site) -> u64 {
     match site {
         Site::Subscribe | Site::Consume => 2,
-        Site::Begin | Site::Commit | Site::Run => 60,
+        Site::Begin | Site::Commit => 60,
+        Site::Run => 20,
         Site::Read => 80,
         Site::Produce | Site::Poll | Site::CommitOffsets => 25,
         Site::Publish | Site::Deliver | Site::Settle => 12,
@@ -208,13 +236,12 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         let service = Service::ALL[pick("service", 7) as usize];
         let instances = workload.nodes(service).len() as u64;
         let node = node(service, pick("instance", instances) as u32);
-        let kills = matches!(kind, FaultKind::KillBefore | FaultKind::KillAfter | FaultKind::Leave);
         // Now and then longer than the group's session, so that partitions move.
-        let for_ms = match pick("long", 6) {
+        let for_ms = match pick("long", if kind == FaultKind::Freeze { 2 } else { 6 }) {
             0 => 7_000 + pick("for", 3_000),
-            _ => 20 + pick("for", 1_500),
+            _ => 20 + pick("for", 2_500),
         };
-        let when = if kills && pick("any instant", 4) == 0 {
+        let when = if kind.any_instant() && pick("any instant", 4) == 0 {
             When::AtMs(500 + pick("at", 8_000))
         } else {
             let sites = sites(service);

@@ -37,6 +37,7 @@ impl Scenario {
             upgrades: Vec::new(),
             deadline_ms: 900_000,
             heal_ms: 10_000,
+            core: Vec::new(),
         };
         Scenario { name, claim, plan: Plan { seed: 1, workload, faults: Vec::new() } }
     }

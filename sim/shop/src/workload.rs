@@ -45,6 +45,10 @@ pub struct Workload {
     pub deadline_ms: u64,
     /// When the faults end, milliseconds from the first order.
     pub heal_ms: u64,
+    /// The nodes that recover then, at least one of each service; the others stay broken until these
+    /// have done all there is to do. None: all recover at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub core: Vec<String>,
 }
 
 /// Short periods, and a history to be swept while orders run.
@@ -156,10 +160,14 @@ impl Workload {
         written_ms < read_ms
     }
 
+    /// How many instances a service has.
+    pub fn count(&self, service: Service) -> u64 {
+        u64::from(self.instances.get(service.name()).copied().unwrap_or(1))
+    }
+
     /// The names of a service's nodes.
     pub fn nodes(&self, service: Service) -> Vec<String> {
-        let instances = self.instances.get(service.name()).copied().unwrap_or(1);
-        (0..instances).map(|i| node(service, i)).collect()
+        (0..self.count(service) as u32).map(|i| node(service, i)).collect()
     }
 }
 

@@ -161,6 +161,17 @@ impl Group {
         true
     }
 
+    /// Nothing of the time until now counts.
+    pub fn resume(&mut self, env: Env) {
+        for member in self.members.values_mut() {
+            (member.heartbeat_at, member.polled_at) = (env.now, env.now);
+        }
+        if let Phase::Preparing(until) = &mut self.phase {
+            *until = env.now + env.settings.max_poll_interval;
+        }
+        self.changed = true;
+    }
+
     /// Restarts the poll interval (K23) and says what the member has to do.
     pub fn poll(&mut self, env: Env, id: MemberId) -> Step {
         self.advance(env);

@@ -183,7 +183,9 @@ impl Reader {
                 held.next = low;
             }
             let room = max - records.len();
-            records.extend(log.records_from(partition, held.next).take(room).cloned());
+            let from = log.records_from(partition, held.next);
+            let visible = from.take_while(|record| record.offset < high);
+            records.extend(visible.take(room).cloned());
             if let Some(last) = records.last().filter(|record| record.partition == *partition) {
                 held.next = last.offset + 1;
                 self.last = Some(partition.clone());

@@ -140,6 +140,33 @@ impl Log {
         }
     }
 
+    /// The partition's high watermark stands still: what is appended from now on is acknowledged and
+    /// not visible yet (K4).
+    pub fn hide(&mut self, partition: &Partition) {
+        if let Some(records) = self.topics.get_mut(partition) {
+            records.stick(true);
+        }
+    }
+
+    /// The partitions' high watermarks go on to the end.
+    pub fn show(&mut self, partitions: &[Partition]) {
+        for partition in partitions {
+            if let Some(records) = self.topics.get_mut(partition) {
+                records.stick(false);
+                self.changed.topics.insert(partition.topic.clone());
+            }
+        }
+    }
+
+    /// A coordinator that has just come up gives every member its time anew: the session and what it
+    /// may take between polls.
+    pub fn resume(&mut self, now: Duration) {
+        for (name, group) in &mut self.groups {
+            group.resume(Env { now, settings: &self.settings, topics: &self.topics });
+            self.changed.groups.insert(name.clone());
+        }
+    }
+
     /// Low and high watermark: the first offset and the next one.
     pub fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
         self.topics.get(partition).map(|records| records.watermarks())

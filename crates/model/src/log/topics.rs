@@ -53,12 +53,19 @@ pub(super) struct Records {
     records: VecDeque<Fetched>,
     low: i64,
     next: i64,
+    /// Where the high watermark stands still, if it does.
+    stuck: Option<i64>,
 }
 
 impl Records {
     /// Low and high watermark.
     pub fn watermarks(&self) -> (i64, i64) {
-        (self.low, self.next)
+        (self.low, self.stuck.unwrap_or(self.next))
+    }
+
+    /// Stops the high watermark here, or lets it go on to the end.
+    pub fn stick(&mut self, stuck: bool) {
+        self.stuck = stuck.then(|| self.stuck.unwrap_or(self.next));
     }
 
     /// Appends at `offset`, which must not be below the next one. A higher one leaves a gap (K3).

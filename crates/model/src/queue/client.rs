@@ -51,6 +51,12 @@ impl QueueServer {
         self.with(|queues, now| queues.disconnect(client, now))
     }
 
+    /// The server crashes and comes back: every channel is closed, what was confirmed and not acked is
+    /// there (broker-contract R8, R29).
+    pub fn restart(&self) {
+        self.with(|queues, now| queues.restart(now));
+    }
+
     /// As [`Self::with`], for what gives nobody anything new unless a channel expired.
     fn quietly<R>(&self, work: impl FnOnce(&mut Queues, Duration) -> R) -> R {
         let now = self.shared.clock.elapsed();

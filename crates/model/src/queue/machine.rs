@@ -220,6 +220,13 @@ impl Queues {
         ids.len()
     }
 
+    /// Closes all channels: the server came back.
+    pub fn restart(&mut self, now: Duration) {
+        for id in self.channels_where(|_| true) {
+            self.close(id, now);
+        }
+    }
+
     /// Closes the channels that hold a delivery for longer than the ack timeout (broker-contract
     /// R24). From 4.3 on the server cancels the consumer instead, to the client the same, and the
     /// return does not count (R16). How many there were.

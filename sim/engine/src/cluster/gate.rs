@@ -1,5 +1,5 @@
 //! The gate that every port call passes, on its way there and back. Faults happen here and nowhere
-//! else.
+//! else. Never knows what a call carries.
 
 use std::future::pending;
 use std::time::Duration;
@@ -7,110 +7,190 @@ use std::time::Duration;
 use ports::{Fault, Outcome};
 
 use super::Node;
+use super::links::Way;
 use crate::fault::{FaultKind, FaultSpec, Site};
+
+/// How long a client waits for an answer before it gives the connection up.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A port call that passed the gate on its way there.
 pub(crate) struct Call {
     site: Site,
     fault: Option<FaultSpec>,
+    /// It never gets to its server, though its fault does not say so: the link is cut.
+    stuck: bool,
+    /// How often its server had crashed before.
+    crashes: u32,
 }
 
 impl Call {
     /// A call that nothing happens to.
     pub(crate) fn clean(site: Site) -> Self {
-        Call { site, fault: None }
+        Call { site, fault: None, stuck: false, crashes: 0 }
+    }
+
+    fn is(&self, kind: FaultKind) -> bool {
+        self.fault.as_ref().is_some_and(|fault| fault.kind == kind)
+    }
+
+    /// How long the fault lasts, where it is of this kind.
+    pub(crate) fn lasting(&self, kind: FaultKind) -> Option<Duration> {
+        let fault = self.fault.as_ref().filter(|fault| fault.kind == kind);
+        fault.map(|fault| Duration::from_millis(fault.for_ms))
     }
 
     /// Whether its caller never learns how it ended, though it goes on.
     pub(crate) fn unanswered(&self) -> bool {
-        let kind = self.fault.as_ref().map(|fault| fault.kind);
-        matches!(kind, Some(FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect))
+        let fault = [FaultKind::LostReply, FaultKind::LateEffect, FaultKind::RestartAfter];
+        self.lost() || fault.into_iter().any(|kind| self.is(kind))
     }
 
     /// How late its effect comes, where it does not come at once.
     pub(crate) fn late(&self) -> Option<Duration> {
-        let late = self.fault.as_ref().filter(|fault| fault.kind == FaultKind::LateEffect);
-        late.map(|fault| Duration::from_millis(fault.for_ms))
+        self.lasting(FaultKind::LateEffect)
     }
 
     /// Whether its effect is to happen twice.
     pub(crate) fn duplicated(&self) -> bool {
-        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::Duplicated)
+        self.is(FaultKind::Duplicated)
     }
 
     /// Whether it never reaches the server.
     pub(crate) fn lost(&self) -> bool {
-        self.fault.as_ref().is_some_and(|f| f.kind == FaultKind::LostRequest)
+        self.stuck || self.is(FaultKind::LostRequest) || self.is(FaultKind::RestartBefore)
     }
 }
 
 impl Node {
-    /// The way there: a delay, then whatever the plan has for this call. Faults without effect end
-    /// here.
+    /// The way there: a delay, then whatever the plan has for this call, and the state of the link.
+    /// What never gets there and leaves no doubt ends here.
     pub(crate) async fn enter(&self, site: Site, about: impl FnOnce() -> String) -> Outcome<Call> {
         self.stop_if_cut().await;
         let fault = self.fault_for(site);
         self.delay(site).await;
-        let Some(fault) = fault else {
-            self.cluster.note(&self.name, site.name(), about());
-            return Ok(Call { site, fault: None });
-        };
-        let long = Duration::from_millis(fault.for_ms);
-        // The call itself goes on: what is in hand is to be finished.
-        if fault.kind == FaultKind::Leave {
-            if self.cluster.leave(&self.name, long) {
-                self.cluster.meet(&fault);
-            }
-            self.stop_if_cut().await;
-            self.cluster.note(&self.name, site.name(), about());
-            return Ok(Call { site, fault: None });
-        }
-        self.cluster.meet(&fault);
         self.cluster.note(&self.name, site.name(), about());
+        let fault = match fault {
+            None => None,
+            Some(fault) => self.suffer(fault, site).await?,
+        };
+        let crashes = self.crashes(site);
+        let mut call = Call { site, fault, stuck: false, crashes };
+        if !call.lost() {
+            call.stuck = !self.passes(site, Way::There).await?;
+        }
+        if call.lost() && !site.leaves_doubt() {
+            self.delay(site).await;
+            return Err(Fault::retry("injected: no answer"));
+        }
+        Ok(call)
+    }
+
+    /// What the plan has for a call, up to its effect. What is left of it for later.
+    async fn suffer(&self, fault: FaultSpec, site: Site) -> Outcome<Option<FaultSpec>> {
+        let cluster = &self.cluster;
+        let long = Duration::from_millis(fault.for_ms);
+        // A node that is leaving already is not asked twice.
+        if fault.kind == FaultKind::Leave {
+            if cluster.leave(&self.name, long) {
+                cluster.meet(&fault);
+            }
+            // The call itself goes on: what is in hand is to be finished.
+            self.stop_if_cut().await;
+            return Ok(None);
+        }
+        cluster.meet(&fault);
         match fault.kind {
             FaultKind::KillBefore => {
-                self.cluster.kill(&self.name, long);
-                pending::<()>().await;
+                cluster.kill(&self.name, long);
             }
             FaultKind::Rejected => return Err(Fault::retry("injected")),
-            FaultKind::Slow => {
-                madsim::time::sleep(long).await;
-                self.stop_if_cut().await;
+            FaultKind::Slow => madsim::time::sleep(long).await,
+            FaultKind::Freeze => {
+                cluster.freeze(&self.name, long);
+                // Stands still here.
+                madsim::time::sleep(Duration::from_millis(1)).await;
+            }
+            FaultKind::ClockAhead | FaultKind::ClockBack => {
+                cluster.jump(&fault);
+            }
+            FaultKind::Cut
+            | FaultKind::CutRequests
+            | FaultKind::CutReplies
+            | FaultKind::SlowLink => {
+                cluster.disturb(self, site, fault.kind, long);
+            }
+            FaultKind::RestartBefore => cluster.crash(self, site, long),
+            FaultKind::Rebalance => cluster.crowd(self, long),
+            FaultKind::ChannelLost => {
+                cluster.shared.queue.disconnect(&self.client);
             }
             FaultKind::Leave
             | FaultKind::KillAfter
             | FaultKind::LostReply
             | FaultKind::LostRequest
             | FaultKind::LateEffect
-            | FaultKind::Duplicated => {}
+            | FaultKind::Duplicated
+            | FaultKind::RestartAfter
+            | FaultKind::LeaderChange
+            | FaultKind::Hidden
+            | FaultKind::Locked
+            | FaultKind::Deadlock => {}
         }
-        Ok(Call { site, fault: Some(fault) })
+        self.stop_if_cut().await;
+        Ok(Some(fault))
     }
 
     /// The way back: after the effect, before the caller knows.
     pub(crate) async fn leave<T>(&self, call: Call, answer: Outcome<T>) -> Outcome<T> {
-        if let Some(fault) = &call.fault {
-            match fault.kind {
-                FaultKind::KillAfter => {
-                    self.cluster.kill(&self.name, Duration::from_millis(fault.for_ms));
-                    pending::<()>().await;
-                }
-                FaultKind::LostReply | FaultKind::LostRequest | FaultKind::LateEffect => {
-                    self.delay(call.site).await;
-                    return Err(Fault::unknown("injected: the reply was lost"));
-                }
-                FaultKind::Leave
-                | FaultKind::KillBefore
-                | FaultKind::Rejected
-                | FaultKind::Duplicated
-                | FaultKind::Slow => {}
-            }
+        if let Some(long) = call.lasting(FaultKind::KillAfter) {
+            self.cluster.kill(&self.name, long);
+            pending::<()>().await;
         }
+        if let Some(long) = call.lasting(FaultKind::RestartAfter) {
+            self.cluster.crash(self, call.site, long);
+        }
+        // What was waited for has come by now, and is only late.
+        let answered =
+            call.site.waits() || !call.unanswered() && call.crashes == self.crashes(call.site);
+        let whole = answered && self.passes(call.site, Way::Back).await?;
         self.delay(call.site).await;
-        answer
+        match whole {
+            true => answer,
+            false if call.site.leaves_doubt() => {
+                Err(Fault::unknown("injected: the reply was lost"))
+            }
+            false => Err(Fault::retry("injected: the connection was lost")),
+        }
     }
 
-    async fn stop_if_cut(&self) {
+    /// Waits for the link, as long as its client does: forever where it waits for something to come
+    /// anyway. Whether it got through; `Retry` where the server is down.
+    async fn passes(&self, site: Site, way: Way) -> Outcome<bool> {
+        let Some(server) = site.server() else { return Ok(true) };
+        let mut patience = CLIENT_TIMEOUT;
+        loop {
+            self.stop_if_cut().await;
+            let hindrance = self.cluster.hindrance(self, server, way);
+            if hindrance.down && way == Way::There && !site.waits() {
+                return Err(Fault::retry("injected: connection refused"));
+            }
+            if hindrance.cut.is_zero() {
+                madsim::time::sleep(hindrance.slow).await;
+                self.stop_if_cut().await;
+                return Ok(true);
+            }
+            let wait = if site.waits() { hindrance.cut } else { hindrance.cut.min(patience) };
+            madsim::time::sleep(wait).await;
+            patience -= wait.min(patience);
+            if patience.is_zero() && !site.waits() {
+                self.stop_if_cut().await;
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Ends here for ever where the node is gone.
+    pub(super) async fn stop_if_cut(&self) {
         if self.is_cut() {
             pending::<()>().await;
         }
@@ -127,11 +207,12 @@ impl Node {
     /// Counts the call, and takes what the plan has for it.
     fn fault_for(&self, site: Site) -> Option<FaultSpec> {
         let mut state = self.cluster.state();
+        let over = state.phase != super::Phase::Faults;
         let calls = &mut state.places.get_mut(&*self.name)?.calls;
         let nth = calls.entry(site).or_insert(0);
         *nth += 1;
         let nth = *nth;
-        if state.healed || state.armed.is_empty() {
+        if over || state.armed.is_empty() {
             return None;
         }
         state.armed.get_mut(&(self.name.to_string(), site))?.remove(&nth)

@@ -50,7 +50,7 @@ impl Cluster {
         true
     }
 
-    fn runs(&self, name: &str, node: &Arc<Node>) -> bool {
+    pub(super) fn runs(&self, name: &str, node: &Arc<Node>) -> bool {
         let state = self.state();
         let running = state.places.get(name).and_then(|place| place.running.as_ref());
         running.is_some_and(|running| Arc::ptr_eq(running, node))

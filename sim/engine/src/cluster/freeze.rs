@@ -1,0 +1,63 @@
+//! Nodes that stand still and go on, and clocks that jump. Never touches what a node holds.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use madsim::runtime::Handle;
+
+use super::Cluster;
+use crate::fault::{FaultKind, FaultSpec};
+
+impl Cluster {
+    /// The node stands still for so long: none of its tasks runs, while servers and time go on.
+    /// Whether it was up and not frozen yet.
+    pub fn freeze(&self, name: &str, long: Duration) -> bool {
+        let running = self.state().places.get(name).and_then(|place| place.running.clone());
+        let Some(node) = running else { return false };
+        if node.frozen.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        self.note(name, "frozen", node.client.clone());
+        Handle::current().pause(node.handle.id());
+        self.lose_channels(&node.client, long);
+        if long < Duration::MAX {
+            let (cluster, name) = (self.clone(), name.to_owned());
+            self.aside(async move {
+                madsim::time::sleep(long).await;
+                // Another incarnation may run by now, and be frozen.
+                if cluster.runs(&name, &node) && !cluster.stays_broken(&name) {
+                    cluster.thaw(&name);
+                }
+            });
+        }
+        true
+    }
+
+    /// It goes on where it stood.
+    pub(super) fn thaw(&self, name: &str) {
+        let running = self.state().places.get(name).and_then(|place| place.running.clone());
+        let Some(node) = running else { return };
+        if node.frozen.swap(false, Ordering::Relaxed) {
+            self.note(name, "thawed", node.client.clone());
+            Handle::current().resume(node.handle.id());
+        }
+    }
+
+    /// The node's wall clock jumps.
+    pub(super) fn jump(&self, fault: &FaultSpec) -> bool {
+        let running = self.state().places.get(&fault.node).and_then(|it| it.running.clone());
+        let Some(node) = running else { return false };
+        let by_ms = i64::try_from(fault.for_ms).unwrap_or(i64::MAX);
+        let by_ms = if fault.kind == FaultKind::ClockBack { -by_ms } else { by_ms };
+        node.skew_ms.fetch_add(by_ms, Ordering::Relaxed);
+        true
+    }
+
+    /// The node's clock is right again.
+    pub(super) fn set_right(&self, name: &str) {
+        let running = self.state().places.get(name).and_then(|place| place.running.clone());
+        if let Some(node) = running {
+            node.skew_ms.store(0, Ordering::Relaxed);
+        }
+    }
+}

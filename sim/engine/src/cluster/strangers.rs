@@ -1,0 +1,78 @@
+//! Clients of the servers that are no node of the world: they take what a node wants, do nothing with
+//! it, and go. Never change a row or an offset.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::{EventLog, Op, Polled, Store};
+
+use super::{Cluster, Node};
+
+/// A stranger's name.
+const STRANGER: &str = "stranger";
+
+impl Cluster {
+    /// A member that reads nothing joins the group that the node is in, and leaves after so long.
+    pub(super) fn crowd(&self, node: &Node, long: Duration) {
+        let joined = self.state().places.get(&*node.name).and_then(|place| place.joined.clone());
+        let Some((group, topics)) = joined else { return };
+        let cluster = self.clone();
+        self.aside(async move {
+            let client = cluster.shared.log.client(STRANGER, cluster.server_runtime());
+            let Ok(mut consumer) = client.subscribe(&group, &topics).await else { return };
+            let until = cluster.elapsed() + long;
+            while cluster.elapsed() < until {
+                // It commits nothing: whoever comes next gets what it has read.
+                if let Ok(Polled::Revoked(partitions)) = consumer.poll(1).await {
+                    consumer.release(partitions).await;
+                }
+                madsim::time::sleep(Duration::from_millis(100)).await;
+            }
+            consumer.close().await;
+        });
+    }
+
+    /// A transaction of somebody else takes these rows first, and rolls back after so long.
+    pub(crate) async fn occupy(&self, node: &Node, ops: &[Op], long: Duration) {
+        let ops: Vec<Op> = ops.iter().filter(|op| takes(op)).cloned().collect();
+        let client = self.database(&node.database).client(STRANGER, self.server_runtime());
+        // Where it does not get them at once, somebody else has them already.
+        let server = self.server_runtime();
+        let taken = ports::timeout(&*server, Duration::from_millis(1), client.begin(ops));
+        let Some(Ok((tx, _))) = taken.await else { return };
+        self.aside(async move {
+            madsim::time::sleep(long).await;
+            drop(tx);
+        });
+    }
+
+    /// Somebody else takes the rows of `wanted`, and then waits for those of `held`, which the
+    /// node's open transaction has.
+    pub(crate) async fn entangle(&self, node: &Node, wanted: &[Op], held: &[Op], long: Duration) {
+        let pick = |ops: &[Op]| ops.iter().filter(|op| takes(op)).cloned().collect::<Vec<Op>>();
+        let (wanted, held) = (pick(wanted), pick(held));
+        let client = self.database(&node.database).client(STRANGER, self.server_runtime());
+        let server = self.server_runtime();
+        let taken = ports::timeout(&*server, Duration::from_millis(1), client.begin(wanted));
+        let Some(Ok((mut tx, _))) = taken.await else { return };
+        self.aside(async move {
+            // It gets them when the other one has been aborted, or gives up with its time.
+            drop(ports::timeout(&*server, long, tx.run(held)).await);
+            drop(tx);
+        });
+        // Its wait begins before the node's own.
+        madsim::time::sleep(Duration::from_micros(1)).await;
+    }
+
+    /// Remembers the group of a node.
+    pub(crate) fn joins(&self, node: &Node, group: &str, topics: &[Arc<str>]) {
+        if let Some(place) = self.state().places.get_mut(&*node.name) {
+            place.joined = Some((group.into(), topics.to_vec()));
+        }
+    }
+}
+
+/// Whether it takes rows that another transaction then has to wait for.
+fn takes(op: &Op) -> bool {
+    matches!(op, Op::Lock { .. } | Op::Insert { .. })
+}

@@ -99,7 +99,11 @@ impl LedgerSystem {
             until(transfer.at_ms).await;
             for entry in transfer.entries() {
                 let times = 1 + usize::from(transfer.repeated);
-                log.produce(vec![entry.record(); times]).await;
+                let sent = log.produce(vec![entry.record(); times]).await;
+                assert!(
+                    sent.iter().all(Outcome::is_ok),
+                    "the teller's own link is whole: {sent:?}"
+                );
                 cluster.note("teller", "sent", format!("{} {times}x", entry.id));
             }
         }

@@ -9,18 +9,22 @@ use crate::entry::Entry;
 /// Faults of a world.
 const FAULTS: u64 = 8;
 
-/// The calls that a ledger makes, and how often in a world, roughly.
-const LEDGER: [(Site, u64); 5] = [
-    (Site::Subscribe, 2),
-    (Site::Poll, 12),
-    (Site::Outside, 8),
-    (Site::Publish, 8),
-    (Site::CommitOffsets, 8),
+/// The calls that a ledger makes, for what, and how often in a world, roughly.
+const LEDGER: [(Site, &str, u64); 5] = [
+    (Site::Subscribe, "ledger", 2),
+    (Site::Poll, "entries", 10),
+    (Site::Outside, "book", 8),
+    (Site::Publish, "receipts", 8),
+    (Site::CommitOffsets, "entries", 8),
 ];
 
-/// The same of a printer.
-const PRINTER: [(Site, u64); 4] =
-    [(Site::Consume, 2), (Site::Deliver, 8), (Site::Outside, 8), (Site::Settle, 8)];
+/// The same of a printer, whose channel is for one queue alone.
+const PRINTER: [(Site, &str, u64); 4] = [
+    (Site::Consume, "receipts", 2),
+    (Site::Deliver, "", 8),
+    (Site::Outside, "file", 8),
+    (Site::Settle, "ack", 8),
+];
 
 /// From one account to another, as two entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +100,7 @@ fn workload(choices: &Choices, ack_first: bool) -> Workload {
 
 fn fault(choices: &Choices, ledgers: u32) -> FaultSpec {
     let pick = |what: &str, below: u64| choices.below("faults", what, below);
-    let (node, (site, reach)) = match pick("node", u64::from(ledgers) + 1) {
+    let (node, (site, what, reach)) = match pick("node", u64::from(ledgers) + 1) {
         0 => ("printer#0".to_owned(), *choices.of("faults", "printer", &PRINTER)),
         n => (format!("ledger#{}", n - 1), *choices.of("faults", "ledger", &LEDGER)),
     };
@@ -104,5 +108,10 @@ fn fault(choices: &Choices, ledgers: u32) -> FaultSpec {
     let kind = *choices.of("faults", "kind", &legal);
     // Now and then longer than a session, so that partitions move.
     let for_ms = [300, 300, 300, 7_000][pick("long", 4) as usize] + pick("for", 500);
-    FaultSpec { kind, node, when: When::Call { site, nth: 1 + pick("nth", reach) }, for_ms }
+    let nth = 1 + pick("nth", reach);
+    let when = match what {
+        "" => When::Call { site, nth },
+        what => When::CallFor { site, what: what.to_owned(), nth },
+    };
+    FaultSpec { kind, node, when, for_ms }
 }

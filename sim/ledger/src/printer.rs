@@ -44,14 +44,13 @@ impl Printer {
     /// then brings it back.
     async fn drain(&self, channel: &mut dyn Deliveries, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
-            match timeout(&*self.runtime, WAIT, channel.next(PREFETCH.into())).await {
-                Some(Ok(Delivered::Batch(batch))) => {
-                    if self.print(channel, &batch).await.is_err() {
-                        return;
-                    }
-                }
-                Some(Ok(Delivered::ChannelLost) | Err(_)) => return,
-                None => {}
+            let goes_on = match timeout(&*self.runtime, WAIT, channel.next(PREFETCH.into())).await {
+                Some(Ok(Delivered::Batch(batch))) => self.print(channel, &batch).await.is_ok(),
+                Some(Ok(Delivered::ChannelLost) | Err(_)) => false,
+                None => true,
+            };
+            if !goes_on {
+                return;
             }
         }
     }

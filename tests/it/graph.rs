@@ -82,6 +82,16 @@ fn the_simulation_engine_knows_no_shop() {
     }
 }
 
+/// What a stranger would have: neither chassis nor anything of this shop.
+#[test]
+fn the_ledger_stands_on_ports_and_engine_alone() {
+    let graph = linked("shakedown-sim-ledger");
+    assert!(graph.contains("shakedown-sim-engine"), "the walk works");
+    for never in ["contract", "envelope", "chassis", "sim-shop"].iter().chain(&SERVICES) {
+        assert_apart("sim-ledger", &graph, [ours(never).as_str()]);
+    }
+}
+
 #[test]
 fn the_toolkit_knows_no_event_of_the_shop() {
     for toolkit in TOOLKIT.map(ours) {

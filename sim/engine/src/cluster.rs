@@ -117,7 +117,8 @@ struct Place {
     database: String,
     incarnation: u32,
     running: Option<Arc<Node>>,
-    calls: BTreeMap<Site, u64>,
+    /// By site and by what they were for; all of a site under the empty word.
+    calls: BTreeMap<(Site, String), u64>,
     /// The group that it joined last, and its topics.
     joined: Option<(Arc<str>, Vec<Arc<str>>)>,
 }
@@ -126,7 +127,8 @@ struct State {
     places: BTreeMap<String, Place>,
     stores: BTreeMap<String, StoreServer>,
     trace: Trace,
-    armed: BTreeMap<(String, Site), BTreeMap<u64, FaultSpec>>,
+    /// By node, site, what for (the empty word: whatever), and number.
+    armed: BTreeMap<(String, Site, String), BTreeMap<u64, FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
     met: Vec<FaultSpec>,
     links: Links,
@@ -195,10 +197,13 @@ impl Cluster {
         };
         for fault in faults {
             state.faults.entry(step(fault)).or_default().injected += 1;
-            if let When::Call { site, nth } = fault.when {
-                let at = state.armed.entry((fault.node.clone(), site)).or_default();
-                at.insert(nth, fault.clone());
-            }
+            let (site, what, nth) = match &fault.when {
+                When::Call { site, nth } => (*site, String::new(), *nth),
+                When::CallFor { site, what, nth } => (*site, what.clone(), *nth),
+                When::AtMs(_) => continue,
+            };
+            let at = state.armed.entry((fault.node.clone(), site, what)).or_default();
+            at.insert(nth, fault.clone());
         }
         let shared = Shared {
             choices: Choices::new(seed),
@@ -601,8 +606,8 @@ impl NodePorts {
 
 /// A fault's kind and step, as `kill before @ commit`.
 fn step(fault: &FaultSpec) -> String {
-    match fault.when {
-        When::Call { site, .. } => format!("{} @ {}", fault.kind.name(), site.name()),
-        When::AtMs(_) => format!("{} @ any instant", fault.kind.name()),
+    match fault.when.site() {
+        Some(site) => format!("{} @ {}", fault.kind.name(), site.name()),
+        None => format!("{} @ any instant", fault.kind.name()),
     }
 }

@@ -262,7 +262,7 @@ impl FaultKind {
 }
 
 /// When it goes wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum When {
     /// At the node's `nth` call (from 1) of this site, counted over its restarts.
@@ -272,8 +272,29 @@ pub enum When {
         /// From 1.
         nth: u64,
     },
+    /// At the node's `nth` call (from 1) of this site for one thing: a topic, a queue, a group, what is
+    /// called outside. It is the first word that the trace has of the call. Calls of the site for other
+    /// things do not count, so that a plan still fits when the code makes more of them.
+    CallFor {
+        /// Which call.
+        site: Site,
+        /// For what.
+        what: String,
+        /// From 1.
+        nth: u64,
+    },
     /// At this instant of the world, milliseconds from its start: see [`FaultKind::any_instant`].
     AtMs(u64),
+}
+
+impl When {
+    /// The call that it waits for, if it waits for one.
+    pub fn site(&self) -> Option<Site> {
+        match self {
+            When::Call { site, .. } | When::CallFor { site, .. } => Some(*site),
+            When::AtMs(_) => None,
+        }
+    }
 }
 
 /// A fault of a plan.
@@ -294,8 +315,11 @@ pub struct FaultSpec {
 impl std::fmt::Display for FaultSpec {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (kind, node) = (self.kind.name(), &self.node);
-        match self.when {
+        match &self.when {
             When::Call { site, nth } => write!(f, "{kind} {node} @ {} {nth}", site.name())?,
+            When::CallFor { site, what, nth } => {
+                write!(f, "{kind} {node} @ {} {what} {nth}", site.name())?;
+            }
             When::AtMs(ms) => write!(f, "{kind} {node} at {ms} ms")?,
         }
         write!(f, " for {} ms", self.for_ms)

@@ -56,11 +56,7 @@ impl GatedLog {
 }
 
 /// Through the gate with what was polled.
-async fn pass(
-    node: &Node,
-    about: impl FnOnce() -> String,
-    read: Vec<Partition>,
-) -> Outcome<()> {
+async fn pass(node: &Node, about: impl FnOnce() -> String, read: Vec<Partition>) -> Outcome<()> {
     let call = node.enter(Site::Poll, about).await?;
     if let Some(long) = call.lasting(FaultKind::Hidden) {
         node.cluster.hide(read, long);

@@ -6,7 +6,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::cluster::{Cluster, Settings};
-use crate::fault::{FaultSpec, When};
+use crate::fault::FaultSpec;
 use crate::outcome::{Run, Violation};
 use crate::system::{Plan, System};
 use crate::touch::Detail;
@@ -26,9 +26,9 @@ pub enum PlanError {
 /// Checks that every fault of the plan is legal where it stands.
 pub fn check<W>(plan: &Plan<W>) -> Result<(), PlanError> {
     for fault in &plan.faults {
-        let legal = match fault.when {
-            When::Call { site, .. } => fault.kind.legal(site),
-            When::AtMs(_) => fault.kind.any_instant(),
+        let legal = match fault.when.site() {
+            Some(site) => fault.kind.legal(site),
+            None => fault.kind.any_instant(),
         };
         if !legal {
             return Err(PlanError::Illegal(fault.to_string()));

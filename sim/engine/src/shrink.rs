@@ -168,7 +168,7 @@ mod tests {
     fn nths(plan: &Plan<Vec<u32>>) -> Vec<u64> {
         let nth = |fault: &FaultSpec| match fault.when {
             When::Call { nth, .. } => nth,
-            When::AtMs(_) => 0,
+            When::CallFor { .. } | When::AtMs(_) => 0,
         };
         plan.faults.iter().map(nth).collect()
     }

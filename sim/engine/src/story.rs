@@ -1,5 +1,6 @@
 //! Failures as stories that end with what to do. Never the whole trace: that is beside it.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::outcome::Run;
@@ -22,8 +23,7 @@ pub fn failure(run: &Run, place: &str, reproduce: &str, only: Option<&str>) -> S
     let about = only
         .map(str::to_owned)
         .or_else(|| violations.iter().find_map(|v| v.about.first().cloned()));
-    let events: Vec<&TraceEvent> =
-        run.trace.iter().filter(|event| matters(event, about.as_deref())).collect();
+    let events = way(&run.trace, about.as_deref());
     // The way to a failure is at its end.
     let skipped = events.len().saturating_sub(40);
     if skipped > 0 {
@@ -35,6 +35,18 @@ pub fn failure(run: &Run, place: &str, reproduce: &str, only: Option<&str>) -> S
     let only = about.map_or(String::new(), |about| format!(" --only {about}"));
     let _ = writeln!(text, "reproduce   {reproduce}{only}");
     text
+}
+
+/// What matters, and what a node did right before something went wrong with it.
+fn way<'a>(trace: &'a [TraceEvent], about: Option<&str>) -> Vec<&'a TraceEvent> {
+    let mut way: BTreeSet<usize> = BTreeSet::new();
+    for (at, event) in trace.iter().enumerate().filter(|(_, event)| matters(event, about)) {
+        way.insert(at);
+        if event.what == "fault" {
+            way.extend((0..at).rev().filter(|before| trace[*before].node == event.node).take(2));
+        }
+    }
+    way.into_iter().map(|at| &trace[at]).collect()
 }
 
 /// Faults, kills and starts, and whatever names the thing.

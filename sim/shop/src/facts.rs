@@ -17,7 +17,7 @@ use payments::simulated::Ledger;
 use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
-use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent, When};
+use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent};
 
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
@@ -248,10 +248,10 @@ fn mail_doubts(world: &World) -> u32 {
     let slow = met.iter().any(|fault| {
         fault.kind == FaultKind::Slow && service_of(fault) == Some(Service::NotificationsWorker)
     });
-    let doubts = of_worker.filter(|fault| match (fault.kind, fault.when) {
+    let doubts = of_worker.filter(|fault| match (fault.kind, fault.when.site()) {
         (FaultKind::Leave, _) => slow,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
-        (FaultKind::Duplicated | FaultKind::Slow, When::Call { site, .. }) => site == Site::Outside,
+        (FaultKind::Duplicated | FaultKind::Slow, Some(site)) => site == Site::Outside,
         _ => false,
     });
     doubts.count() as u32

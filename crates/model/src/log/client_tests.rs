@@ -186,3 +186,23 @@ fn refusals_name_their_reason_and_spare_the_neighbours() {
         assert!(matches!(log.watermarks("nowhere").await, Err(Fault::Refused(_))));
     });
 }
+
+#[test]
+fn what_is_appended_behind_a_standing_watermark_comes_later_and_in_order() {
+    run(|runtime| async move {
+        let world = World::new(runtime).await;
+        let all = partitions(0..2);
+        world.server.with(|log| all.iter().for_each(|partition| log.hide(partition)));
+        let batch = vec![record("k"), record("k"), record("k")];
+        assert_eq!(world.log("a").produce(batch).await, [Ok(()), Ok(()), Ok(())]);
+        let ends = || {
+            world.server.with(|log| {
+                let high = |partition| log.watermarks(partition).expect("it exists").1;
+                all.iter().map(high).sum::<i64>()
+            })
+        };
+        assert_eq!(ends(), 0);
+        world.server.with(|log| log.show(&all));
+        assert_eq!(ends(), 3);
+    });
+}

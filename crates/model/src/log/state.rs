@@ -106,7 +106,7 @@ impl Log {
         at: DateTime<Utc>,
     ) -> Result<(Partition, i64), AppendError> {
         let partition = self.place(&record)?;
-        let (_, offset) = self.watermarks(&partition).ok_or(AppendError::UnknownTopic)?;
+        let offset = self.topics.get(&partition).ok_or(AppendError::UnknownTopic)?.end();
         self.append_at(&partition, offset, record, at)?;
         Ok((partition, offset))
     }

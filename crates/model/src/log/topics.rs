@@ -63,6 +63,11 @@ impl Records {
         (self.low, self.stuck.unwrap_or(self.next))
     }
 
+    /// The offset behind the last record, visible or not.
+    pub fn end(&self) -> i64 {
+        self.next
+    }
+
     /// Stops the high watermark here, or lets it go on to the end.
     pub fn stick(&mut self, stuck: bool) {
         self.stuck = stuck.then(|| self.stuck.unwrap_or(self.next));

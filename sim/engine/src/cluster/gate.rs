@@ -66,9 +66,10 @@ impl Node {
     /// What never gets there and leaves no doubt ends here.
     pub(crate) async fn enter(&self, site: Site, about: impl FnOnce() -> String) -> Outcome<Call> {
         self.stop_if_cut().await;
-        let fault = self.fault_for(site);
+        let about = about();
+        let fault = self.fault_for(site, what(&about));
         self.delay(site).await;
-        self.cluster.note(&self.name, site.name(), about());
+        self.cluster.note(&self.name, site.name(), about);
         let fault = match fault {
             None => None,
             Some(fault) => self.suffer(fault, site).await?,
@@ -205,16 +206,27 @@ impl Node {
     }
 
     /// Counts the call, and takes what the plan has for it.
-    fn fault_for(&self, site: Site) -> Option<FaultSpec> {
+    fn fault_for(&self, site: Site, what: &str) -> Option<FaultSpec> {
         let mut state = self.cluster.state();
         let over = state.phase != super::Phase::Faults;
-        let calls = &mut state.places.get_mut(&*self.name)?.calls;
-        let nth = calls.entry(site).or_insert(0);
-        *nth += 1;
-        let nth = *nth;
-        if over || state.armed.is_empty() {
-            return None;
+        let mut found = None;
+        for what in ["", what].into_iter().take(1 + usize::from(!what.is_empty())) {
+            let calls = &mut state.places.get_mut(&*self.name)?.calls;
+            let nth = calls.entry((site, what.to_owned())).or_insert(0);
+            *nth += 1;
+            let nth = *nth;
+            if found.is_none() && !over && !state.armed.is_empty() {
+                let at = (self.name.to_string(), site, what.to_owned());
+                found = state.armed.get_mut(&at).and_then(|armed| armed.remove(&nth));
+            }
         }
-        state.armed.get_mut(&(self.name.to_string(), site))?.remove(&nth)
+        found
     }
+}
+
+/// What a call is for, by the words that the trace has of it: see [`When::CallFor`].
+///
+/// [`When::CallFor`]: crate::When::CallFor
+fn what(about: &str) -> &str {
+    about.split([' ', '[', '/', '=', ':', '@']).next().unwrap_or("")
 }

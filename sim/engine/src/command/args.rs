@@ -111,6 +111,9 @@ pub struct RunArgs {
     /// Write the summary to this file as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// Write each world's seed and hash to this file, a line each: equal files, equal worlds.
+    #[arg(long, value_name = "FILE")]
+    pub hashes: Option<PathBuf>,
 }
 
 /// One of several parts of a range of seeds.

@@ -1,7 +1,8 @@
 //! Many worlds: drawn, run side by side, added up; the first failure is made small and told. Never more
 //! than the worlds in hand at a time.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -49,6 +50,8 @@ struct State<W> {
     /// The failure of the lowest seed, to be made small.
     first: Option<(Plan<W>, Run)>,
     stale: Option<String>,
+    /// By seed.
+    hashes: BTreeMap<u64, u128>,
 }
 
 impl<'a, S: System> Sweep<'a, S> {
@@ -75,7 +78,8 @@ impl<'a, S: System> Sweep<'a, S> {
                 (Worlds::Seeds { first, end, shard, profile }, count)
             }
         };
-        let state = State { totals: Totals::default(), first: None, stale: None };
+        let state =
+            State { totals: Totals::default(), first: None, stale: None, hashes: BTreeMap::new() };
         let (next, over) = (AtomicU64::new(0), AtomicU64::new(0));
         Ok(Sweep { system, args, worlds, count, next, over, state: Mutex::new(state) })
     }
@@ -108,9 +112,11 @@ impl<'a, S: System> Sweep<'a, S> {
             println!("\n{stale}");
         }
         if let Some(path) = &self.args.json {
-            std::fs::write(path, state.totals.json(pace) + "\n").map_err(|cause| {
-                Usage(format!("the summary cannot be written to {}: {cause}", path.display()))
-            })?;
+            write(path, "the summary", &(state.totals.json(pace) + "\n"))?;
+        }
+        if let Some(path) = &self.args.hashes {
+            let line = |(seed, hash): (&u64, &u128)| format!("{seed} {hash:032x}\n");
+            write(path, "the hashes", &state.hashes.iter().map(line).collect::<String>())?;
         }
         Ok(state.totals.failed.is_empty() && state.stale.is_none())
     }
@@ -123,7 +129,12 @@ impl<'a, S: System> Sweep<'a, S> {
                 false => run_twice(self.system, &plan),
             };
             let known = forgive(&mut run, &expected);
-            self.state().totals.add(&run, &known);
+            let mut state = self.state();
+            state.totals.add(&run, &known);
+            if self.args.hashes.is_some() {
+                state.hashes.insert(run.seed, run.hash);
+            }
+            drop(state);
             if let Worlds::Stored(found) = &self.worlds {
                 let stale = unmet(&plan, &run);
                 if !stale.is_empty() {
@@ -251,4 +262,9 @@ impl<'a, S: System> Sweep<'a, S> {
     fn state(&self) -> MutexGuard<'_, State<S::Workload>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn write(path: &Path, what: &str, text: &str) -> Result<(), Usage> {
+    std::fs::write(path, text)
+        .map_err(|cause| Usage(format!("{what} cannot be written to {}: {cause}", path.display())))
 }

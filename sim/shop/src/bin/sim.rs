@@ -17,10 +17,13 @@ struct Cli {
 enum Verb {
     #[command(flatten)]
     Engine(sim_engine::Command),
+    /// Watch the harness bite: a small ledger with a planted bug, then the same ledger without it.
+    Demo(sim_ledger::Demo),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Engine(command) => command.run(&Shop),
+        Verb::Demo(demo) => demo.run(),
     }
 }

@@ -1,6 +1,6 @@
 //! Worlds by seed, each run twice. `MADSIM_TEST_SEED=N cargo test seeded_worlds` runs one.
 
-use sim_engine::{Plan, System, run_twice};
+use sim_engine::{Plan, System, run_plan, run_twice};
 use sim_shop::{Shop, Workload, story};
 
 /// Plans that once failed, each named after the bug it found: their seeds may be drawn otherwise by
@@ -43,4 +43,21 @@ fn seeded_worlds_are_clean_and_deterministic() {
     }
     println!("{worlds} worlds clean, {effective} effective faults");
     assert!(worlds == 1 || effective > 4 * worlds, "the faults met too little: {effective}");
+}
+
+/// `.ci/run` compares debug and release in the same way.
+#[test]
+fn order_process_and_company_do_not_matter() {
+    let seeds = 300..304;
+    let hash = |seed| (seed, run_plan(&Shop, &Shop.plan(seed)).hash);
+    let mut backwards: Vec<(u64, u128)> = seeds.clone().rev().map(hash).collect();
+    backwards.sort_unstable();
+    let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("hashes");
+    let mut sim = std::process::Command::new(env!("CARGO_BIN_EXE_sim"));
+    sim.args(["run", "--once", "--seeds", "300..304", "--jobs", "3", "--hashes"]).arg(&file);
+    let output = sim.output().expect("it was built for this test");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let elsewhere = std::fs::read_to_string(file).expect("it was just written");
+    let lines: String = backwards.iter().map(|(s, hash)| format!("{s} {hash:032x}\n")).collect();
+    assert_eq!(lines, elsewhere);
 }

@@ -1,0 +1,4 @@
+//! The engine on small systems of its own.
+
+mod lints;
+mod planted;

@@ -108,7 +108,10 @@ impl<'a, S: System> Sweep<'a, S> {
             println!("\n{stale}");
         }
         if let Some(path) = &self.args.json {
-            std::fs::write(path, state.totals.json(pace) + "\n").map_err(|cause| {
+            let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+            let written =
+                folder.and_then(|()| std::fs::write(path, state.totals.json(pace) + "\n"));
+            written.map_err(|cause| {
                 Usage(format!("the summary cannot be written to {}: {cause}", path.display()))
             })?;
         }
@@ -214,7 +217,7 @@ impl<'a, S: System> Sweep<'a, S> {
         run: &Run,
     ) -> (PathBuf, String) {
         let story = story::failure(run, &self.place(plan.seed), &self.again(plan), None);
-        let page = report::page(self.system, shrunk.unwrap_or(plan));
+        let page = report::page(self.system, shrunk.unwrap_or(plan), &self.again(plan));
         let mut met = plan.clone();
         if shrunk.is_none() {
             let masked = unmet(plan, run);

@@ -8,7 +8,7 @@ use model::log::LogClient;
 use ports::{Consumer, EventLog, Fault, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
 
 use crate::batch;
-use crate::cluster::{Call, Node};
+use crate::cluster::Node;
 use crate::fault::{FaultKind, Server, Site};
 use crate::touch::{self, Touch};
 
@@ -55,16 +55,13 @@ impl GatedLog {
     }
 }
 
-impl GatedConsumer {
-    /// What comes to the partitions that were just read stays invisible for a while.
-    fn hide(&self, call: &Call, polled: &Polled) {
-        let (Some(long), Polled::Records(records)) = (call.lasting(FaultKind::Hidden), polled)
-        else {
-            return;
-        };
-        let partitions = records.iter().map(|record| record.partition.clone()).collect();
-        self.node.cluster.hide(partitions, long);
+/// Through the gate with what was polled.
+async fn pass(node: &Node, about: impl FnOnce() -> String, read: Vec<Partition>) -> Outcome<()> {
+    let call = node.enter(Site::Poll, about).await?;
+    if let Some(long) = call.lasting(FaultKind::Hidden) {
+        node.cluster.hide(read, long);
     }
+    node.leave(call, Ok(())).await
 }
 
 fn offsets(next: &Offsets) -> String {
@@ -131,6 +128,11 @@ impl Consumer for GatedConsumer {
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
         let idle = about.is_empty();
+        let mut read: Vec<Partition> = Vec::new();
+        if let Polled::Records(records) = polled {
+            read.extend(records.iter().map(|record| record.partition.clone()));
+            read.dedup();
+        }
         let about = || {
             self.node.touches(|| match polled {
                 Polled::Records(records) => records.iter().cloned().map(Touch::Fetched).collect(),
@@ -138,17 +140,14 @@ impl Consumer for GatedConsumer {
             });
             about
         };
-        let call = if idle { None } else { Some(self.node.enter(Site::Poll, about).await) };
+        // What was polled stays here until it is through: a poll that is dropped on the way back loses
+        // nothing.
+        let passed = if idle { Ok(()) } else { pass(&self.node, about, read).await };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
-        match (call, polled) {
-            (None, polled) => Ok(polled),
-            (Some(Ok(call)), polled) if call.lasting(FaultKind::Hidden).is_some() => {
-                self.hide(&call, &polled);
-                self.node.leave(call, Ok(polled)).await
-            }
-            (Some(Ok(call)), polled) => self.node.leave(call, Ok(polled)).await,
+        match (passed, polled) {
+            (Ok(()), polled) => Ok(polled),
             // The fetch failed: the same records come again.
-            (Some(Err(fault)), Polled::Records(records)) => {
+            (Err(fault), Polled::Records(records)) => {
                 let mut again = Offsets::new();
                 for record in records.iter().rev() {
                     again.insert(record.partition.clone(), record.offset);
@@ -157,10 +156,7 @@ impl Consumer for GatedConsumer {
                 Err(fault)
             }
             // A change of assignment is the client's own news: it cannot fail to arrive.
-            (
-                Some(Err(_)),
-                polled @ (Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_)),
-            ) => Ok(polled),
+            (Err(_), polled) => Ok(polled),
         }
     }
 

@@ -127,12 +127,12 @@ impl Consumer for GatedConsumer {
             Polled::Revoked(partitions) => format!("revoked {}", partitions.len()),
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
+        let idle = about.is_empty();
         let mut read: Vec<Partition> = Vec::new();
         if let Polled::Records(records) = polled {
             read.extend(records.iter().map(|record| record.partition.clone()));
             read.dedup();
         }
-        let idle = about.is_empty();
         let about = || {
             self.node.touches(|| match polled {
                 Polled::Records(records) => records.iter().cloned().map(Touch::Fetched).collect(),

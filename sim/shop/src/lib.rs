@@ -20,6 +20,7 @@ pub mod operator;
 pub mod plan;
 pub mod poison;
 pub mod scenario;
+pub mod scenarios;
 pub mod shop;
 pub mod smaller;
 pub mod story;

@@ -1,7 +1,7 @@
 //! A scenario: a claim as a name, a workload, faults, and a verdict to pin in a snapshot.
 
 use contract::{PaymentMode, Service, Stream};
-use sim_engine::{FaultKind, FaultSpec, Plan, Run, Site, Violation, When, run_twice};
+use sim_engine::{FaultKind, FaultSpec, Plan, Run, Scene, Site, Violation, When, run_twice};
 
 use crate::plan::rolling_restart;
 use crate::poison::{Kind, Poison};
@@ -155,6 +155,18 @@ impl Scenario {
         let restart = rolling_restart(&self.plan.workload, first_ms, every_ms);
         self.plan.faults.extend(restart);
         self
+    }
+
+    /// Its name, `<area>.<claim>`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// As the command line knows it.
+    pub fn scene(self) -> Scene<Workload> {
+        let snapshot = format!("snapshots/{}.snap", self.name).into();
+        let (name, claim) = (self.name.to_owned(), self.claim.to_owned());
+        Scene { name, claim, plan: self.plan, snapshot }
     }
 
     /// The world as data.

@@ -14,21 +14,43 @@ use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use ports::Record;
 use query::rows::{ORDERS, OrderRow};
-use sim_engine::{Cluster, Plan, Settings, Settled, Smaller, Summary, System, Verdict, Violation};
+use sim_engine::{
+    Cluster, Plan, Scene, Settings, Settled, Smaller, Summary, System, Verdict, Violation,
+};
 
 use crate::customers::Customers;
 use crate::facts::{self, Facts, Watch};
 use crate::followers::Followers;
 use crate::history;
 use crate::nodes::{Metered, World};
+use crate::scenario::Scenario;
 use crate::workload::Workload;
-use crate::{invariants, plan, poison, smaller, story};
+use crate::{invariants, plan, poison, scenarios, smaller, story};
 
 /// After the faults have ended, everything is quiet within this time. The sum of what a recovery
 /// can wait for: a session (6 s) and the rebalance behind it, a lease (4 s), a claim of the worker
 /// (21 s) or of a timer (30 s) twice, the longest pause between attempts (mail: under 60 s after the
 /// few attempts that faults can cost), and as much again for the chain of services behind it.
 pub const QUIET_WITHIN: Duration = Duration::from_secs(240);
+
+/// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
+const MARKS: [(&str, &str); 15] = [
+    ("OrderCreated v", "orders on the log, by version"),
+    ("open", "orders without an end: a failure's"),
+    ("confirmed", "orders that ended well"),
+    ("cancelled: ", "orders that did not, by reason"),
+    ("late facts", "facts that came after an order's end"),
+    ("events", "distinct facts on the log"),
+    ("duplicates on the log", "copies of them"),
+    ("letters ", "dead letters, by how they were settled"),
+    ("letters of ", "dead letters, by what was wrong"),
+    ("planted", "records that strangers sent"),
+    ("mails", "mails that went out"),
+    ("rows sent", "outbox rows that were handed to a broker"),
+    ("old rows swept", "expired inbox rows that retention removed"),
+    ("leases handed over", "shards of an outbox that another instance took up"),
+    ("left in order", "instances that finished within their drain"),
+];
 
 /// The order saga's services as one system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -61,6 +83,14 @@ impl System for Shop {
             Profile::Catalog => vec!["money.cancelled_holds_nothing"],
             Profile::Default => Vec::new(),
         }
+    }
+
+    fn scenarios(&self) -> Vec<Scene<Workload>> {
+        scenarios::all().into_iter().map(Scenario::scene).collect()
+    }
+
+    fn marks(&self) -> Vec<(&'static str, &'static str)> {
+        MARKS.to_vec()
     }
 
     fn invariants(&self) -> Vec<&'static str> {

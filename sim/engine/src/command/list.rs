@@ -28,12 +28,7 @@ pub(super) fn list<S: System>(system: &S) -> String {
     }
     head(&mut text, "faults, and the calls where each is legal", FaultKind::ALL.len());
     for kind in FaultKind::ALL {
-        let sites = Site::ALL.into_iter().filter(|site| kind.legal(*site));
-        let sites: Vec<&str> = sites.map(Site::name).collect();
-        let sites = match sites.len() == Site::ALL.len() {
-            true => "every call".to_owned(),
-            false => sites.join(", "),
-        };
+        let sites = sites(kind);
         let _ = writeln!(text, "  {:<16} {sites}", kind.name());
     }
     let invariants = system.invariants();
@@ -45,6 +40,25 @@ pub(super) fn list<S: System>(system: &S) -> String {
     head(&mut text, "marks", marks.len());
     for (mark, meaning) in marks {
         let _ = writeln!(text, "  {mark:<28} {meaning}");
+    }
+    text
+}
+
+/// The calls at which a fault is legal; few exceptions are named instead of many rules.
+fn sites(kind: FaultKind) -> String {
+    let (legal, not): (Vec<Site>, Vec<Site>) =
+        Site::ALL.into_iter().partition(|site| kind.legal(*site));
+    let names = |sites: Vec<Site>| {
+        let names: Vec<&str> = sites.into_iter().map(Site::name).collect();
+        names.join(", ")
+    };
+    let mut text = match not.len() {
+        0 => "every call".to_owned(),
+        1..=3 => format!("every call but {}", names(not)),
+        _ => names(legal),
+    };
+    if kind.any_instant() {
+        text.push_str("; any instant");
     }
     text
 }

@@ -80,7 +80,8 @@ pub(super) fn report<S: System>(
     output: &Path,
 ) -> Result<bool, Usage> {
     let found = find::world(system, what, profile)?;
-    let page = report::page(system, &found.plan);
+    let again = format!("{} replay {}", system.program(), found.again);
+    let page = report::page(system, &found.plan, &again);
     std::fs::write(output, &page)
         .map_err(|cause| Usage(format!("cannot write {}: {cause}", output.display())))?;
     println!("{} ({} KB)", output.display(), page.len().div_ceil(1_000));

@@ -225,7 +225,7 @@ impl<'a, S: System> Sweep<'a, S> {
         run: &Run,
     ) -> (PathBuf, String) {
         let story = story::failure(run, &self.place(plan.seed), &self.again(plan), None);
-        let page = report::page(self.system, shrunk.unwrap_or(plan));
+        let page = report::page(self.system, shrunk.unwrap_or(plan), &self.again(plan));
         let mut met = plan.clone();
         if shrunk.is_none() {
             let masked = unmet(plan, run);
@@ -265,6 +265,8 @@ impl<'a, S: System> Sweep<'a, S> {
 }
 
 fn write(path: &Path, what: &str, text: &str) -> Result<(), Usage> {
-    std::fs::write(path, text)
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    folder
+        .and_then(|()| std::fs::write(path, text))
         .map_err(|cause| Usage(format!("{what} cannot be written to {}: {cause}", path.display())))
 }

@@ -110,6 +110,7 @@ fn micros(at: std::time::Duration) -> u64 {
 pub(super) fn data<'a, S: System>(
     system: &S,
     plan: &Plan<S::Workload>,
+    again: &str,
     run: &'a Run,
     detail: &'a Detail,
     ways: &Ways,
@@ -176,7 +177,7 @@ pub(super) fn data<'a, S: System>(
     }
     Data {
         seed: plan.seed.to_string(),
-        again: format!("{} replay", system.program()),
+        again: again.to_owned(),
         hash: format!("{:032x}", run.hash),
         invariants: run.verdict.summary.invariants,
         violations: &run.verdict.violations,
@@ -201,9 +202,12 @@ pub(super) fn data<'a, S: System>(
 
 /// How long a fault is there; most are over with their call.
 fn lasts_ms(fault: &FaultSpec) -> u64 {
-    use FaultKind::{Duplicated, LostReply, LostRequest, Rejected};
+    use FaultKind::{
+        ChannelLost, ClockAhead, ClockBack, Duplicated, LostReply, LostRequest, Rejected,
+    };
     match fault.kind {
-        LostReply | LostRequest | Rejected | Duplicated => 0,
+        LostReply | LostRequest | Rejected | Duplicated | ChannelLost => 0,
+        ClockAhead | ClockBack => 0,
         _ => fault.for_ms,
     }
 }

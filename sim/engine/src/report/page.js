@@ -16,7 +16,7 @@ const text = i => S[world.text[i]];
 const lane = i => world.lanes[world.lane[i]];
 const KINDS = {
   log: ['produce', 'poll', 'commit_offsets', 'subscribe'], store: ['begin', 'run', 'commit', 'read'],
-  queue: ['publish', 'consume', 'deliver', 'settle'], http: ['http'], outside: ['outside'], bad: ['fault', 'killed'],
+  queue: ['publish', 'consume', 'deliver', 'settle'], http: ['http'], outside: ['outside'], bad: ['fault', 'killed', 'crashed'],
 };
 const kindOf = {};
 for (const [kind, names] of Object.entries(KINDS)) for (const name of names) kindOf[name] = kind;
@@ -451,7 +451,7 @@ function showHead() {
       }
       facts.append(line);
     }
-    box.append(facts, el('code', { textContent: `${world.again} ${world.seed}` }));
+    box.append(facts, el('code', { textContent: world.again }));
   }
   if (world.lines.length) box.append(el('details', {}, el('summary', { textContent: 'What it came to' }), el('pre', { className: 'mono', textContent: world.lines.join('\n') })));
   const legend = { log: 'log', store: 'database', queue: 'queue', http: 'requests', outside: 'outside', life: 'lifecycle, notes', bad: 'faults and kills; a band while one lasts, dashes while a node is down' };

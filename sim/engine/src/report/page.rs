@@ -21,14 +21,15 @@ const ROOMS: [Room; 4] = [
     Room { text: 40, payload: 0, events: 10_000 },
 ];
 
-/// The page of a plan's world: it is run once more, and looked at in detail.
-pub fn page<S: System>(system: &S, plan: &Plan<S::Workload>) -> String {
+/// The page of a plan's world: it is run once more, and looked at in detail. `again`: the command that
+/// replays it.
+pub fn page<S: System>(system: &S, plan: &Plan<S::Workload>, again: &str) -> String {
     let (mut run, detail) = run_detailed(system, plan);
     let expected = system.expected(&plan.workload);
     run.verdict.violations.sort_by_key(|it| expected.contains(&it.invariant.as_str()));
     let ways = Ways::new(&run.trace, &detail);
     let page = |room: &Room| {
-        let data = data(system, plan, &run, &detail, &ways, *room);
+        let data = data(system, plan, again, &run, &detail, &ways, *room);
         fill(&serde_json::to_string(&data).expect("a page's data has a JSON form"))
     };
     let mut pages = ROOMS.iter().map(page);
@@ -66,7 +67,7 @@ mod tests {
     #[test]
     fn a_page_holds_its_world_and_needs_nothing_else() {
         let plan = Toy.plan(6);
-        let page = page(&Toy, &plan);
+        let page = page(&Toy, &plan, "cargo sim replay 6");
         for outside in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
@@ -99,7 +100,7 @@ mod tests {
     fn a_page_of_a_long_world_stays_under_its_limit() {
         let mut plan = Toy.plan(0);
         plan.workload.numbers = (0..6_000).collect();
-        let page = page(&Toy, &plan);
+        let page = page(&Toy, &plan, "cargo sim replay 6");
         let data = data_of(&page);
         assert!(data["at"].as_array().unwrap().len() > 20_000);
         assert_eq!(data["left_out"], 0);

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 
-use contract::{Contract, ContractError, Event, Service};
+use contract::{Contract, ContractError, Event};
 use envelope::{Envelope, Seal};
 use serde_json::{Value, json};
-use sim_shop::next;
-use sim_shop::scenario::Scenario;
+use sim_shop::{next, scenarios};
 
 use super::holds;
 
@@ -71,32 +70,14 @@ fn what_version_1_refuses_is_refused_by_way_of_version_2_as_well() {
 #[test]
 fn an_old_producer_is_understood_by_new_consumers() {
     let name = "versions.old_producer_new_consumers";
-    let claim = "old Orders write version 1; new Inventory, Payments and Query read it upcast";
-    let scenario = Scenario::new(name, claim)
-        .next_release(Service::Inventory)
-        .next_release(Service::Payments)
-        .next_release(Service::Query)
-        .stock("rare", Some(1))
-        .order("tea", 2)
-        .order("declined", 1)
-        .order("rare", 2);
+    let scenario = scenarios::named(name);
     holds(&scenario, name);
 }
 
 #[test]
 fn a_rolling_upgrade_of_everybody_loses_no_order() {
     let name = "versions.rolling_upgrade";
-    let claim = "readers first, then Orders one instance after the other: both versions in one log";
-    let mut scenario = Scenario::new(name, claim)
-        .instances(Service::Orders, 2)
-        .upgrade(Service::Inventory, 0, 100)
-        .upgrade(Service::Query, 0, 200)
-        .upgrade(Service::Payments, 0, 300)
-        .upgrade(Service::Orders, 1, 900)
-        .upgrade(Service::Orders, 0, 1_500);
-    for _ in 0..10 {
-        scenario = scenario.order("tea", 1);
-    }
+    let scenario = scenarios::named(name);
     let versions = holds(&scenario, name).verdict.summary.marks;
     assert!(versions["OrderCreated v1"] > 0 && versions["OrderCreated v2"] > 0, "{versions:?}");
 }
@@ -104,15 +85,7 @@ fn a_rolling_upgrade_of_everybody_loses_no_order() {
 #[test]
 fn what_an_old_consumer_could_not_read_is_redriven_after_its_upgrade() {
     let name = "versions.new_producer_old_consumer";
-    let claim = "new Orders, old Payments: dead letters, then an upgrade and a redrive apply them";
-    let mut scenario = Scenario::new(name, claim)
-        .next_release(Service::Orders)
-        .next_release(Service::Inventory)
-        .next_release(Service::Query)
-        .upgrade(Service::Payments, 0, 4_000);
-    for product in ["tea", "declined", "cup", "tea"] {
-        scenario = scenario.order(product, 1);
-    }
+    let scenario = scenarios::named(name);
     let marks = holds(&scenario, name).verdict.summary.marks;
     assert!(marks["letters of unsupported_version"] >= 4, "{marks:?}");
     assert_eq!(marks.get("OrderCreated v1"), None);

@@ -38,6 +38,10 @@ fn seeded_worlds_are_clean_and_deterministic() {
     for seed in seeds {
         let run = run_twice(&Shop, &Shop.plan(seed));
         assert!(run.verdict.is_clean(), "\n{}", story::failure(&run, "cargo test", None));
+        for mark in run.verdict.summary.marks.keys() {
+            let known = Shop.marks().iter().any(|(name, _)| mark.starts_with(name));
+            assert!(known, "{mark:?} is reached, and `cargo sim list` does not know it");
+        }
         effective += run.effective();
         worlds += 1;
     }

@@ -606,8 +606,5 @@ impl NodePorts {
 
 /// A fault's kind and step, as `kill before @ commit`.
 fn step(fault: &FaultSpec) -> String {
-    match fault.when.site() {
-        Some(site) => format!("{} @ {}", fault.kind.name(), site.name()),
-        None => format!("{} @ any instant", fault.kind.name()),
-    }
+    fault.kind.at(fault.when.site())
 }

@@ -230,6 +230,12 @@ impl FaultKind {
         matches!(self, KillBefore | KillAfter | Leave | Freeze | ClockAhead | ClockBack)
     }
 
+    /// The cell of the matrix of faults and steps, as `kill before @ commit`; `None`: an instant
+    /// without a call.
+    pub fn at(self, site: Option<Site>) -> String {
+        format!("{} @ {}", self.name(), site.map_or("any instant", Site::name))
+    }
+
     /// Its name in traces.
     pub fn name(self) -> &'static str {
         match self {

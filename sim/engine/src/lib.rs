@@ -37,6 +37,6 @@ pub use runner::{PlanError, check, run_detailed, run_plan, run_twice, unmet};
 pub use runtime::NodeRuntime;
 pub use shrink::{Shrunk, shrink};
 pub use story::failure;
-pub use system::{Plan, Scene, Smaller, System};
+pub use system::{Coverage, Plan, Scene, Smaller, System};
 pub use touch::{Detail, Touch};
 pub use trace::{Trace, TraceEvent};

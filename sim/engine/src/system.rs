@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Settings};
-use crate::fault::FaultSpec;
+use crate::fault::{FaultKind, FaultSpec, Site};
 use crate::outcome::Verdict;
 
 /// A world as data: it can be stored, shrunk and written by hand.
@@ -43,6 +43,17 @@ pub struct Smaller<W> {
     pub without: String,
     /// What is left.
     pub workload: W,
+}
+
+/// What so many worlds reach: where they do not, the harness does less than it says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage {
+    /// From so many worlds in one run on, it is looked at.
+    pub worlds: u64,
+    /// Faults that meet this step; `None`: an instant without a call.
+    pub cells: Vec<(FaultKind, Option<Site>)>,
+    /// Marks that are set.
+    pub marks: Vec<&'static str>,
 }
 
 /// A system under test.
@@ -96,6 +107,11 @@ pub trait System: Clone + Send + Sync + 'static {
     /// The coverage marks that worlds can reach, and what each says.
     fn marks(&self) -> Vec<(&'static str, &'static str)> {
         Vec::new()
+    }
+
+    /// What many worlds have to reach. None: nothing is promised.
+    fn coverage(&self) -> Option<Coverage> {
+        None
     }
 
     /// The folder of stored plans, from the root of the repository.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, header};
-use contract::{PaymentMode, Service};
+use contract::{PaymentMode, Profile, Service};
 use http_body_util::BodyExt;
 use ports::Fault;
 use serde_json::{Value, json};
@@ -75,6 +75,11 @@ impl Customers {
         &self.nodes.poisons
     }
 
+    /// What the services they use keep to.
+    pub fn profile(&self) -> Profile {
+        self.nodes.profile()
+    }
+
     /// The id of an order, by its name, once it is accepted.
     pub fn order_id(&self, name: &str) -> Option<String> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
@@ -93,10 +98,7 @@ impl Customers {
     /// Any node of a service, as a request reaches one: of those that are well, where others stay
     /// broken.
     pub fn node_of(&self, service: Service, whose: &str) -> String {
-        let mut nodes = self.nodes.nodes(service);
-        if self.world.cluster.is_recovering() {
-            nodes.retain(|node| self.nodes.core.contains(node));
-        }
+        let nodes = self.world.reached(self.nodes.nodes(service));
         self.world.cluster.choices().of("customer", whose, &nodes).clone()
     }
 

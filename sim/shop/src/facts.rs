@@ -100,6 +100,8 @@ pub struct Facts {
     pub prices: BTreeMap<String, Price>,
     /// Query's replica of the products.
     pub shown_products: BTreeMap<String, query::rules::Product>,
+    /// The faults that met their step.
+    pub met: Vec<FaultSpec>,
     /// Services on whose nodes a fault met its step, leaving apart, or that were upgraded.
     pub faulty: BTreeSet<Service>,
     /// When orders were first seen to be final, and when the faults stopped.
@@ -148,6 +150,7 @@ impl Facts {
             products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
             prices: rows(world, Service::Orders, &PRICES),
             shown_products: rows(world, Service::Query, &query::rows::PRODUCTS),
+            met: world.cluster.met(),
             faulty: faulty(world, workload),
             ends,
             queued: queued(world),

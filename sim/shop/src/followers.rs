@@ -71,7 +71,8 @@ impl Followers {
     /// have passed; then a pause.
     async fn listen(&self, path: &str, followed: &Arc<Mutex<Followed>>) {
         let choices = self.world.cluster.choices();
-        let node = choices.of("follower", path, &self.nodes);
+        let nodes = self.world.reached(self.nodes.clone());
+        let node = choices.of("follower", path, &nodes);
         let patience = Duration::from_millis(1_000 + choices.below("follower stays", path, 4_000));
         if let Some(router) = self.world.router(node) {
             let heard = hear(router, path.to_owned(), followed.clone());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use sim_engine::TraceEvent;
+use sim_engine::{FaultSpec, TraceEvent};
 
 use crate::facts::Facts;
 use crate::invariants::found;
@@ -42,6 +42,21 @@ const CRASHED: &str = "crashed";
 /// a valid lease of its own instance, and a shard has one lease.
 pub fn sends_under_its_lease(facts: &Facts) -> Bad {
     facts.sends.unleased.iter().map(|text| found("", text.clone())).collect()
+}
+
+/// Between two attempts to send a row to a broker that does not answer there is a pause: it is not
+/// sent much more often than faults can be to blame for. Each may cost two attempts, and one more for
+/// each quarter of a second that it lasts; one is the row's own, and one its lease's.
+pub fn no_storm(facts: &Facts) -> Bad {
+    let per_fault = |fault: &FaultSpec| 2 + fault.for_ms / 250;
+    let most =
+        2 + facts.met.iter().map(per_fault).sum::<u64>() + 2 * facts.workload.upgrades.len() as u64;
+    let storms = facts.sends.rows.iter().filter(|(_, sent)| **sent > most);
+    storms
+        .map(|((service, id), sent)| {
+            found("", format!("row {id} of {} was sent {sent} times of {most}", service.name()))
+        })
+        .collect()
 }
 
 /// A shard is without a holder no longer than a lease and a look, where an instance was up all the

@@ -52,6 +52,8 @@ pub struct World {
     pub sends: Sends,
     metrics: Metered,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
+    /// The nodes that recover first.
+    core: Arc<[String]>,
     /// Nodes that run the next release from their next start on.
     next: Arc<Mutex<BTreeSet<String>>>,
 }
@@ -79,6 +81,7 @@ impl World {
             sends: Sends::default(),
             metrics,
             routers: Arc::default(),
+            core: workload.core.as_slice().into(),
             next: Arc::new(Mutex::new(workload.next.iter().cloned().collect())),
         };
         for service in Service::ALL {
@@ -88,6 +91,34 @@ impl World {
             }
         }
         world
+    }
+
+    /// Of these nodes the ones that a request is sent to: all, as their health is not known; of the
+    /// core, where others stay broken.
+    pub fn reached(&self, mut nodes: Vec<String>) -> Vec<String> {
+        if self.cluster.is_recovering() {
+            nodes.retain(|node| self.core.contains(node));
+        }
+        nodes
+    }
+
+    /// What the nodes outside the core hold: leases that have not run out, and memberships.
+    pub fn held_by_the_broken(&self) -> (usize, usize) {
+        let now_ms = self.cluster.now().timestamp_millis();
+        let broken = |owner: &str| !self.core.iter().any(|node| node == owner);
+        let leases = Service::ALL
+            .into_iter()
+            .flat_map(|service| facts::rows::<Lease>(self, service, &LEASES).into_values());
+        let leases = leases.filter(|it| it.until_ms > now_ms && broken(&it.owner)).count();
+        let memberships = self.cluster.log().with(|log| {
+            let members =
+                log.groups().into_iter().flat_map(|group| log.members(&group).into_values());
+            // A client is a node and its incarnation.
+            members
+                .filter(|name| name.rsplit_once('.').is_some_and(|(node, _)| broken(node)))
+                .count()
+        });
+        (leases, memberships)
     }
 
     /// The HTTP of a node, as its last start left it.

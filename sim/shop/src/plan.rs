@@ -209,6 +209,18 @@ fn sites(service: Service) -> &'static [Site] {
     }
 }
 
+/// What is drawn somewhere: each kind at each site where it is legal and that a service reaches, and
+/// at any instant.
+pub fn cells() -> Vec<(FaultKind, Option<Site>)> {
+    let reached = |site: &Site| Service::ALL.iter().any(|it| sites(*it).contains(site));
+    let of_kind = |kind: FaultKind| {
+        let legal = move |site: &Site| kind.legal(*site);
+        let sites = Site::ALL.into_iter().filter(reached).filter(legal);
+        sites.map(Some).chain(kind.any_instant().then_some(None)).map(move |site| (kind, site))
+    };
+    FaultKind::ALL.into_iter().flat_map(of_kind).collect()
+}
+
 /// How many calls of a site a node makes while orders run, roughly: faults are aimed within.
 fn reach(site: Site) -> u64 {
     match site {

@@ -15,7 +15,7 @@ use payments::rules::Payment;
 use ports::Record;
 use query::rows::{ORDERS, OrderRow};
 use sim_engine::{
-    Cluster, Plan, Scene, Settings, Settled, Smaller, Summary, System, Verdict, Violation,
+    Cluster, Coverage, Plan, Scene, Settings, Settled, Smaller, Summary, System, Verdict, Violation,
 };
 
 use crate::customers::Customers;
@@ -34,7 +34,7 @@ use crate::{invariants, plan, poison, scenarios, smaller, story};
 pub const QUIET_WITHIN: Duration = Duration::from_secs(240);
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
-const MARKS: [(&str, &str); 15] = [
+const MARKS: [(&str, &str); 18] = [
     ("OrderCreated v", "orders on the log, by version"),
     ("open", "orders without an end: a failure's"),
     ("confirmed", "orders that ended well"),
@@ -49,6 +49,9 @@ const MARKS: [(&str, &str); 15] = [
     ("rows sent", "outbox rows that were handed to a broker"),
     ("old rows swept", "expired inbox rows that retention removed"),
     ("leases handed over", "shards of an outbox that another instance took up"),
+    ("a core recovered first", "worlds in which others stayed broken meanwhile"),
+    ("leases of the broken", "leases that those held when the core recovered"),
+    ("memberships of the broken", "group memberships that those held then"),
     ("left in order", "instances that finished within their drain"),
 ];
 
@@ -87,6 +90,33 @@ impl System for Shop {
 
     fn scenarios(&self) -> Vec<Scene<Workload>> {
         scenarios::all().into_iter().map(Scenario::scene).collect()
+    }
+
+    fn coverage(&self) -> Option<Coverage> {
+        let marks = vec![
+            "OrderCreated v1",
+            "OrderCreated v2",
+            "confirmed",
+            "cancelled: customer_request",
+            "cancelled: deadline",
+            "cancelled: declined",
+            "cancelled: insufficient_stock",
+            "cancelled: unknown_product",
+            "late facts",
+            "duplicates on the log",
+            "letters applied",
+            "letters discarded",
+            "letters superseded",
+            "letters of parked",
+            "letters of unsupported_version",
+            "old rows swept",
+            "leases handed over",
+            "left in order",
+            "a core recovered first",
+            "leases of the broken",
+            "memberships of the broken",
+        ];
+        Some(Coverage { worlds: 20_000, cells: plan::cells(), marks })
     }
 
     fn marks(&self) -> Vec<(&'static str, &'static str)> {
@@ -166,61 +196,79 @@ impl Shop {
         let watching = madsim::task::spawn(watch.clone().look(world.clone(), inboxes));
         let heal_at = begun + Duration::from_millis(workload.heal_ms);
         madsim::time::sleep(heal_at.saturating_sub(cluster.elapsed())).await;
-        let mut violations = Vec::new();
-        let mut healed = None;
-        let phases = if workload.core.is_empty() { &["all"][..] } else { &["the core", "all"] };
-        for well in phases {
-            match *well {
-                "all" => cluster.heal(),
-                _ => cluster.recover(&workload.core),
-            }
+        let mut recovery = Recovery::default();
+        if !workload.core.is_empty() {
+            cluster.recover(&workload.core);
+            (recovery.leases, recovery.memberships) = world.held_by_the_broken();
+            recovery.core = 1;
             join_all(shoppers.drain(..)).await;
-            let since = cluster.elapsed();
-            healed.get_or_insert(since);
-            violations
-                .extend(until_quiet(&world, &customers, workload.profile(), well, since).await);
+            recovery.until_quiet(&world, &customers, "the core").await;
         }
-        let healed = healed.unwrap_or_default();
+        cluster.heal();
+        join_all(shoppers).await;
+        recovery.until_quiet(&world, &customers, "all").await;
         watching.abort();
         operator.abort();
-        let settled = Settled { took: cluster.elapsed() - healed, bound: QUIET_WITHIN };
-        let watched = watch.seen(cluster.elapsed(), healed);
+        let healed_at = recovery.healed_at.unwrap_or_default();
+        let watched = watch.seen(cluster.elapsed(), healed_at);
         let facts = Facts::read(&world, &workload, &customers, watched);
-        violations.extend(invariants::judge(&facts));
-        Verdict { summary: Summary { settled: Some(settled), ..summary(&facts) }, violations }
+        let mut summary = summary(&facts);
+        recovery.mark(&mut summary);
+        recovery.violations.extend(invariants::judge(&facts));
+        Verdict { summary, violations: recovery.violations }
     }
 }
 
-/// Waits until nothing is left to do, as long as it may take once this is well.
-async fn until_quiet(
-    world: &World,
-    customers: &Customers,
-    profile: Profile,
-    well: &str,
-    since: Duration,
-) -> Option<Violation> {
-    loop {
-        let mut left = left(world, customers.followers(), profile).peekable();
-        if left.peek().is_none() {
-            return None;
+/// How a world came to rest.
+#[derive(Default)]
+struct Recovery {
+    /// When the faults had ended and every customer was answered.
+    healed_at: Option<Duration>,
+    /// The longest that it took then, of the core and of all.
+    took: Duration,
+    /// Whether a core recovered first; and what the others held meanwhile.
+    core: u64,
+    leases: usize,
+    memberships: usize,
+    violations: Vec<Violation>,
+}
+
+impl Recovery {
+    /// Waits until nothing is left to do, as long as that may take once this is well.
+    async fn until_quiet(&mut self, world: &World, customers: &Customers, well: &str) {
+        let since = world.cluster.elapsed();
+        self.healed_at.get_or_insert(since);
+        loop {
+            let mut left = left(world, customers).peekable();
+            let took = world.cluster.elapsed() - since;
+            self.took = self.took.max(took);
+            if left.peek().is_none() {
+                return;
+            }
+            if took > QUIET_WITHIN {
+                let left: Vec<String> = left.collect();
+                let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
+                let text =
+                    format!("not quiet {within_s} s after the faults, with {well} well: {left}");
+                self.violations.push(Violation::new("saga.lives", "", text));
+                return;
+            }
+            madsim::time::sleep(Duration::from_millis(500)).await;
         }
-        if world.cluster.elapsed() - since > QUIET_WITHIN {
-            let left: Vec<String> = left.collect();
-            let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
-            let text = format!("not quiet {within_s} s after the faults, with {well} well: {left}");
-            return Some(Violation::new("saga.lives", "", text));
-        }
-        madsim::time::sleep(Duration::from_millis(500)).await;
+    }
+
+    fn mark(&self, summary: &mut Summary) {
+        summary.settled = Some(Settled { took: self.took, bound: QUIET_WITHIN });
+        summary.mark("a core recovered first", self.core);
+        summary.mark("leases of the broken", self.leases as u64);
+        summary.mark("memberships of the broken", self.memberships as u64);
     }
 }
 
 /// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. None: quiet.
 /// Looks no further than it is asked to, and at what costs least first.
-fn left<'a>(
-    world: &'a World,
-    followers: &'a Followers,
-    profile: Profile,
-) -> impl Iterator<Item = String> + 'a {
+fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = String> + 'a {
+    let (followers, profile) = (customers.followers(), customers.profile());
     let lag = move |service: Service| {
         let topics = Stream::ALL.into_iter().filter(|topic| topic.is_topic());
         let read = topics.filter(move |topic| poison::reads(service, *topic, profile));
@@ -239,7 +287,8 @@ fn left<'a>(
         let open = facts::open_letters(world, service).len();
         (open > 0).then(|| format!("{open} open letters in {}", service.name()))
     };
-    let rest: [(&str, fn(&World) -> usize); 5] = [
+    type Count = (&'static str, fn(&World) -> usize);
+    let rest: [Count; 5] = [
         ("jobs in queues", facts::queued),
         ("inbox rows that have expired", history::left),
         ("open orders", |world| {
@@ -261,10 +310,9 @@ fn left<'a>(
     });
     let all = Service::ALL.into_iter();
     let queues = all.clone().filter_map(unsent).chain(all.clone().flat_map(lag));
-    let settled = all.filter_map(letters);
     queues
         .chain(rest)
-        .chain(settled)
+        .chain(all.filter_map(letters))
         .chain(std::iter::once_with(|| behind(world, followers)).flatten())
 }
 

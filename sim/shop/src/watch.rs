@@ -25,6 +25,8 @@ pub struct Sends(Arc<Mutex<Seen>>);
 pub struct Seen {
     /// Rows that were sent, repeats among them.
     pub count: u64,
+    /// How often each row was sent.
+    pub rows: BTreeMap<(Service, i64), u64>,
     /// Sendings that began without a valid lease of their instance, or of a row that is gone.
     pub unleased: Vec<String>,
 }
@@ -35,9 +37,12 @@ impl Sends {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn add(&self, about: Option<String>) {
+    fn add(&self, row: Option<(Service, i64)>, about: Option<String>) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seen.count += 1;
+        if let Some(row) = row {
+            *seen.rows.entry(row).or_default() += 1;
+        }
         seen.unleased.extend(about);
     }
 }
@@ -67,7 +72,7 @@ impl<P: ?Sized> Watched<P> {
                 let sent = |row: &&ports::OutboxRow| row.outgoing.payload == record.payload;
                 let Some(row) = db.outbox().find(sent) else {
                     let text = format!("{} sends {}, which is gone", self.node, record.key);
-                    self.sends.add(Some(text));
+                    self.sends.add(None, Some(text));
                     continue;
                 };
                 let shard = row.outgoing.shard;
@@ -76,7 +81,7 @@ impl<P: ?Sized> Watched<P> {
                 let about = (!lease.as_ref().is_some_and(ours)).then(|| {
                     format!("{} sends {} of shard {shard} under {lease:?}", self.node, record.key)
                 });
-                self.sends.add(about);
+                self.sends.add(Some((self.service, row.id)), about);
             }
         });
     }

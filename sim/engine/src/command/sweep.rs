@@ -118,7 +118,15 @@ impl<'a, S: System> Sweep<'a, S> {
             let line = |(seed, hash): (&u64, &u128)| format!("{seed} {hash:032x}\n");
             write(path, "the hashes", &state.hashes.iter().map(line).collect::<String>())?;
         }
-        Ok(state.totals.failed.is_empty() && state.stale.is_none())
+        let coverage = self.system.coverage();
+        let unreached = coverage.map_or(Vec::new(), |it| state.totals.unreached(&it));
+        if !unreached.is_empty() {
+            println!("NOT REACHED  {}", unreached.join(" · "));
+            println!(
+                "these should be: mend what draws workload and faults, or what they are aimed at"
+            );
+        }
+        Ok(state.totals.failed.is_empty() && state.stale.is_none() && unreached.is_empty())
     }
 
     fn work(&self) {

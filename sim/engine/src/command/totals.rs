@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::fault::{FaultKind, Site};
 use crate::outcome::{FaultCount, Run, Settled, Violation};
+use crate::system::Coverage;
 
 /// A world that failed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -93,6 +95,52 @@ impl Totals {
         }
     }
 
+    /// What these worlds should have reached and did not; nothing where they are too few to tell.
+    pub(super) fn unreached(&self, coverage: &Coverage) -> Vec<String> {
+        if self.worlds < coverage.worlds {
+            return Vec::new();
+        }
+        let met = |cell: &String| self.faults.get(cell).is_some_and(|count| count.effective > 0);
+        let cells = coverage.cells.iter().map(|(kind, site)| kind.at(*site));
+        let marks = coverage.marks.iter().filter(|mark| !self.marks.contains_key(**mark));
+        cells.filter(|cell| !met(cell)).chain(marks.map(|mark| (*mark).to_owned())).collect()
+    }
+
+    /// Effective faults by kind and step: a row a kind, a column a step.
+    fn matrix(&self) -> String {
+        let steps = Site::ALL.map(Some).into_iter().chain([None]);
+        let short = |site: Option<Site>| match site {
+            Some(Site::CommitOffsets) => "offsets",
+            Some(Site::Subscribe) => "subscr.",
+            Some(site) => site.name(),
+            None => "any",
+        };
+        let steps: Vec<Option<Site>> = steps
+            .filter(|site| FaultKind::ALL.iter().any(|k| self.faults.contains_key(&k.at(*site))))
+            .collect();
+        let mut text = format!("{:<15}", "effective at");
+        steps.iter().for_each(|site| text.push_str(&format!("{:>8}", short(*site))));
+        text.push_str("   effective of injected\n");
+        for kind in FaultKind::ALL {
+            let counts: Vec<_> =
+                steps.iter().map(|site| self.faults.get(&kind.at(*site))).collect();
+            let (injected, effective) = counts
+                .iter()
+                .flatten()
+                .fold((0, 0), |(i, e), count| (i + count.injected, e + count.effective));
+            if injected == 0 {
+                continue;
+            }
+            let _ = write!(text, "{:<15}", kind.name());
+            for count in counts {
+                let cell = count.map_or(String::new(), |count| count.effective.to_string());
+                let _ = write!(text, "{cell:>8}");
+            }
+            let _ = writeln!(text, "{effective:>12} of {injected}");
+        }
+        text
+    }
+
     fn effective(&self) -> u64 {
         self.faults.values().map(|count| count.effective).sum()
     }
@@ -118,17 +166,7 @@ impl Totals {
 
     /// The table of faults, the marks, and what failed with the commands that show it again.
     pub(super) fn table(&self, pace: Pace) -> String {
-        let mut text = String::new();
-        let _ = writeln!(
-            text,
-            "{:<28} {:>9} {:>10} {:>8}",
-            "fault @ step", "injected", "effective", "masked"
-        );
-        for (step, count) in &self.faults {
-            let FaultCount { injected, effective } = *count;
-            let masked = count.masked();
-            let _ = writeln!(text, "{step:<28} {injected:>9} {effective:>10} {masked:>8}");
-        }
+        let mut text = self.matrix();
         let marks: Vec<String> =
             self.marks.iter().map(|(mark, count)| format!("{mark} {count}")).collect();
         let _ = writeln!(text, "reached: {}", marks.join(" · "));
@@ -218,7 +256,8 @@ mod tests {
         assert_eq!(line, wanted);
         let table = totals.table(pace);
         for part in [
-            "slow @ commit                        9          6        3",
+            "effective at     commit   effective of injected\n\
+             slow                  6           6 of 9\n",
             "reached: confirmed 9",
             "settled within 50.0 s of 200 s (seed 8)",
             "expected: money.known broken 1 times",
@@ -232,5 +271,20 @@ mod tests {
         assert_eq!(json["faults"]["slow @ commit"]["masked"], 3);
         assert_eq!(json["failures"][0]["replay"], "cargo sim replay 9");
         assert_eq!(json["expected"]["money.known"], 1);
+    }
+
+    #[test]
+    fn what_enough_worlds_do_not_reach_is_told() {
+        let mut totals = Totals::default();
+        totals.add(&run(7, 20), &[]);
+        let slow = FaultKind::Slow;
+        let cells = vec![(slow, Some(Site::Commit)), (slow, Some(Site::Begin))];
+        let coverage = |worlds| Coverage {
+            worlds,
+            cells: cells.clone(),
+            marks: vec!["confirmed", "cancelled: deadline"],
+        };
+        assert_eq!(totals.unreached(&coverage(1)), ["slow @ begin", "cancelled: deadline"]);
+        assert!(totals.unreached(&coverage(2)).is_empty(), "one world is too few to tell");
     }
 }

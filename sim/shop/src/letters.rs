@@ -3,10 +3,8 @@
 //! those of `invariants`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use chassis::{DeadLetter, Due, LetterState};
-use chrono::{DateTime, Utc};
+use chassis::{DeadLetter, LetterState};
 use contract::{CATALOG, Service};
 
 use crate::facts::{Facts, Said};
@@ -194,10 +192,9 @@ pub fn void_at_the_end(facts: &Facts) -> Bad {
             else {
                 continue;
             };
-            // Seen at most 100 ms late: it was applied between then and `seen`.
-            let dead_by_then = Duration::from_millis(200);
-            let died = letter.first_failed_at.parse::<DateTime<Utc>>();
-            let before = died.is_ok_and(|died| Due::at(died + dead_by_then) < *seen);
+            // Both were seen by the same looks: what was seen in an earlier one was there before.
+            let died = facts.died.get(&(service, letter.id.clone()));
+            let before = died.is_some_and(|died| died < seen);
             if before && seen.as_str() < closed_at(letter) {
                 let (id, state) = (&letter.id, letter.state.name());
                 let text = format!("{id} was {state} in {} behind the end", service.name());

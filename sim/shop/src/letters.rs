@@ -9,7 +9,7 @@ use contract::{CATALOG, Service};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
-use crate::poison::{Fate, reads};
+use crate::poison::{Fate, Planted, reads};
 
 type Bad = Vec<(String, String)>;
 
@@ -67,8 +67,11 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             let applied = planted.event_id.as_ref().is_some_and(|id| {
                 facts.inbox.get(&service).is_some_and(|ids| ids.contains_key(id))
             });
+            let twin =
+                |it: &&Planted| it.letter != planted.letter && it.event_id == planted.event_id;
             let right = match (planted.fate(service, profile), code) {
                 (_, Some("crash_loop")) => true,
+                (_, Some("event_id_reused")) if facts.planted.iter().any(|it| twin(&it)) => true,
                 (_, Some(code)) if too_early(facts, service, code, event_type) => true,
                 (Fate::Dead(wanted), Some(code)) => code == wanted,
                 (Fate::Skipped, None) => true,

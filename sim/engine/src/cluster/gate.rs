@@ -176,8 +176,10 @@ impl Node {
                 return Err(Fault::retry("injected: connection refused"));
             }
             if hindrance.cut.is_zero() {
-                madsim::time::sleep(hindrance.slow).await;
-                self.stop_if_cut().await;
+                if !hindrance.slow.is_zero() {
+                    madsim::time::sleep(hindrance.slow).await;
+                    self.stop_if_cut().await;
+                }
                 return Ok(true);
             }
             let wait = if site.waits() { hindrance.cut } else { hindrance.cut.min(patience) };

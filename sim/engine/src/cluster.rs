@@ -184,7 +184,7 @@ impl Runtime for ServerClock {
 
 impl Cluster {
     /// An empty cluster inside a madsim runtime, with the faults of a plan armed.
-    pub fn new(seed: u64, settings: Settings, faults: &[FaultSpec]) -> Self {
+    pub fn new(choices: Choices, settings: Settings, faults: &[FaultSpec]) -> Self {
         let time = TimeHandle::current();
         let clock = Arc::new(ServerClock { time: time.clone() });
         let mut state = State {
@@ -205,7 +205,7 @@ impl Cluster {
             }
         }
         let shared = Shared {
-            choices: Choices::new(seed),
+            choices,
             log: LogServer::new(settings.log.clone()),
             queue: QueueServer::new(settings.queue.clone(), clock),
             settings,

@@ -21,7 +21,7 @@ pub fn draw(seed: u64) -> Plan<Workload> {
     let choices = Choices::new(seed);
     let workload = workload(&choices);
     let faults = faults(&choices, &workload);
-    Plan { seed, workload, faults }
+    Plan { seed, workload, faults, choices: Vec::new() }
 }
 
 fn workload(choices: &Choices) -> Workload {

@@ -14,7 +14,7 @@ use super::replay::{forgive, stale_words};
 use super::totals::{Failure, Pace, Totals};
 use crate::outcome::Run;
 use crate::report;
-use crate::runner::{run_plan, run_twice, unmet};
+use crate::runner::{run_plan, run_twice, stale, unmet};
 use crate::shrink::{Shrunk, shrink};
 use crate::story;
 use crate::system::{Plan, System};
@@ -144,7 +144,7 @@ impl<'a, S: System> Sweep<'a, S> {
             }
             drop(state);
             if let Worlds::Stored(found) = &self.worlds {
-                let stale = unmet(&plan, &run);
+                let stale = stale(&plan, &run);
                 if !stale.is_empty() {
                     self.state().stale = Some(stale_words(&found.again, &stale));
                 }

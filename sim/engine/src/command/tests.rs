@@ -7,7 +7,7 @@ use super::find::json;
 use super::replay::{replay, stale_words};
 use super::sweep::Sweep;
 use super::{find, list};
-use crate::runner::{run_plan, unmet};
+use crate::runner::{run_plan, stale};
 use crate::system::{Plan, System};
 use crate::toy::{Sends, Toy};
 
@@ -77,8 +77,8 @@ fn a_stored_plan_is_stale_if_a_fault_of_it_meets_nothing() {
     std::fs::write(&file, json(&plan)).unwrap();
     assert_eq!(replay(&Toy, &name, None, None).ok(), Some(false));
     assert_eq!(run(RunArgs { seeds: None, plan: Some(name.clone()), ..args(0..1) }), Ok(false));
-    let stale = unmet(&plan, &run_plan(&Toy, &plan));
-    let words = "STALE  x: 1 of its faults met nothing\n  slow writer @ produce 1000 for 30 ms\n";
+    let stale = stale(&plan, &run_plan(&Toy, &plan));
+    let words = "STALE  x: 1 of its faults and choices met nothing\n  slow writer @ produce 1000 for 30 ms\n";
     assert!(stale_words("x", &stale).starts_with(words));
     plan.faults.pop();
     std::fs::write(&file, json(&plan)).unwrap();

@@ -153,7 +153,12 @@ mod tests {
             when: When::Call { site: Site::Commit, nth },
             for_ms: 1,
         };
-        Plan { seed: 1, workload: (0..orders).collect(), faults: (1..=faults).map(fault).collect(), choices: Vec::new() }
+        Plan {
+            seed: 1,
+            workload: (0..orders).collect(),
+            faults: (1..=faults).map(fault).collect(),
+            choices: Vec::new(),
+        }
     }
 
     fn smaller(orders: &[u32]) -> Vec<Smaller<Vec<u32>>> {

@@ -39,7 +39,11 @@ impl Scenario {
             heal_ms: 10_000,
             core: Vec::new(),
         };
-        Scenario { name, claim, plan: Plan { seed: 1, workload, faults: Vec::new(), choices: Vec::new() } }
+        Scenario {
+            name,
+            claim,
+            plan: Plan { seed: 1, workload, faults: Vec::new(), choices: Vec::new() },
+        }
     }
 
     /// Under another seed.

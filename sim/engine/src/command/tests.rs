@@ -22,6 +22,7 @@ fn args(seeds: Range<u64>) -> RunArgs {
         profile: None,
         plan: None,
         json: None,
+        hashes: None,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Scenarios: each is a claim, and its outcome is pinned in `snapshots/`. Worlds by seed as well.
 
 mod crashes;
+mod described;
 mod failure;
 mod letters;
 mod metered;

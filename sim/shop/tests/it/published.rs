@@ -17,6 +17,8 @@ type Sort = (String, u64, String);
 #[derive(Clone, Default)]
 struct Overheard {
     said: Arc<Mutex<BTreeMap<Sort, String>>>,
+    /// Every id, with its cause where it must have one that was said: all but what requests cause.
+    caused: Arc<Mutex<BTreeMap<String, Option<String>>>>,
 }
 
 impl Overheard {
@@ -26,6 +28,16 @@ impl Overheard {
         let text = String::from_utf8(payload.to_vec()).expect("events are text");
         let json: Value = serde_json::from_str(&text).expect("events are JSON");
         let kind = json["eventType"].as_str().expect("a type").to_owned();
+        if let Some(order) = json["payload"].get("orderId") {
+            assert_eq!(&json["correlationId"], order, "{text}");
+        }
+        let word = |name: &str| json[name].as_str().map(str::to_owned);
+        let cause = match kind.as_str() {
+            "ProductUpserted" | "OrderCreated" => None,
+            _ => Some(word("causationId").expect("a cause")),
+        };
+        let mut caused = self.caused.lock().expect("nobody panics inside");
+        caused.insert(word("eventId").expect("an id"), cause);
         let (status, other) = (&json["payload"]["status"], &json["payload"]["type"]);
         let outcome = status.as_str().or(other.as_str()).unwrap_or("").to_owned();
         let mut said = self.said.lock().expect("nobody panics inside");
@@ -115,6 +127,10 @@ fn each_type_and_version_is_published_as_it_was() {
     for sort in versions {
         let heard = said.keys().any(|(kind, version, _)| (kind.as_str(), *version) == sort);
         assert!(heard, "nobody said {sort:?}");
+    }
+    let caused = overheard.caused.lock().expect("nobody panics inside").clone();
+    for (id, cause) in caused.iter().filter_map(|(id, cause)| Some((id, cause.as_ref()?))) {
+        assert!(cause != id && caused.contains_key(cause), "{id} has no cause");
     }
     let lines: Vec<String> = said.into_values().collect();
     super::pin(name, &lines.join("\n"));

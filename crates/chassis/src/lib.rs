@@ -11,6 +11,7 @@ mod commands;
 mod consume;
 mod deciding;
 mod drain;
+mod first_due;
 mod fresh;
 mod handler;
 mod health;

@@ -18,6 +18,7 @@ use futures_util::future::{Either, select};
 use ports::{Key, Op, Outcome, Range, Reply, Table};
 
 use crate::app::Shared;
+use crate::first_due::first_due;
 use crate::letters::CLOSED_AT;
 use crate::slot::Source;
 use crate::stop::Working;
@@ -100,17 +101,13 @@ async fn leaves<H: Handler>(shared: &Shared<H>, pause: Duration, working: &Worki
 /// of the time there are none. Gives their number.
 async fn batch<H: Handler>(shared: &Shared<H>, sweep: &Sweep, limit: usize) -> Outcome<usize> {
     let store = &shared.ports.store;
-    let now = match store.read(vec![Op::Now]).await?.pop() {
-        Some(Reply::Now(now)) => now,
-        other => panic!("the clock answered {other:?}"),
-    };
+    let (now, earliest) = first_due(store.as_ref(), sweep.table, sweep.column).await?;
     let (from, to) = (String::new(), at(now - sweep.keep));
     let range = Range { column: sweep.column, from, to, after: None, descending: false, limit };
-    let look = Range { limit: 1, ..range.clone() };
-    let table = sweep.table;
-    if listed(store.read(vec![Op::List { table, range: look }]).await?).is_empty() {
+    if earliest.is_none_or(|earliest| earliest >= range.to) {
         return Ok(0);
     }
+    let table = sweep.table;
     let (tx, replies) = store.begin(vec![Op::Claim { table, range }]).await?;
     let keys = listed(replies);
     let gone = keys.len();

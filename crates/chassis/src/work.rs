@@ -12,6 +12,7 @@ use ports::{Fault, Key, Op, Outcome, Range, Reply, Row, Rows, Table, timeout};
 use tokio::sync::Semaphore;
 
 use crate::app::Shared;
+use crate::first_due::first_due;
 use crate::stop::{Stage, Working};
 use crate::{Commands, Handler, Input};
 
@@ -144,10 +145,7 @@ async fn claim<H: Handler>(
         Some(Reply::Listed(rows)) => rows,
         other => panic!("a list answered {other:?}"),
     };
-    let now = match store.read(vec![Op::Now]).await?.pop() {
-        Some(Reply::Now(now)) => now,
-        other => panic!("the clock answered {other:?}"),
-    };
+    let (now, earliest) = first_due(store.as_ref(), due.table, due.column).await?;
     let range = Range {
         column: due.column,
         from: String::new(),
@@ -156,9 +154,7 @@ async fn claim<H: Handler>(
         descending: false,
         limit,
     };
-    let look = Range { limit: 1, ..range.clone() };
-    let seen = store.read(vec![Op::List { table: due.table, range: look }]).await?;
-    if first(seen.into_iter().next()).is_empty() {
+    if earliest.is_none_or(|earliest| earliest >= range.to) {
         return Ok(Vec::new());
     }
     let (tx, replies) = store.begin(vec![Op::Claim { table: due.table, range }]).await?;

@@ -2,38 +2,81 @@
 //! asked. A harmless edit elsewhere does not reshuffle a world. Never a shared sequence.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
+
+/// A choice that a plan makes in place of its seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Chosen {
+    /// What for, as the code that asks calls it: `commit`, `skew`.
+    pub site: String,
+    /// For whom: a node, say.
+    pub entity: String,
+    /// The how-manieth time that this pair asks, from 1.
+    pub nth: u64,
+    /// What it gets; modulo the number of possibilities.
+    pub value: u64,
+}
+
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Chosen { site, entity, nth, value } = self;
+        write!(f, "choice {value} for {site} of {entity}, time {nth}")
+    }
+}
 
 /// The choices of one world.
 #[derive(Debug)]
 pub struct Choices {
     seed: u64,
-    asked: Mutex<BTreeMap<u64, u64>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    asked: BTreeMap<u64, u64>,
+    /// Made by the plan, and not asked for yet; by the hash of their pair.
+    chosen: BTreeMap<(u64, u64), Chosen>,
 }
 
 impl Choices {
     /// All choices of this seed.
     pub fn new(seed: u64) -> Self {
-        Choices { seed, asked: Mutex::default() }
+        Choices::with(seed, &[])
+    }
+
+    /// All choices of this seed but those that the plan makes.
+    pub fn with(seed: u64, chosen: &[Chosen]) -> Self {
+        let keyed = |it: &Chosen| ((pair(seed, &it.site, &it.entity).digest(), it.nth), it.clone());
+        let state = State { chosen: chosen.iter().map(keyed).collect(), ..State::default() };
+        Choices { seed, state: Mutex::new(state) }
     }
 
     /// A number below `below`, which is at least 1.
     pub fn below(&self, site: &str, entity: &str, below: u64) -> u64 {
-        let mut hash = Xxh3::with_seed(self.seed);
-        hash.update(site.as_bytes());
-        hash.update(&[0]);
-        hash.update(entity.as_bytes());
+        let mut hash = pair(self.seed, site, entity);
         let key = hash.digest();
-        let occurrence = {
-            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = asked.entry(key).or_insert(0);
+        let (occurrence, chosen) = {
+            let mut state = self.state();
+            let count = state.asked.entry(key).or_insert(0);
             *count += 1;
-            *count
+            let occurrence = *count;
+            (occurrence, state.chosen.remove(&(key, occurrence)))
         };
+        if let Some(chosen) = chosen {
+            return chosen.value % below.max(1);
+        }
         hash.update(&occurrence.to_le_bytes());
         hash.digest() % below.max(1)
+    }
+
+    /// Choices of the plan that nobody has asked for.
+    pub fn unasked(&self) -> Vec<Chosen> {
+        self.state().chosen.values().cloned().collect()
     }
 
     /// True once in `n` times.
@@ -48,6 +91,18 @@ impl Choices {
     pub fn of<'a, T>(&self, site: &str, entity: &str, all: &'a [T]) -> &'a T {
         &all[self.below(site, entity, all.len() as u64) as usize]
     }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn pair(seed: u64, site: &str, entity: &str) -> Xxh3 {
+    let mut hash = Xxh3::with_seed(seed);
+    hash.update(site.as_bytes());
+    hash.update(&[0]);
+    hash.update(entity.as_bytes());
+    hash
 }
 
 #[cfg(test)]
@@ -63,5 +118,17 @@ mod tests {
         assert_eq!(first, second);
         assert_ne!(first, (0..20).map(|_| a.below("s", "f", 1000)).collect::<Vec<_>>());
         assert!(first.windows(2).any(|w| w[0] != w[1]));
+    }
+
+    #[test]
+    fn a_plan_can_make_single_choices_and_those_that_nobody_asks_for_are_told() {
+        let chosen = |nth, value| Chosen { site: "s".into(), entity: "e".into(), nth, value };
+        let stored = [chosen(2, 1007), chosen(30, 5)];
+        let (seed, plan) = (Choices::new(7), Choices::with(7, &stored));
+        let drawn: Vec<u64> = (0..20).map(|_| seed.below("s", "e", 1000)).collect();
+        let mut wanted = drawn.clone();
+        wanted[1] = 7;
+        assert_eq!((0..20).map(|_| plan.below("s", "e", 1000)).collect::<Vec<_>>(), wanted);
+        assert_eq!(plan.unasked(), [chosen(30, 5)]);
     }
 }

@@ -118,7 +118,9 @@ struct Place {
     incarnation: u32,
     running: Option<Arc<Node>>,
     /// By site and by what they were for; all of a site under the empty word.
-    calls: BTreeMap<(Site, String), u64>,
+    calls: BTreeMap<Site, u64>,
+    /// The same by what they were for, where a fault asks for that.
+    calls_for: BTreeMap<(Site, String), u64>,
     /// The group that it joined last, and its topics.
     joined: Option<(Arc<str>, Vec<Arc<str>>)>,
 }
@@ -128,7 +130,8 @@ struct State {
     stores: BTreeMap<String, StoreServer>,
     trace: Trace,
     /// By node, site, what for (the empty word: whatever), and number.
-    armed: BTreeMap<(String, Site, String), BTreeMap<u64, FaultSpec>>,
+    /// By node, those that wait for a call.
+    armed: BTreeMap<String, Vec<FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
     met: Vec<FaultSpec>,
     links: Links,
@@ -181,7 +184,7 @@ impl Runtime for ServerClock {
 
 impl Cluster {
     /// An empty cluster inside a madsim runtime, with the faults of a plan armed.
-    pub fn new(seed: u64, settings: Settings, faults: &[FaultSpec]) -> Self {
+    pub fn new(choices: Choices, settings: Settings, faults: &[FaultSpec]) -> Self {
         let time = TimeHandle::current();
         let clock = Arc::new(ServerClock { time: time.clone() });
         let mut state = State {
@@ -197,16 +200,12 @@ impl Cluster {
         };
         for fault in faults {
             state.faults.entry(step(fault)).or_default().injected += 1;
-            let (site, what, nth) = match &fault.when {
-                When::Call { site, nth } => (*site, String::new(), *nth),
-                When::CallFor { site, what, nth } => (*site, what.clone(), *nth),
-                When::AtMs(_) => continue,
-            };
-            let at = state.armed.entry((fault.node.clone(), site, what)).or_default();
-            at.insert(nth, fault.clone());
+            if fault.when.site().is_some() {
+                state.armed.entry(fault.node.clone()).or_default().push(fault.clone());
+            }
         }
         let shared = Shared {
-            choices: Choices::new(seed),
+            choices,
             log: LogServer::new(settings.log.clone()),
             queue: QueueServer::new(settings.queue.clone(), clock),
             settings,
@@ -263,9 +262,10 @@ impl Cluster {
 
     /// Adds a node and starts it. It keeps its data in the database of that name.
     pub fn add(&self, name: &str, database: &str, start: Start) {
-        let (database, calls) = (database.to_owned(), BTreeMap::new());
+        let (database, calls, calls_for) = (database.to_owned(), BTreeMap::new(), BTreeMap::new());
         let joined = None;
-        let place = Place { start, database, incarnation: 0, running: None, calls, joined };
+        let place =
+            Place { start, database, incarnation: 0, running: None, calls, calls_for, joined };
         self.state().places.insert(name.to_owned(), place);
         self.start(name);
     }

@@ -28,12 +28,12 @@ mod touch;
 mod toy;
 mod trace;
 
-pub use choices::Choices;
+pub use choices::{Choices, Chosen};
 pub use cluster::{Cluster, Leave, NodePorts, Settings, Start};
 pub use command::{Command, Shard};
 pub use fault::{FaultKind, FaultSpec, Site, When};
 pub use outcome::{FaultCount, Run, Settled, Summary, Verdict, Violation};
-pub use runner::{PlanError, check, run_detailed, run_plan, run_twice, unmet};
+pub use runner::{PlanError, check, run_detailed, run_plan, run_twice, stale, unmet};
 pub use runtime::NodeRuntime;
 pub use shrink::{Shrunk, shrink};
 pub use story::failure;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{FaultSpec, TraceEvent};
+use crate::{Chosen, FaultSpec, TraceEvent};
 
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,6 +115,8 @@ pub struct Run {
     pub faults: BTreeMap<String, FaultCount>,
     /// The faults that met their step, in the order in which they did.
     pub met: Vec<FaultSpec>,
+    /// Choices of the plan that nobody asked for.
+    pub unasked: Vec<Chosen>,
 }
 
 impl Run {

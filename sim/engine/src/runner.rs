@@ -5,6 +5,7 @@ use std::any::Any;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use crate::choices::Choices;
 use crate::cluster::{Cluster, Settings};
 use crate::fault::FaultSpec;
 use crate::outcome::{Run, Violation};
@@ -93,8 +94,15 @@ pub fn run_twice<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
     first
 }
 
-/// The faults of a plan that did not meet their step: a stored plan that has some is stale, since it
-/// no longer shows what it was stored for.
+/// What no longer fits of a stored plan, in words: faults that met nothing, choices that nobody asked
+/// for. If there is any, it does not show what it was stored for.
+pub fn stale<W>(plan: &Plan<W>, run: &Run) -> Vec<String> {
+    let faults = unmet(plan, run);
+    let faults = faults.iter().map(ToString::to_string);
+    faults.chain(run.unasked.iter().map(ToString::to_string)).collect()
+}
+
+/// The faults of a plan that did not meet their step.
 pub fn unmet<W>(plan: &Plan<W>, run: &Run) -> Vec<FaultSpec> {
     let mut met = run.met.clone();
     let mut unmet = plan.faults.clone();
@@ -118,10 +126,11 @@ fn divergence(a: &[TraceEvent], b: &[TraceEvent]) -> Option<(String, String)> {
 fn world<S: System>(system: &S, plan: Plan<S::Workload>, detailed: bool) -> (Run, Detail) {
     let runtime =
         madsim::runtime::Runtime::with_seed_and_config(plan.seed, madsim::Config::default());
-    let Plan { seed, workload, faults } = plan;
+    let Plan { seed, workload, faults, choices } = plan;
+    let choices = Choices::with(seed, &choices);
     let (verdict, cluster) = runtime.block_on(async {
         let settings = Settings { detailed, ..system.settings(&workload) };
-        let cluster = Cluster::new(seed, settings, &faults);
+        let cluster = Cluster::new(choices, settings, &faults);
         let verdict = system.run(workload, cluster.clone()).await;
         cluster.stop().await;
         (verdict, cluster)
@@ -136,8 +145,8 @@ fn world<S: System>(system: &S, plan: Plan<S::Workload>, detailed: bool) -> (Run
             topics.iter().flat_map(|topic| log.records(&topic.name)).cloned().collect()
         });
     }
-    let hash = trace.hash();
-    (Run { seed, hash, verdict, trace: trace.into_events(), faults, met }, detail)
+    let (hash, unasked) = (trace.hash(), cluster.choices().unasked());
+    (Run { seed, hash, verdict, trace: trace.into_events(), faults, met, unasked }, detail)
 }
 
 fn failed(seed: u64, violation: Violation) -> (Run, Detail) {

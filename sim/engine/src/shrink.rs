@@ -153,12 +153,17 @@ mod tests {
             when: When::Call { site: Site::Commit, nth },
             for_ms: 1,
         };
-        Plan { seed: 1, workload: (0..orders).collect(), faults: (1..=faults).map(fault).collect() }
+        Plan {
+            seed: 1,
+            workload: (0..orders).collect(),
+            faults: (1..=faults).map(fault).collect(),
+            choices: Vec::new(),
+        }
     }
 
-    fn smaller(orders: &Vec<u32>) -> Vec<Smaller<Vec<u32>>> {
+    fn smaller(orders: &[u32]) -> Vec<Smaller<Vec<u32>>> {
         let without = |at: usize| {
-            let mut workload = orders.clone();
+            let mut workload = orders.to_vec();
             let without = format!("order {}", workload.remove(at));
             Smaller { without, workload }
         };
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_not_needed_is_left_out() {
         let mut search = search(500);
-        search.minimise(&mut smaller, &mut |plan, _| fails(plan));
+        search.minimise(&mut |orders| smaller(orders), &mut |plan, _| fails(plan));
         assert_eq!(nths(&search.plan), [3, 11], "fault 12 goes once order 9 is gone");
         assert_eq!(search.plan.workload, [4, 17]);
         assert_eq!(search.without.len(), 18);
@@ -204,7 +209,7 @@ mod tests {
                 runs += 1;
                 fails(plan)
             };
-            search.minimise(&mut smaller, &mut counted);
+            search.minimise(&mut |orders| smaller(orders), &mut counted);
             assert_eq!(runs, runs_max);
             assert!(fails(&search.plan), "what is kept fails");
         }
@@ -213,7 +218,7 @@ mod tests {
     #[test]
     fn a_failure_without_any_cause_in_the_plan_is_an_empty_plan() {
         let mut search = search(500);
-        search.minimise(&mut smaller, &mut |_, _| true);
+        search.minimise(&mut |orders| smaller(orders), &mut |_, _| true);
         assert!(search.plan.faults.is_empty() && search.plan.workload.is_empty());
     }
 }

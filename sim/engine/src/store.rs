@@ -1,5 +1,6 @@
 //! The simulated database as a node sees it: the store model behind the gate.
 
+use std::fmt::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -61,10 +62,11 @@ fn words(ops: &[Op]) -> String {
             Op::Now => continue,
         };
         if n > 0 {
-            text.push_str(&format!("{verb} {table} {n}; "));
+            let gap = if text.is_empty() { "" } else { "; " };
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{gap}{verb} {table} {n}");
         }
     }
-    text.truncate(text.trim_end_matches("; ").len());
     text
 }
 

@@ -7,6 +7,7 @@ use ports::Record;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::choices::Chosen;
 use crate::cluster::{Cluster, Settings};
 use crate::fault::{FaultKind, FaultSpec, Site};
 use crate::outcome::Verdict;
@@ -21,6 +22,9 @@ pub struct Plan<W> {
     pub workload: W,
     /// What goes wrong.
     pub faults: Vec<FaultSpec>,
+    /// Single choices that are made here and not by the seed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Chosen>,
 }
 
 /// A world that somebody wrote and named.

@@ -39,7 +39,7 @@ impl System for Toy {
         };
         let lost = (seed % 7 == 6).then_some(3);
         let workload = Sends { numbers: (0..6).collect(), lost };
-        Plan { seed, workload, faults: vec![fault(1), fault(1_000)] }
+        Plan { seed, workload, faults: vec![fault(1), fault(1_000)], choices: Vec::new() }
     }
 
     fn settings(&self, _workload: &Sends) -> Settings {

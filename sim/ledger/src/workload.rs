@@ -75,7 +75,7 @@ pub(crate) fn draw(seed: u64, ack_first: bool) -> Plan<Workload> {
     let choices = Choices::new(seed);
     let workload = workload(&choices, ack_first);
     let faults = (0..FAULTS).map(|_| fault(&choices, workload.ledgers)).collect();
-    Plan { seed, workload, faults }
+    Plan { seed, workload, faults, choices: Vec::new() }
 }
 
 fn workload(choices: &Choices, ack_first: bool) -> Workload {

@@ -77,6 +77,8 @@ pub struct Facts {
     /// Ids that each service's inbox says were applied, or said so before they were swept; with when
     /// that was first seen, at most 100 ms late, as letters have their times.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    /// When each letter of a service was first seen, as [`Facts::inbox`].
+    pub died: BTreeMap<(Service, String), String>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
     /// Keys that still wait, by service.
@@ -92,7 +94,8 @@ pub struct Facts {
     /// Sends that the worker could not be sure of, by Message-ID.
     pub unsure: BTreeMap<String, u32>,
     /// Faults of the worker's nodes that may have made it send again without a doubt of its own on
-    /// record: kills, doubled sends, sends slower than their time-out, and leaving with a slow call.
+    /// record: kills, doubled and late sends, sends slower than their time-out, leaving with a slow
+    /// call, and whatever keeps a node from writing down what it sent.
     pub mail_doubts: u32,
     /// Catalog's rows by product.
     pub products: BTreeMap<String, catalog::rules::Product>,
@@ -124,7 +127,7 @@ impl Facts {
         customers: &Customers,
         watched: Watched,
     ) -> Self {
-        let Watched { ends, holders, inbox } = watched;
+        let Watched { ends, holders, inbox, died } = watched;
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -139,6 +142,7 @@ impl Facts {
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
             inbox,
+            died,
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
@@ -146,7 +150,7 @@ impl Facts {
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
-            mail_doubts: mail_doubts(world),
+            mail_doubts: mail_doubts(world, workload),
             products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
             prices: rows(world, Service::Orders, &PRICES),
             shown_products: rows(world, Service::Query, &query::rows::PRODUCTS),
@@ -244,20 +248,34 @@ impl Facts {
 }
 
 /// See [`Facts::mail_doubts`].
-fn mail_doubts(world: &World) -> u32 {
+fn mail_doubts(world: &World, workload: &Workload) -> u32 {
+    const WORKER: Service = Service::NotificationsWorker;
     let met = world.cluster.met();
-    let of_worker = met.iter().filter(|f| service_of(f) == Some(Service::NotificationsWorker));
+    let of_worker = || met.iter().filter(|fault| service_of(fault) == Some(WORKER));
+    // What keeps a result from being written until another one takes the mail up.
+    let holds_up = |kind: FaultKind| {
+        use FaultKind::{
+            Cut, CutReplies, CutRequests, Freeze, Locked, RestartAfter, RestartBefore, SlowLink,
+        };
+        matches!(kind, Freeze | Cut | CutRequests | CutReplies | SlowLink)
+            || matches!(kind, RestartBefore | RestartAfter | Locked)
+    };
     // A slow call outlasts the drain of a node that leaves: what it had sent is then not on record.
-    let slow = met.iter().any(|fault| {
-        fault.kind == FaultKind::Slow && service_of(fault) == Some(Service::NotificationsWorker)
-    });
-    let doubts = of_worker.filter(|fault| match (fault.kind, fault.when.site()) {
+    let slow = of_worker().any(|fault| fault.kind == FaultKind::Slow || holds_up(fault.kind));
+    let doubts = of_worker().filter(|fault| match (fault.kind, fault.when.site()) {
         (FaultKind::Leave, _) => slow,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
-        (FaultKind::Duplicated | FaultKind::Slow, Some(site)) => site == Site::Outside,
-        _ => false,
+        (FaultKind::Duplicated | FaultKind::LateEffect | FaultKind::Slow, Some(site)) => {
+            site == Site::Outside
+        }
+        (kind, _) => holds_up(kind),
     });
-    doubts.count() as u32
+    // Those that stood still while the core recovered had sent what another one then sent.
+    let broken = match workload.core.is_empty() {
+        true => 0,
+        false => workload.nodes(WORKER).iter().filter(|it| !workload.core.contains(it)).count(),
+    };
+    (doubts.count() + broken) as u32
 }
 
 fn kills(world: &World, workload: &Workload) -> BTreeMap<Service, u32> {
@@ -315,6 +333,7 @@ struct Looked {
     final_at: BTreeMap<String, Duration>,
     holders: Holders,
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    died: BTreeMap<(Service, String), String>,
 }
 
 impl Watch {
@@ -351,7 +370,8 @@ impl Watch {
         let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut holders, inbox) = (looked.holders.clone(), looked.inbox.clone());
         holders.end(now);
-        Watched { ends: Ends { final_at: looked.final_at.clone(), healed_at }, holders, inbox }
+        let ends = Ends { final_at: looked.final_at.clone(), healed_at };
+        Watched { ends, holders, inbox, died: looked.died.clone() }
     }
 }
 
@@ -377,6 +397,10 @@ impl Looked {
                         seen.insert(key.to_string(), now.clone());
                     }
                 }
+                for (key, _) in db.rows(&DEAD_LETTERS) {
+                    let letter = (service, key.to_string());
+                    self.died.entry(letter).or_insert_with(|| now.clone());
+                }
             });
         }
     }
@@ -391,6 +415,8 @@ pub struct Watched {
     pub holders: Holders,
     /// Ids in each service's inbox, also of rows that are swept by now, with when they were seen.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    /// When each letter was first seen.
+    pub died: BTreeMap<(Service, String), String>,
 }
 
 fn applied(row: &Row) -> bool {

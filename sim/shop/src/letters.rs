@@ -3,15 +3,13 @@
 //! those of `invariants`.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use chassis::{DeadLetter, Due, LetterState};
-use chrono::{DateTime, Utc};
+use chassis::{DeadLetter, LetterState};
 use contract::{CATALOG, Service};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
-use crate::poison::{Fate, reads};
+use crate::poison::{Fate, Planted, reads};
 
 type Bad = Vec<(String, String)>;
 
@@ -69,8 +67,11 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             let applied = planted.event_id.as_ref().is_some_and(|id| {
                 facts.inbox.get(&service).is_some_and(|ids| ids.contains_key(id))
             });
+            let twin =
+                |it: &&Planted| it.letter != planted.letter && it.event_id == planted.event_id;
             let right = match (planted.fate(service, profile), code) {
                 (_, Some("crash_loop")) => true,
+                (_, Some("event_id_reused")) if facts.planted.iter().any(|it| twin(&it)) => true,
                 (_, Some(code)) if too_early(facts, service, code, event_type) => true,
                 (Fate::Dead(wanted), Some(code)) => code == wanted,
                 (Fate::Skipped, None) => true,
@@ -194,10 +195,9 @@ pub fn void_at_the_end(facts: &Facts) -> Bad {
             else {
                 continue;
             };
-            // Seen at most 100 ms late: it was applied between then and `seen`.
-            let dead_by_then = Duration::from_millis(200);
-            let died = letter.first_failed_at.parse::<DateTime<Utc>>();
-            let before = died.is_ok_and(|died| Due::at(died + dead_by_then) < *seen);
+            // Both were seen by the same looks: what was seen in an earlier one was there before.
+            let died = facts.died.get(&(service, letter.id.clone()));
+            let before = died.is_some_and(|died| died < seen);
             if before && seen.as_str() < closed_at(letter) {
                 let (id, state) = (&letter.id, letter.state.name());
                 let text = format!("{id} was {state} in {} behind the end", service.name());

@@ -10,6 +10,7 @@ pub mod agreement;
 pub mod customers;
 pub mod facts;
 pub mod followers;
+pub mod forms;
 pub mod history;
 pub mod invariants;
 pub mod leaving;

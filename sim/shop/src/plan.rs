@@ -1,8 +1,9 @@
 //! The world of a seed: workload and faults are drawn here, once, and are data from then on.
 
-use contract::{PaymentMode, Service, Stream};
+use contract::{CATALOG, PaymentMode, Service, Stream};
 use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 
+use crate::forms::{self, Form};
 use crate::poison::{Kind, Poison};
 use crate::workload::{
     Import, LATE_ENDING, Order, PriceChange, Product, Retention, Upgrade, Workload, node,
@@ -20,7 +21,7 @@ pub fn draw(seed: u64) -> Plan<Workload> {
     let choices = Choices::new(seed);
     let workload = workload(&choices);
     let faults = faults(&choices, &workload);
-    Plan { seed, workload, faults }
+    Plan { seed, workload, faults, choices: Vec::new() }
 }
 
 fn workload(choices: &Choices) -> Workload {
@@ -123,10 +124,20 @@ fn release(choices: &Choices, workload: &mut Workload) {
 fn poison(choices: &Choices) -> Poison {
     let pick = |what: &str, below: u64| choices.below("poison", what, below);
     let kind = Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize];
+    if kind == Kind::Invalid {
+        // The next release reads that one.
+        let upcast = |form: &&Form| form.name != "unsupported_version.OrderCreated.version_2";
+        let forms: Vec<&Form> = forms::ALL.iter().filter(upcast).collect();
+        let form = forms[pick("form", forms.len() as u64) as usize];
+        let row = CATALOG.iter().find(|row| row.event == form.event_type());
+        let stream = row.map_or("", |row| row.stream.name()).to_owned();
+        let (order, form) = (format!("A{}", pick("order", ORDERS)), Some(form.name.to_owned()));
+        return Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: false, form };
+    }
     let streams = if kind.copies() { &Stream::ALL[1..4] } else { &Stream::ALL[..] };
     let stream = streams[pick("stream", streams.len() as u64) as usize].name().to_owned();
     let order = format!("A{}", pick("order", ORDERS));
-    Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: pick("mend", 2) == 0 }
+    Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: pick("mend", 2) == 0, form: None }
 }
 
 /// Two new prices of a product, shortly one after the other.

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::customers::Customers;
+use crate::forms::Form;
 
 /// The header by which a planted record is known.
 pub const PLANTED: &str = "x-planted";
@@ -35,6 +36,9 @@ pub struct Poison {
     pub order: String,
     /// Whether an operator mends it, where that can be done, or discards it.
     pub mend: bool,
+    /// Of [`Kind::Invalid`] the name of its [`Form`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<String>,
 }
 
 /// What is wrong with it.
@@ -55,11 +59,13 @@ pub enum Kind {
     SameFact,
     /// A known id with another content.
     ReusedId,
+    /// One of the [`forms`](crate::forms) of a wrong event.
+    Invalid,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Garbage,
         Kind::TooLarge,
         Kind::UnknownType,
@@ -67,13 +73,15 @@ impl Kind {
         Kind::HigherVersion,
         Kind::SameFact,
         Kind::ReusedId,
+        Kind::Invalid,
     ];
 
     /// Whether it is made from a record that is there already.
     pub fn copies(self) -> bool {
         match self {
             Kind::HigherVersion | Kind::SameFact | Kind::ReusedId => true,
-            Kind::Garbage | Kind::TooLarge | Kind::UnknownType | Kind::BadPayload => false,
+            Kind::Garbage | Kind::TooLarge | Kind::UnknownType => false,
+            Kind::BadPayload | Kind::Invalid => false,
         }
     }
 }
@@ -94,6 +102,8 @@ pub enum Fate {
 pub struct Planted {
     /// What is wrong with it.
     pub kind: Kind,
+    /// Which form it has, where it has one.
+    pub form: Option<&'static Form>,
     /// Where.
     pub stream: Stream,
     /// Its type, where it has one.
@@ -116,8 +126,10 @@ impl Planted {
         let number: usize = std::str::from_utf8(number).ok()?.parse().ok()?;
         let json: Value = serde_json::from_slice(&record.payload).unwrap_or(Value::Null);
         let word = |field: &str| json[field].as_str().map(str::to_owned);
+        let poison = workload.get(number)?;
         Some(Planted {
-            kind: workload.get(number)?.kind,
+            kind: poison.kind,
+            form: poison.form.as_deref().and_then(Form::named),
             stream,
             event_type: word("eventType"),
             event_id: word("eventId"),
@@ -133,13 +145,22 @@ impl Planted {
             Kind::Garbage => Fate::Dead("bad_envelope"),
             Kind::TooLarge => Fate::Dead("envelope_too_large"),
             Kind::UnknownType => Fate::Skipped,
+            // Nobody can tell whom it concerns.
+            Kind::Invalid if self.form.is_some_and(|form| form.code() == "bad_envelope") => {
+                Fate::Dead("bad_envelope")
+            }
             // Whom it does not concern never looks inside.
-            Kind::BadPayload | Kind::HigherVersion | Kind::SameFact | Kind::ReusedId
+            Kind::Invalid
+            | Kind::BadPayload
+            | Kind::HigherVersion
+            | Kind::SameFact
+            | Kind::ReusedId
                 if !consumed =>
             {
                 Fate::Skipped
             }
             Kind::BadPayload => Fate::Dead("bad_payload"),
+            Kind::Invalid => Fate::Dead(self.form.map_or("no form", Form::code)),
             Kind::HigherVersion => Fate::Dead("unsupported_version"),
             Kind::SameFact => Fate::Applied,
             Kind::ReusedId => Fate::Dead("event_id_reused"),
@@ -223,6 +244,10 @@ impl Customers {
                 let mut json = envelope(row.event);
                 json["payload"] = json!({ "orderId": "x".repeat(300_000) });
                 json
+            }
+            Kind::Invalid => {
+                let form = Form::named(poison.form.as_deref()?)?;
+                return Some(Bytes::from_static(form.bytes));
             }
             Kind::UnknownType => envelope("OrderDreamt"),
             Kind::BadPayload => envelope(row.event),

@@ -76,7 +76,11 @@ impl Scenario {
             heal_ms: 10_000,
             core: Vec::new(),
         };
-        Scenario { name, claim, plan: Plan { seed: 1, workload, faults: Vec::new() } }
+        Scenario {
+            name,
+            claim,
+            plan: Plan { seed: 1, workload, faults: Vec::new(), choices: Vec::new() },
+        }
     }
 
     /// Under another seed.
@@ -181,7 +185,7 @@ impl Scenario {
     /// A stranger plants this on a topic or the queue, in the sequence of order `A1`.
     pub fn poison(mut self, kind: Kind, stream: Stream, mend: bool) -> Self {
         let (stream, order) = (stream.name().to_owned(), "A1".to_owned());
-        self.plan.workload.poisons.push(Poison { at_ms: 0, kind, stream, order, mend });
+        self.plan.workload.poisons.push(Poison { at_ms: 0, kind, stream, order, mend, form: None });
         self
     }
 

@@ -27,11 +27,18 @@ use crate::scenario::Scenario;
 use crate::workload::Workload;
 use crate::{invariants, plan, poison, scenarios, smaller, story};
 
-/// After the faults have ended, everything is quiet within this time. The sum of what a recovery
-/// can wait for: a session (6 s) and the rebalance behind it, a lease (4 s), a claim of the worker
-/// (21 s) or of a timer (30 s) twice, the longest pause between attempts (mail: under 60 s after the
-/// few attempts that faults can cost), and as much again for the chain of services behind it.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(240);
+/// What a service waits for until another instance goes on where one is gone, seconds: its session,
+/// the rebalance behind it, its lease, and the look that finds it free.
+const HANDOVER_S: u64 = 6 + 5 + 4 + 3;
+/// A claim of a timer, and of a mail or gateway call, seconds.
+const CLAIMS_S: u64 = 30 + 21;
+/// The longest pause between attempts of a mail after the few that faults can cost, seconds.
+const PAUSE_S: u64 = 60;
+
+/// Once what is to be well is well, everything is quiet within this time: a handover in each of the
+/// four services that an order passes one after the other, two claims that have to run out one after
+/// the other (a failed attempt and its repeat), and a pause.
+pub const QUIET_WITHIN: Duration = Duration::from_secs(4 * HANDOVER_S + 2 * CLAIMS_S + PAUSE_S);
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
 const MARKS: [(&str, &str); 18] = [

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ports::{Fault, Outcome};
 
-use super::Node;
 use super::links::Way;
-use crate::fault::{FaultKind, FaultSpec, Site};
+use super::{Node, State};
+use crate::fault::{FaultKind, FaultSpec, Site, When};
 
 /// How long a client waits for an answer before it gives the connection up.
 const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -176,8 +176,10 @@ impl Node {
                 return Err(Fault::retry("injected: connection refused"));
             }
             if hindrance.cut.is_zero() {
-                madsim::time::sleep(hindrance.slow).await;
-                self.stop_if_cut().await;
+                if !hindrance.slow.is_zero() {
+                    madsim::time::sleep(hindrance.slow).await;
+                    self.stop_if_cut().await;
+                }
                 return Ok(true);
             }
             let wait = if site.waits() { hindrance.cut } else { hindrance.cut.min(patience) };
@@ -209,18 +211,33 @@ impl Node {
     fn fault_for(&self, site: Site, what: &str) -> Option<FaultSpec> {
         let mut state = self.cluster.state();
         let over = state.phase != super::Phase::Faults;
-        let mut found = None;
-        for what in ["", what].into_iter().take(1 + usize::from(!what.is_empty())) {
-            let calls = &mut state.places.get_mut(&*self.name)?.calls;
-            let nth = calls.entry((site, what.to_owned())).or_insert(0);
-            *nth += 1;
-            let nth = *nth;
-            if found.is_none() && !over && !state.armed.is_empty() {
-                let at = (self.name.to_string(), site, what.to_owned());
-                found = state.armed.get_mut(&at).and_then(|armed| armed.remove(&nth));
+        let State { places, armed, .. } = &mut *state;
+        let place = places.get_mut(&*self.name)?;
+        let all = place.calls.entry(site).or_insert(0);
+        *all += 1;
+        let all = *all;
+        let armed = armed.get_mut(&*self.name)?;
+        // Counted only where a fault asks for it.
+        let named = |fault: &FaultSpec| matches!(&fault.when, When::CallFor { .. });
+        let of_what = match armed.iter().any(named) {
+            true => {
+                let nth = place.calls_for.entry((site, what.to_owned())).or_insert(0);
+                *nth += 1;
+                *nth
             }
+            false => 0,
+        };
+        if over {
+            return None;
         }
-        found
+        let meets = |fault: &FaultSpec| match &fault.when {
+            When::Call { site: at, nth } => (*at, *nth) == (site, all),
+            When::CallFor { site: at, what: of, nth } => {
+                (*at, of.as_str(), *nth) == (site, what, of_what)
+            }
+            When::AtMs(_) => false,
+        };
+        armed.iter().position(meets).map(|at| armed.remove(at))
     }
 }
 

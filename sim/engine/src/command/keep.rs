@@ -1,7 +1,7 @@
 //! Leaves a failed world where it can be looked at, and where CI picks it up. Never more than its few
 //! files a seed.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -22,14 +22,13 @@ pub(super) struct Kept<'a, W> {
 }
 
 /// Writes `SEED.plan.json` (small, if it was shrunk; the other is `SEED.original.plan.json` then),
-/// `SEED.txt` with story and trace, `SEED.html`. The plan's file.
-pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) -> PathBuf {
+/// `SEED.txt` with story and trace, `SEED.html`.
+pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) {
     let Kept { plan, shrunk, run, story, page } = kept;
     let seed = plan.seed;
-    let file = folder.join(format!("{seed}.plan.json"));
     let write = || -> std::io::Result<()> {
         std::fs::create_dir_all(folder)?;
-        std::fs::write(&file, json(shrunk.unwrap_or(plan)))?;
+        std::fs::write(folder.join(format!("{seed}.plan.json")), json(shrunk.unwrap_or(plan)))?;
         if shrunk.is_some() {
             std::fs::write(folder.join(format!("{seed}.original.plan.json")), json(plan))?;
         }
@@ -43,5 +42,4 @@ pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) -> PathBuf {
     if let Err(cause) = write() {
         eprintln!("could not keep the failure under {}: {cause}", folder.display());
     }
-    file
 }

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::find::{self, Usage};
-use crate::fault::FaultSpec;
 use crate::outcome::{Run, Violation};
 use crate::report;
-use crate::runner::{run_twice, unmet};
+use crate::runner::{run_twice, stale};
 use crate::story;
 use crate::system::System;
 
@@ -32,7 +31,7 @@ pub(super) fn replay<S: System>(
     for Violation { invariant, about, text } in &expected {
         println!("expected here: {invariant}  {}: {text}", about.join(" "));
     }
-    let stale = if found.stored { unmet(&found.plan, &run) } else { Vec::new() };
+    let stale = if found.stored { stale(&found.plan, &run) } else { Vec::new() };
     if !stale.is_empty() {
         println!("\n{}", stale_words(&found.again, &stale));
     }
@@ -63,10 +62,11 @@ pub(super) fn forgive(run: &mut Run, expected: &[&str]) -> Vec<Violation> {
 }
 
 /// What to say of a stored plan that no longer fits.
-pub(super) fn stale_words(which: &str, stale: &[FaultSpec]) -> String {
-    let mut text = format!("STALE  {which}: {} of its faults met nothing\n", stale.len());
-    for fault in stale {
-        text.push_str(&format!("  {fault}\n"));
+pub(super) fn stale_words(which: &str, stale: &[String]) -> String {
+    let mut text =
+        format!("STALE  {which}: {} of its faults and choices met nothing\n", stale.len());
+    for what in stale {
+        text.push_str(&format!("  {what}\n"));
     }
     text.push_str("it no longer shows what it was stored for: aim them anew, or leave them out");
     text

@@ -2,7 +2,7 @@
 //! than the worlds in hand at a time.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -14,7 +14,7 @@ use super::replay::{forgive, stale_words};
 use super::totals::{Failure, Pace, Totals};
 use crate::outcome::Run;
 use crate::report;
-use crate::runner::{run_plan, run_twice, unmet};
+use crate::runner::{run_plan, run_twice, stale, unmet};
 use crate::shrink::{Shrunk, shrink};
 use crate::story;
 use crate::system::{Plan, System};
@@ -144,7 +144,7 @@ impl<'a, S: System> Sweep<'a, S> {
             }
             drop(state);
             if let Worlds::Stored(found) = &self.worlds {
-                let stale = unmet(&plan, &run);
+                let stale = stale(&plan, &run);
                 if !stale.is_empty() {
                     self.state().stale = Some(stale_words(&found.again, &stale));
                 }
@@ -204,46 +204,48 @@ impl<'a, S: System> Sweep<'a, S> {
         });
         progress.end();
         let Some(Shrunk { plan: small, mut run, runs, without }) = shrunk else {
-            let (_, story) = self.keep(plan, None, &run);
+            let story = self.keep(plan, None, &run);
             println!("\n{story}");
             return;
         };
         forgive(&mut run, &self.system.expected(&small.workload));
-        let (file, story) = self.keep(plan, Some(&small), &run);
+        let story = self.keep(plan, Some(&small), &run);
         println!("\n{story}");
         let left = small.faults.len();
         println!(
             "made small by {runs} worlds: faults {faults} → {left}; {} parts of the workload left out",
             without.len()
         );
-        let program = self.system.program();
-        println!("small       {program} replay {}", file.display());
-        println!(
-            "page        {}",
-            self.system.failures().join(format!("{}.html", plan.seed)).display()
-        );
-        println!();
+        println!("as drawn    {}", self.again(plan));
+        let page = self.system.failures().join(format!("{}.html", plan.seed));
+        println!("page        {}\n", page.display());
     }
 
-    /// The plan's file, and the story.
+    /// Keeps a failed world. Its story.
     fn keep(
         &self,
         plan: &Plan<S::Workload>,
         shrunk: Option<&Plan<S::Workload>>,
         run: &Run,
-    ) -> (PathBuf, String) {
-        let story = story::failure(run, &self.place(plan.seed), &self.again(plan), None);
-        let page = report::page(self.system, shrunk.unwrap_or(plan), &self.again(plan));
+    ) -> String {
+        // Ids may differ between the world as drawn and the small one: each is replayed as it was told.
+        let file = self.system.failures().join(format!("{}.plan.json", plan.seed));
+        let again = match shrunk {
+            Some(_) => format!("{} replay {}", self.system.program(), file.display()),
+            None => self.again(plan),
+        };
+        let story = story::failure(run, &self.place(plan.seed), &again, None);
+        let page = report::page(self.system, shrunk.unwrap_or(plan), &again);
         let mut met = plan.clone();
         if shrunk.is_none() {
             let masked = unmet(plan, run);
             met.faults.retain(|fault| !masked.contains(fault));
         }
-        let file = keep::keep(
+        keep::keep(
             &self.system.failures(),
             Kept { plan: &met, shrunk, run, story: &story, page: Some(page) },
         );
-        (file, story)
+        story
     }
 
     fn again(&self, plan: &Plan<S::Workload>) -> String {

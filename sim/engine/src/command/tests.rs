@@ -7,7 +7,7 @@ use super::find::json;
 use super::replay::{replay, stale_words};
 use super::sweep::Sweep;
 use super::{find, list};
-use crate::runner::{run_plan, unmet};
+use crate::runner::{run_plan, stale};
 use crate::system::{Plan, System};
 use crate::toy::{Sends, Toy};
 
@@ -50,9 +50,10 @@ fn a_failure_is_made_small_and_kept_with_its_page() {
     let original: Plan<Sends> = serde_json::from_str(&kept("6.original.plan.json")).unwrap();
     assert_eq!(original, Toy.plan(6));
     assert!(kept("6.txt").starts_with("FAILED  numbers.kept        seed 6"));
-    assert!(kept("6.txt").contains("reproduce   cargo sim replay 6 --only number-3"));
-    assert!(kept("6.html").contains("</html>"));
     let again = Toy.failures().join("6.plan.json").display().to_string();
+    let reproduce = format!("reproduce   cargo sim replay {again} --only number-3");
+    assert!(kept("6.txt").contains(&reproduce));
+    assert!(kept("6.html").contains("</html>"));
     assert_eq!(replay(&Toy, &again, None, None).ok(), Some(false), "and it fails again");
     std::fs::remove_dir_all(Toy.failures()).unwrap();
 }
@@ -76,8 +77,8 @@ fn a_stored_plan_is_stale_if_a_fault_of_it_meets_nothing() {
     std::fs::write(&file, json(&plan)).unwrap();
     assert_eq!(replay(&Toy, &name, None, None).ok(), Some(false));
     assert_eq!(run(RunArgs { seeds: None, plan: Some(name.clone()), ..args(0..1) }), Ok(false));
-    let stale = unmet(&plan, &run_plan(&Toy, &plan));
-    let words = "STALE  x: 1 of its faults met nothing\n  slow writer @ produce 1000 for 30 ms\n";
+    let stale = stale(&plan, &run_plan(&Toy, &plan));
+    let words = "STALE  x: 1 of its faults and choices met nothing\n  slow writer @ produce 1000 for 30 ms\n";
     assert!(stale_words("x", &stale).starts_with(words));
     plan.faults.pop();
     std::fs::write(&file, json(&plan)).unwrap();
@@ -108,5 +109,5 @@ fn the_list_names_scenarios_and_where_faults_are_legal() {
             "  numbers.lost\n      a lost number is noticed\n      snapshots/numbers.snap"
         )
     );
-    assert!(list.contains("  late effect      produce, publish\n"), "{list}");
+    assert!(list.contains("  cut              every call but http, outside\n"), "{list}");
 }

@@ -400,7 +400,10 @@ function showWay() {
   }
   // Within the list alone: the page itself stays where it is.
   const here = list.querySelector('.here');
-  if (here) list.scrollTop = here.offsetTop - list.offsetTop - 60;
+  if (here) {
+    const top = here.offsetTop - list.offsetTop;
+    list.scrollTop = top + 40 < list.clientHeight ? 0 : top - 60;
+  }
 }
 
 function showState() {

@@ -1,4 +1,5 @@
 //! The engine on small systems of its own.
 
+mod gate;
 mod lints;
 mod planted;

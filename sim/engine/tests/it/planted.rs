@@ -24,7 +24,7 @@ impl System for Planted {
     type Workload = ();
 
     fn plan(&self, seed: u64) -> Plan<()> {
-        Plan { seed, workload: (), faults: Vec::new() }
+        Plan { seed, workload: (), faults: Vec::new(), choices: Vec::new() }
     }
 
     fn settings(&self, (): &()) -> Settings {

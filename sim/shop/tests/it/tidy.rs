@@ -32,3 +32,14 @@ fn snapshots_are_reviewed_and_none_is_an_orphan() {
     let missing: Vec<&String> = pinned.difference(&there).collect();
     assert!(missing.is_empty(), "pinned, but not there: {missing:?}");
 }
+
+#[test]
+fn every_wrong_event_is_planted_in_worlds() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/events/invalid");
+    let there: BTreeSet<String> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned())
+        .collect();
+    let planted = sim_shop::forms::ALL.iter().map(|form| format!("{}.json", form.name));
+    assert_eq!(there, planted.collect(), "mend the list in sim/shop/src/forms.rs");
+}

@@ -138,6 +138,8 @@ struct State {
     phase: Phase,
     /// The nodes that are well while others stay broken.
     core: BTreeSet<String>,
+    /// Others, which stand still at the end of their next transaction.
+    soon: BTreeSet<String>,
 }
 
 struct Shared {
@@ -197,6 +199,7 @@ impl Cluster {
             links: Links::default(),
             phase: Phase::Faults,
             core: BTreeSet::new(),
+            soon: BTreeSet::new(),
         };
         for fault in faults {
             state.faults.entry(step(fault)).or_default().injected += 1;

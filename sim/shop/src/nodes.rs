@@ -103,22 +103,26 @@ impl World {
     }
 
     /// What the nodes outside the core hold: leases that have not run out, and memberships.
-    pub fn held_by_the_broken(&self) -> (usize, usize) {
+    pub fn held_by_the_broken(&self) -> [usize; 2] {
         let now_ms = self.cluster.now().timestamp_millis();
-        let broken = |owner: &str| !self.core.iter().any(|node| node == owner);
-        let leases = Service::ALL
-            .into_iter()
-            .flat_map(|service| facts::rows::<Lease>(self, service, &LEASES).into_values());
-        let leases = leases.filter(|it| it.until_ms > now_ms && broken(&it.owner)).count();
+        let broken = |node: &str| !self.core.iter().any(|well| well == node);
+        // A client is a node and its incarnation.
+        let of_broken =
+            |client: &str| client.rsplit_once('.').is_some_and(|(node, _)| broken(node));
+        let mut leases = 0;
+        for service in Service::ALL {
+            let held = facts::rows::<Lease>(self, service, &LEASES);
+            let valid = |it: &&Lease| it.until_ms > now_ms && broken(&it.owner);
+            leases += held.values().filter(valid).count();
+        }
         let memberships = self.cluster.log().with(|log| {
-            let members =
-                log.groups().into_iter().flat_map(|group| log.members(&group).into_values());
-            // A client is a node and its incarnation.
-            members
-                .filter(|name| name.rsplit_once('.').is_some_and(|(node, _)| broken(node)))
+            let groups = log.groups().into_iter();
+            groups
+                .flat_map(|group| log.members(&group).into_values())
+                .filter(|client| of_broken(client))
                 .count()
         });
-        (leases, memberships)
+        [leases, memberships]
     }
 
     /// The HTTP of a node, as its last start left it.

@@ -41,7 +41,7 @@ const PAUSE_S: u64 = 60;
 pub const QUIET_WITHIN: Duration = Duration::from_secs(4 * HANDOVER_S + 2 * CLAIMS_S + PAUSE_S);
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
-const MARKS: [(&str, &str); 18] = [
+const MARKS: [(&str, &str); 19] = [
     ("OrderCreated v", "orders on the log, by version"),
     ("open", "orders without an end: a failure's"),
     ("confirmed", "orders that ended well"),
@@ -59,6 +59,7 @@ const MARKS: [(&str, &str); 18] = [
     ("a core recovered first", "worlds in which others stayed broken meanwhile"),
     ("leases of the broken", "leases that those held when the core recovered"),
     ("memberships of the broken", "group memberships that those held then"),
+    ("frozen in a transaction", "nodes that stood still with one open"),
     ("left in order", "instances that finished within their drain"),
 ];
 
@@ -122,6 +123,7 @@ impl System for Shop {
             "a core recovered first",
             "leases of the broken",
             "memberships of the broken",
+            "frozen in a transaction",
         ];
         Some(Coverage { worlds: 20_000, cells: plan::cells(), marks })
     }
@@ -206,7 +208,7 @@ impl Shop {
         let mut recovery = Recovery::default();
         if !workload.core.is_empty() {
             cluster.recover(&workload.core);
-            (recovery.leases, recovery.memberships) = world.held_by_the_broken();
+            recovery.held = world.held_by_the_broken();
             recovery.core = 1;
             join_all(shoppers.drain(..)).await;
             recovery.until_quiet(&world, &customers, "the core").await;
@@ -235,8 +237,7 @@ struct Recovery {
     took: Duration,
     /// Whether a core recovered first; and what the others held meanwhile.
     core: u64,
-    leases: usize,
-    memberships: usize,
+    held: [usize; 2],
     violations: Vec<Violation>,
 }
 
@@ -267,8 +268,10 @@ impl Recovery {
     fn mark(&self, summary: &mut Summary) {
         summary.settled = Some(Settled { took: self.took, bound: QUIET_WITHIN });
         summary.mark("a core recovered first", self.core);
-        summary.mark("leases of the broken", self.leases as u64);
-        summary.mark("memberships of the broken", self.memberships as u64);
+        let names = ["leases of the broken", "memberships of the broken"];
+        for (name, held) in names.into_iter().zip(self.held) {
+            summary.mark(name, held as u64);
+        }
     }
 }
 
@@ -368,6 +371,9 @@ fn summary(facts: &Facts) -> Summary {
     let swept = facts.workload.retention.as_ref().map_or(0, |it| u64::from(it.old_rows) * 7);
     summary.mark("old rows swept", swept);
     summary.mark("leases handed over", facts.holders.handovers);
+    let frozen = facts.events.iter().filter(|event| event.what == "frozen");
+    let in_transaction = frozen.filter(|event| !event.text.ends_with(" 0 transactions open"));
+    summary.mark("frozen in a transaction", in_transaction.count() as u64);
     let left = facts.events.iter().filter(|event| event.what == "left").count();
     summary.mark("left in order", left as u64);
     summary

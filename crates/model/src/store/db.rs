@@ -164,6 +164,11 @@ impl Db {
         self.commits
     }
 
+    /// Whose transactions are open: a client's name for each.
+    pub fn open_clients(&self) -> impl Iterator<Item = &str> {
+        self.open.values().map(|tx| &*tx.client)
+    }
+
     /// How many transactions are open.
     pub fn open_transactions(&self) -> usize {
         self.open.len()

@@ -8,6 +8,9 @@ use madsim::runtime::Handle;
 use super::Cluster;
 use crate::fault::{FaultKind, FaultSpec};
 
+/// How long a node may take to come to a transaction's end.
+const SOON: Duration = Duration::from_millis(1_500);
+
 impl Cluster {
     /// The node stands still for so long: none of its tasks runs, while servers and time go on.
     /// Whether it was up and not frozen yet.
@@ -17,7 +20,11 @@ impl Cluster {
         if node.frozen.swap(true, Ordering::Relaxed) {
             return false;
         }
-        self.note(name, "frozen", node.client.clone());
+        let of_node = |client: &&str| **client == *node.client;
+        let open = self
+            .database(&node.database)
+            .with(|database| database.open_clients().filter(of_node).count());
+        self.note(name, "frozen", format!("{}, {open} transactions open", node.client));
         Handle::current().pause(node.handle.id());
         self.lose_channels(&node.client, long);
         if long < Duration::MAX {
@@ -31,6 +38,18 @@ impl Cluster {
             });
         }
         true
+    }
+
+    /// The node stands still at its next call that would end a transaction, or soon if it makes none.
+    pub(super) fn freeze_soon(&self, name: &str) {
+        self.state().soon.insert(name.to_owned());
+        let (cluster, name) = (self.clone(), name.to_owned());
+        self.aside(async move {
+            madsim::time::sleep(SOON).await;
+            if cluster.state().soon.remove(&name) {
+                cluster.freeze(&name, Duration::MAX);
+            }
+        });
     }
 
     /// It goes on where it stood.

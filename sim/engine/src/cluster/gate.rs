@@ -74,6 +74,12 @@ impl Node {
             None => None,
             Some(fault) => self.suffer(fault, site).await?,
         };
+        if site == Site::Commit && self.cluster.state().soon.remove(&*self.name) {
+            self.cluster.freeze(&self.name, Duration::MAX);
+            // Stands still here.
+            madsim::time::sleep(Duration::from_millis(1)).await;
+            self.stop_if_cut().await;
+        }
         let crashes = self.crashes(site);
         let mut call = Call { site, fault, stuck: false, crashes };
         if !call.lost() {

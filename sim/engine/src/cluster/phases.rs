@@ -31,7 +31,10 @@ impl Cluster {
                 self.set_right(&name);
                 self.start(&name);
             } else {
-                self.freeze(&name, Duration::MAX);
+                match self.choices().one_in("stands still", &name, 2) {
+                    true => drop(self.freeze(&name, Duration::MAX)),
+                    false => self.freeze_soon(&name),
+                }
             }
         }
     }
@@ -39,6 +42,7 @@ impl Cluster {
     /// From now on nothing fails any more, and every node that is down starts.
     pub fn heal(&self) {
         self.state().phase = Phase::Healed;
+        self.state().soon.clear();
         self.note("world", "healed", String::new());
         self.mend(None);
         let names: Vec<String> = self.state().places.keys().cloned().collect();

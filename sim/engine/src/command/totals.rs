@@ -102,7 +102,8 @@ impl Totals {
         }
         let met = |cell: &String| self.faults.get(cell).is_some_and(|count| count.effective > 0);
         let cells = coverage.cells.iter().map(|(kind, site)| kind.at(*site));
-        let marks = coverage.marks.iter().filter(|mark| !self.marks.contains_key(**mark));
+        let marks =
+            coverage.marks.iter().filter(|mark| self.marks.get(**mark).is_none_or(|n| *n == 0));
         cells.filter(|cell| !met(cell)).chain(marks.map(|mark| (*mark).to_owned())).collect()
     }
 

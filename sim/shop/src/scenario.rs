@@ -6,7 +6,44 @@ use sim_engine::{FaultKind, FaultSpec, Plan, Run, Scene, Site, Violation, When, 
 use crate::plan::rolling_restart;
 use crate::poison::{Kind, Poison};
 use crate::shop::Shop;
-use crate::workload::{Import, Order, Product, Upgrade, Workload, node};
+use crate::workload::{Import, Order, PriceChange, Product, Retention, Upgrade, Workload, node};
+
+/// Something that goes wrong: at a call of a node's, and for half a second, unless it says otherwise.
+#[derive(Debug, Clone)]
+pub struct Mishap(FaultSpec);
+
+impl Mishap {
+    /// At the first such call of the service's first node: of a site, for what is named, in the words
+    /// of [`When::CallFor`]; the empty word: for whatever.
+    pub fn of(kind: FaultKind, service: Service, site: Site, what: &str) -> Self {
+        let when = match what {
+            "" => When::Call { site, nth: 1 },
+            what => When::CallFor { site, what: what.into(), nth: 1 },
+        };
+        Mishap(FaultSpec { kind, node: node(service, 0), when, for_ms: 500 })
+    }
+
+    /// At the `nth` such call, from 1.
+    pub fn nth(mut self, number: u64) -> Self {
+        match &mut self.0.when {
+            When::Call { nth, .. } | When::CallFor { nth, .. } => *nth = number,
+            When::AtMs(_) => {}
+        }
+        self
+    }
+
+    /// On this instance, from 0.
+    pub fn on(mut self, service: Service, instance: u32) -> Self {
+        self.0.node = node(service, instance);
+        self
+    }
+
+    /// For so long.
+    pub fn for_ms(mut self, for_ms: u64) -> Self {
+        self.0.for_ms = for_ms;
+        self
+    }
+}
 
 /// A world written by hand.
 #[derive(Debug, Clone)]
@@ -62,6 +99,45 @@ impl Scenario {
     pub fn stock(mut self, product: &str, stock: Option<i64>) -> Self {
         self.plan.workload.products.retain(|p| p.id != product);
         self.plan.workload.products.push(Product { id: product.into(), price: 500, stock });
+        self
+    }
+
+    /// Enough of a product at this price, minor units: see [`Product::price`].
+    pub fn priced(mut self, product: &str, price: i64) -> Self {
+        let product = Product { id: product.into(), price, stock: Some(50) };
+        self.plan.workload.products.push(product);
+        self
+    }
+
+    /// The operator gives a product another price.
+    pub fn reprice(mut self, product: &str, at_ms: u64, price: i64) -> Self {
+        self.plan.workload.prices.push(PriceChange { product: product.into(), at_ms, price });
+        self
+    }
+
+    /// Consumer groups rebalance eagerly, not cooperatively.
+    pub fn eager(mut self) -> Self {
+        self.plan.workload.cooperative = false;
+        self
+    }
+
+    /// Inboxes have 100 rows that have expired, and are swept every second.
+    pub fn swept(mut self) -> Self {
+        let retention = Retention { old_rows: 100, keep_ms: 60_000, every_ms: 1_000 };
+        self.plan.workload.retention = Some(retention);
+        self
+    }
+
+    /// Faults go on for so long, not 10 s.
+    pub fn heal_ms(mut self, heal_ms: u64) -> Self {
+        self.plan.workload.heal_ms = heal_ms;
+        self
+    }
+
+    /// The first instance of each service recovers, and the others stay broken until these have done
+    /// all there is to do.
+    pub fn core_first(mut self) -> Self {
+        self.plan.workload.core = Service::ALL.map(|service| node(service, 0)).to_vec();
         self
     }
 
@@ -151,6 +227,20 @@ impl Scenario {
         let when = When::Call { site, nth };
         self.plan.faults.push(FaultSpec { kind, node: node(service, 0), when, for_ms });
         self
+    }
+
+    /// Something goes wrong.
+    pub fn with(mut self, mishap: Mishap) -> Self {
+        self.plan.faults.push(mishap.0);
+        self
+    }
+
+    /// The service's first node is killed before the effect of one such call, and between effect and
+    /// reply of another: of these numbers.
+    pub fn crashes(self, service: Service, site: Site, what: &str, numbers: [u64; 2]) -> Self {
+        let [before, after] = numbers;
+        self.with(Mishap::of(FaultKind::KillBefore, service, site, what).nth(before))
+            .with(Mishap::of(FaultKind::KillAfter, service, site, what).nth(after))
     }
 
     /// Every instance of every service is restarted in order, one after the other. Comes last: it

@@ -7,8 +7,16 @@ use sim_engine::{FaultKind, Site};
 use crate::poison::Kind;
 use crate::scenario::Scenario;
 
+mod crashes;
+mod races;
+mod servers;
+
 /// All of them, in no order that means anything.
 pub fn all() -> Vec<Scenario> {
+    [first(), crashes::all(), races::all(), servers::all()].concat()
+}
+
+fn first() -> Vec<Scenario> {
     vec![
         every_way_an_order_ends(),
         catalog_as_written_keeps_the_money(),

@@ -1,14 +1,18 @@
 //! Scenarios: each is a claim, and its outcome is pinned in `snapshots/`. Worlds by seed as well.
 
+mod crashes;
+mod described;
 mod failure;
 mod letters;
 mod metered;
 mod published;
+mod races;
+mod servers;
 mod tidy;
 mod versions;
 mod worlds;
 
-use sim_engine::Run;
+use sim_engine::{Run, TraceEvent};
 use sim_shop::scenario::Scenario;
 use sim_shop::scenarios;
 
@@ -29,6 +33,29 @@ fn holds(scenario: &Scenario, name: &str) -> Run {
         assert_eq!(count.masked(), 0, "{step} met nothing:\n{text}");
     }
     run
+}
+
+/// The calls of a node that a fault met, in the words of the trace.
+fn struck(run: &Run, node: &str) -> Vec<String> {
+    let events: Vec<&TraceEvent> = run.trace.iter().filter(|it| &*it.node == node).collect();
+    let met = events.windows(2).filter(|pair| pair[1].what == "fault");
+    met.map(|pair| format!("{} {}", pair[0].what, pair[0].text)).collect()
+}
+
+/// How often a node did this, and the trace says so in words that begin with these.
+fn times(run: &Run, node: &str, what: &str, text: &str) -> usize {
+    let of_node = run.trace.iter().filter(|it| &*it.node == node && it.what == what);
+    of_node.filter(|it| it.text.starts_with(text)).count()
+}
+
+/// How often a node did this while another stood still.
+fn meanwhile(run: &Run, frozen: &str, node: &str, what: &str, text: &str) -> usize {
+    let of_frozen =
+        |what: &str| run.trace.iter().position(|it| &*it.node == frozen && it.what == what);
+    let from = of_frozen("frozen").expect("it stood still");
+    let to = of_frozen("thawed").expect("it went on");
+    let between = run.trace[from..to].iter().filter(|it| &*it.node == node && it.what == what);
+    between.filter(|it| it.text.starts_with(text)).count()
 }
 
 #[test]

@@ -58,10 +58,13 @@ fn workload(choices: &Choices) -> Workload {
         Import { name: format!("I{i}"), at_ms, lines }
     };
     let imports = (0..pick("imports", 3)).map(import).collect();
-    let poisons = match pick("poisons", 3) {
+    let mut poisons: Vec<Poison> = match pick("poisons", 3) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
     };
+    // The same bytes once more are a redelivery, of which no letter speaks.
+    let mut forms = std::collections::BTreeSet::new();
+    poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
     let (as_written, heal_ms) = (false, 12_000);
     let cooperative = pick("cooperative", 2) == 0;
     let retention = (pick("retention", 3) == 0).then(|| Retention {

@@ -159,7 +159,10 @@ impl System for Shop {
             assignor,
             ..model::log::Settings::default()
         };
-        Settings { log, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }
+        // Shorter than slow calls can be, too: then jobs in hand go back (broker-contract R24).
+        let ack_timeout = Duration::from_secs(6);
+        let queue = model::queue::Settings { ack_timeout, ..model::queue::Settings::default() };
+        Settings { log, queue, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }
     }
 
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {

@@ -93,7 +93,8 @@ mod tests {
             names.join(" ")
         };
         assert_eq!(steps(0), "sent read inbox effect offset");
-        assert_eq!(steps(3), "sent read offset", "the lost one has no effect");
+        assert!(steps(3).starts_with("sent read"), "{}", steps(3));
+        assert!(!steps(3).contains("effect"), "the lost one has none");
     }
 
     #[test]

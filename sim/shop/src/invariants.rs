@@ -17,7 +17,7 @@ use crate::{agreement, leaving, letters, next};
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 33] = [
+pub const ALL: [Invariant; 34] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
@@ -50,6 +50,7 @@ pub const ALL: [Invariant; 33] = [
     ("dead_letters.void_at_the_end", letters::void_at_the_end),
     ("relay.sends_under_its_lease", leaving::sends_under_its_lease),
     ("relay.shards_are_held", leaving::shards_are_held),
+    ("offsets.behind_their_effects", leaving::offsets_follow),
     ("leaving.lets_go_at_once", leaving::lets_go_at_once),
 ];
 

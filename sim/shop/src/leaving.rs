@@ -1,5 +1,5 @@
-//! What must hold of instances that come and go: leases and memberships, over the way of a world and
-//! not only its end. Pure functions over facts, as those of `invariants`.
+//! What must hold of instances that come and go: leases, offsets and memberships, over the way of a
+//! world and not only its end. Pure functions over facts, as those of `invariants`.
 
 use std::time::Duration;
 
@@ -42,6 +42,12 @@ const CRASHED: &str = "crashed";
 /// a valid lease of its own instance, and a shard has one lease.
 pub fn sends_under_its_lease(facts: &Facts) -> Bad {
     facts.sends.unleased.iter().map(|text| found("", text.clone())).collect()
+}
+
+/// An offset is committed when what stands before it is handled, never earlier: the log's copy is not
+/// ahead of the database's position.
+pub fn offsets_follow(facts: &Facts) -> Bad {
+    facts.sends.ahead.iter().map(|text| found("", text.clone())).collect()
 }
 
 /// A shard is without a holder no longer than a lease and a look, where an instance was up all the

@@ -3,6 +3,7 @@
 mod failure;
 mod letters;
 mod metered;
+mod mutants;
 mod published;
 mod tidy;
 mod versions;

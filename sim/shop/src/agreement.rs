@@ -137,7 +137,8 @@ pub fn priced_as_offered(facts: &Facts) -> Bad {
     bad
 }
 
-/// Nothing is charged in mode `none`, and in mode `after_stock` nothing without stock.
+/// Nothing is charged in mode `none`, in mode `after_stock` nothing without stock, and nothing for an
+/// order that was known to be cancelled before its money was asked for.
 pub fn charged_as_agreed(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (id, saga) in &facts.sagas {
@@ -149,6 +150,9 @@ pub fn charged_as_agreed(facts: &Facts) -> Bad {
             (Some(PaymentMode::AfterStock), Some(State::Committed | State::Released)) => true,
             (Some(PaymentMode::AfterStock | PaymentMode::None) | None, _) => charges == 0,
         };
+        if charges > 0 && facts.given_up.contains(id) {
+            bad.push(found(id, "charged after it was known to be cancelled"));
+        }
         if !agreed {
             bad.push(found(id, format!("{mode:?} with stock {stock:?}, charged {charges} times")));
         }

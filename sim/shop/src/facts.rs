@@ -70,6 +70,8 @@ pub struct Facts {
     pub adjusted: BTreeMap<String, i64>,
     /// Payments' rows by order.
     pub payments: BTreeMap<String, Payment>,
+    /// Orders that Payments knew to be cancelled before it asked for their money.
+    pub given_up: BTreeSet<String>,
     /// The gateway's own books.
     pub ledger: Ledger,
     /// Query's rows by order.
@@ -122,7 +124,7 @@ impl Facts {
         customers: &Customers,
         watched: Watched,
     ) -> Self {
-        let Watched { ends, holders, inbox } = watched;
+        let Watched { ends, holders, inbox, given_up } = watched;
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -134,6 +136,7 @@ impl Facts {
             reservations: rows(world, Service::Inventory, &RESERVATIONS),
             adjusted: BTreeMap::new(),
             payments: rows(world, Service::Payments, &PAYMENTS),
+            given_up,
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
             inbox,
@@ -312,6 +315,7 @@ struct Looked {
     final_at: BTreeMap<String, Duration>,
     holders: Holders,
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    given_up: BTreeSet<String>,
 }
 
 impl Watch {
@@ -325,6 +329,9 @@ impl Watch {
             let changed = looked.changed(&world);
             if inboxes {
                 looked.look_at_inboxes(&world, &changed);
+            }
+            if changed.contains(&Service::Payments) {
+                looked.look_at_payments(&world);
             }
             if !changed.contains(&Service::Orders) {
                 continue;
@@ -348,7 +355,8 @@ impl Watch {
         let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut holders, inbox) = (looked.holders.clone(), looked.inbox.clone());
         holders.end(now);
-        Watched { ends: Ends { final_at: looked.final_at.clone(), healed_at }, holders, inbox }
+        let ends = Ends { final_at: looked.final_at.clone(), healed_at };
+        Watched { ends, holders, inbox, given_up: looked.given_up.clone() }
     }
 }
 
@@ -361,6 +369,23 @@ impl Looked {
             self.commits.insert(*service, commits) != Some(commits)
         });
         services
+    }
+
+    /// What is cancelled and was never asked for needs no money any more, whatever comes.
+    fn look_at_payments(&mut self, world: &World) {
+        let cancelled = |payment: &Payment| {
+            payment.terminal == Some(payments::rules::Terminal::Cancelled)
+                && payment.outcome.is_none()
+                && payment.wanted().is_none()
+        };
+        world.cluster.database(Service::Payments.name()).with(|db| {
+            for (key, row) in db.rows(&PAYMENTS) {
+                if !self.given_up.contains(&**key) && document(row).is_some_and(|it| cancelled(&it))
+                {
+                    self.given_up.insert(key.to_string());
+                }
+            }
+        });
     }
 
     /// What stands there for a moment was handled, though it is swept later.
@@ -388,6 +413,8 @@ pub struct Watched {
     pub holders: Holders,
     /// Ids in each service's inbox, also of rows that are swept by now, with when they were seen.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    /// See [`Facts::given_up`].
+    pub given_up: BTreeSet<String>,
 }
 
 fn applied(row: &Row) -> bool {

@@ -80,6 +80,8 @@ pub struct Product {
 pub const LATE_ENDING: i64 = 77;
 /// So many calls to hold such an amount are lost: pauses of 0.5, 1, 2, 4, 8, 16 and 32 s follow.
 pub const LATE_CALLS: u32 = 7;
+/// So many calls to take it or to give it back are lost besides: pauses of 0.5, 1 and 2 s.
+pub const LATE_CALLS_AFTER: u32 = 3;
 
 /// A new price of a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -169,7 +169,7 @@ fn question(said: &Said) -> (&str, &'static str, u64) {
         Event::StockReserved(_) | Event::StockFailed(_) => (key, "stock", 0),
         Event::PaymentProcessed(_) => (key, "payment", 0),
         Event::OrderConfirmed(_) | Event::OrderCancelled(_) => (key, "end", 0),
-        Event::NotificationJob(_) => (key, "notification", 0),
+        Event::NotificationJob(e) => (key, "notification", u64::from(e.revision.unwrap_or(1))),
     }
 }
 
@@ -307,6 +307,7 @@ pub fn read_model(facts: &Facts) -> Bad {
         };
         let stock = order.stock.as_ref().map(|facet| &facet.says);
         let payment = order.payment.as_ref().map(|facet| &facet.says);
+        let terminal = order.terminal.as_ref().map(|facet| &facet.says);
         let shows = match &said.event {
             Event::OrderCreated(e) => order.placed.as_ref().is_some_and(|facet| {
                 let placed = &facet.says;
@@ -315,6 +316,7 @@ pub fn read_model(facts: &Facts) -> Bad {
                         == (&line.product_id, line.qty, line.unit_price)
                 };
                 placed.amount == e.amount
+                    && placed.currency == e.currency
                     && placed.payment_mode == e.payment_mode.unwrap_or(PaymentMode::Parallel)
                     && placed.lines.len() == e.lines.len()
                     && placed.lines.iter().zip(&e.lines).all(same)
@@ -327,7 +329,11 @@ pub fn read_model(facts: &Facts) -> Bad {
                     payment == Some(&Payment::Failed { reason: e.reason.clone() })
                 }
             },
-            Event::OrderConfirmed(_) | Event::OrderCancelled(_) => order.terminal.is_some(),
+            Event::OrderConfirmed(_) => terminal == Some(&query::rules::Terminal::Confirmed),
+            Event::OrderCancelled(e) => {
+                let reason = e.reason.clone();
+                terminal == Some(&query::rules::Terminal::Cancelled { reason })
+            }
             Event::ProductUpserted(_) | Event::NotificationJob(_) => true,
         };
         if !shows {

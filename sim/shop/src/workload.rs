@@ -122,6 +122,12 @@ pub struct Order {
     /// Whether the customer follows its changes.
     #[serde(default)]
     pub followed: bool,
+    /// So long after it was accepted the customer asks for its mail once more, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend_after_ms: Option<u64>,
+    /// Whether the customer uses its Idempotency-Key once more, for another order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuses_key: bool,
 }
 
 /// A bulk request for stock of products that nobody orders.

@@ -137,7 +137,8 @@ pub fn priced_as_offered(facts: &Facts) -> Bad {
     bad
 }
 
-/// Nothing is charged in mode `none`, and in mode `after_stock` nothing without stock.
+/// Nothing is charged in mode `none`, in mode `after_stock` nothing without stock, and nothing for an
+/// order that was known to be cancelled before its money was asked for.
 pub fn charged_as_agreed(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (id, saga) in &facts.sagas {
@@ -149,6 +150,9 @@ pub fn charged_as_agreed(facts: &Facts) -> Bad {
             (Some(PaymentMode::AfterStock), Some(State::Committed | State::Released)) => true,
             (Some(PaymentMode::AfterStock | PaymentMode::None) | None, _) => charges == 0,
         };
+        if charges > 0 && facts.given_up.contains(id) {
+            bad.push(found(id, "charged after it was known to be cancelled"));
+        }
         if !agreed {
             bad.push(found(id, format!("{mode:?} with stock {stock:?}, charged {charges} times")));
         }
@@ -165,7 +169,7 @@ fn question(said: &Said) -> (&str, &'static str, u64) {
         Event::StockReserved(_) | Event::StockFailed(_) => (key, "stock", 0),
         Event::PaymentProcessed(_) => (key, "payment", 0),
         Event::OrderConfirmed(_) | Event::OrderCancelled(_) => (key, "end", 0),
-        Event::NotificationJob(_) => (key, "notification", 0),
+        Event::NotificationJob(e) => (key, "notification", u64::from(e.revision.unwrap_or(1))),
     }
 }
 
@@ -303,6 +307,7 @@ pub fn read_model(facts: &Facts) -> Bad {
         };
         let stock = order.stock.as_ref().map(|facet| &facet.says);
         let payment = order.payment.as_ref().map(|facet| &facet.says);
+        let terminal = order.terminal.as_ref().map(|facet| &facet.says);
         let shows = match &said.event {
             Event::OrderCreated(e) => order.placed.as_ref().is_some_and(|facet| {
                 let placed = &facet.says;
@@ -311,6 +316,7 @@ pub fn read_model(facts: &Facts) -> Bad {
                         == (&line.product_id, line.qty, line.unit_price)
                 };
                 placed.amount == e.amount
+                    && placed.currency == e.currency
                     && placed.payment_mode == e.payment_mode.unwrap_or(PaymentMode::Parallel)
                     && placed.lines.len() == e.lines.len()
                     && placed.lines.iter().zip(&e.lines).all(same)
@@ -323,7 +329,11 @@ pub fn read_model(facts: &Facts) -> Bad {
                     payment == Some(&Payment::Failed { reason: e.reason.clone() })
                 }
             },
-            Event::OrderConfirmed(_) | Event::OrderCancelled(_) => order.terminal.is_some(),
+            Event::OrderConfirmed(_) => terminal == Some(&query::rules::Terminal::Confirmed),
+            Event::OrderCancelled(e) => {
+                let reason = e.reason.clone();
+                terminal == Some(&query::rules::Terminal::Cancelled { reason })
+            }
             Event::ProductUpserted(_) | Event::NotificationJob(_) => true,
         };
         if !shows {

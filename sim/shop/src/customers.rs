@@ -36,6 +36,10 @@ pub struct Answered {
     pub asked_at: Duration,
     /// What was answered to the wish to cancel it: `None` where nobody wished it, or nobody answered.
     pub cancel: Option<u16>,
+    /// What was answered to the wish for its mail once more; as above.
+    pub resend: Option<u16>,
+    /// What was answered to another order under its key; as above.
+    pub reused: Option<u16>,
 }
 
 /// The customers of one world.
@@ -154,8 +158,16 @@ impl Customers {
             ids.insert(name.clone(), id.clone());
         }
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
+        let (cancel, resend, reused) = (None, None, None);
+        let name = name.clone();
         let mut answered =
-            Answered { name: name.clone(), status, order_id, amount, asked_at, cancel: None };
+            Answered { name, status, order_id, amount, asked_at, cancel, resend, reused };
+        let name = &order.name;
+        if order.reuses_key {
+            let body = json!({ "lines": [{ "productId": "p0", "qty": 4 }] });
+            let answer = self.until_answered(service, "POST", "/orders", name, Some(one(&body)));
+            answered.reused = answer.await.map(|(status, _)| status);
+        }
         if let (true, Some(order_id)) = (order.followed, &answered.order_id) {
             self.followers.follow(Some(order_id));
         }
@@ -165,6 +177,13 @@ impl Customers {
             let key = format!("cancel-{name}");
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.cancel = answer.map(|(status, _)| status);
+        }
+        if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, &answered.order_id) {
+            madsim::time::sleep(Duration::from_millis(after_ms)).await;
+            let path = format!("/notifications/{order_id}/resend");
+            let (service, key) = (Service::NotificationsApi, format!("resend-{name}"));
+            let answer = self.until_answered(service, "POST", &path, &key, None).await;
+            answered.resend = answer.map(|(status, _)| status);
         }
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
     }

@@ -70,6 +70,8 @@ pub struct Facts {
     pub adjusted: BTreeMap<String, i64>,
     /// Payments' rows by order.
     pub payments: BTreeMap<String, Payment>,
+    /// Orders that Payments knew to be cancelled before it asked for their money.
+    pub given_up: BTreeSet<String>,
     /// The gateway's own books.
     pub ledger: Ledger,
     /// Query's rows by order.
@@ -127,7 +129,7 @@ impl Facts {
         customers: &Customers,
         watched: Watched,
     ) -> Self {
-        let Watched { ends, holders, inbox, died } = watched;
+        let Watched { ends, holders, inbox, died, given_up } = watched;
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -139,6 +141,7 @@ impl Facts {
             reservations: rows(world, Service::Inventory, &RESERVATIONS),
             adjusted: BTreeMap::new(),
             payments: rows(world, Service::Payments, &PAYMENTS),
+            given_up,
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
             inbox,
@@ -334,6 +337,7 @@ struct Looked {
     holders: Holders,
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
     died: BTreeMap<(Service, String), String>,
+    given_up: BTreeSet<String>,
 }
 
 impl Watch {
@@ -347,6 +351,9 @@ impl Watch {
             let changed = looked.changed(&world);
             if inboxes {
                 looked.look_at_inboxes(&world, &changed);
+            }
+            if changed.contains(&Service::Payments) {
+                looked.look_at_payments(&world);
             }
             if !changed.contains(&Service::Orders) {
                 continue;
@@ -371,7 +378,8 @@ impl Watch {
         let (mut holders, inbox) = (looked.holders.clone(), looked.inbox.clone());
         holders.end(now);
         let ends = Ends { final_at: looked.final_at.clone(), healed_at };
-        Watched { ends, holders, inbox, died: looked.died.clone() }
+        let (died, given_up) = (looked.died.clone(), looked.given_up.clone());
+        Watched { ends, holders, inbox, died, given_up }
     }
 }
 
@@ -384,6 +392,23 @@ impl Looked {
             self.commits.insert(*service, commits) != Some(commits)
         });
         services
+    }
+
+    /// What is cancelled and was never asked for needs no money any more, whatever comes.
+    fn look_at_payments(&mut self, world: &World) {
+        let cancelled = |payment: &Payment| {
+            payment.terminal == Some(payments::rules::Terminal::Cancelled)
+                && payment.outcome.is_none()
+                && payment.wanted().is_none()
+        };
+        world.cluster.database(Service::Payments.name()).with(|db| {
+            for (key, row) in db.rows(&PAYMENTS) {
+                if !self.given_up.contains(&**key) && document(row).is_some_and(|it| cancelled(&it))
+                {
+                    self.given_up.insert(key.to_string());
+                }
+            }
+        });
     }
 
     /// What stands there for a moment was handled, though it is swept later.
@@ -417,6 +442,8 @@ pub struct Watched {
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
     /// When each letter was first seen.
     pub died: BTreeMap<(Service, String), String>,
+    /// See [`Facts::given_up`].
+    pub given_up: BTreeSet<String>,
 }
 
 fn applied(row: &Row) -> bool {

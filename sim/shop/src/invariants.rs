@@ -10,14 +10,16 @@ use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
 
+use crate::customers::Answered;
 use crate::facts::{Facts, Said};
+use crate::workload::Order;
 use crate::{agreement, leaving, letters, next};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 34] = [
+pub const ALL: [Invariant; 35] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
@@ -51,6 +53,7 @@ pub const ALL: [Invariant; 34] = [
     ("relay.sends_under_its_lease", leaving::sends_under_its_lease),
     ("relay.no_storm", leaving::no_storm),
     ("relay.shards_are_held", leaving::shards_are_held),
+    ("offsets.behind_their_effects", leaving::offsets_follow),
     ("leaving.lets_go_at_once", leaving::lets_go_at_once),
 ];
 
@@ -67,11 +70,17 @@ pub(crate) fn found(about: &str, text: impl Into<String>) -> (String, String) {
     (about.to_owned(), text.into())
 }
 
-/// An order that was answered 201 exists, and each key made one order.
+/// An order that was answered 201 exists, and each key made one order: another one under the same key
+/// is refused.
 fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
     let mut bad = Vec::new();
     let mut seen = BTreeSet::new();
     for answered in &facts.answered {
+        let reuses = |order: &Order| order.name == answered.name && order.reuses_key;
+        if facts.workload.orders.iter().any(reuses) && answered.reused != Some(422) {
+            let text = format!("another order under its key was answered {:?}", answered.reused);
+            bad.push(found(&answered.name, text));
+        }
         match (&answered.order_id, answered.status) {
             (Some(id), _) => {
                 seen.insert(id.as_str());
@@ -278,7 +287,8 @@ fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// Captured = Σ amounts of confirmed orders with payment, by the gateway's books and by Payments'.
+/// Captured = Σ amounts of confirmed orders with payment, by the gateway's books and by Payments'; and
+/// nothing is left to be asked of the gateway.
 fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
     let mut bad = Vec::new();
     for (id, saga) in &facts.sagas {
@@ -297,10 +307,16 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
     for (id, payment) in facts.payments.iter().filter(|(_, payment)| payment.is_open_item()) {
         bad.push(found(id, format!("an open item that nothing in the plan explains: {payment:?}")));
     }
+    for (id, payment) in &facts.payments {
+        if let Some(operation) = payment.wanted() {
+            bad.push(found(id, format!("nobody calls the gateway to {}", operation.name())));
+        }
+    }
     bad
 }
 
-/// One distinct Message-ID for each final order, and no more copies than sends in doubt explain.
+/// One distinct Message-ID for each final order and one for each resend that was promised, and no
+/// more copies than sends in doubt explain.
 fn mails(facts: &Facts) -> Vec<(String, String)> {
     let mut bad = Vec::new();
     let mut expected = BTreeSet::new();
@@ -310,17 +326,22 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
             Terminal::Confirmed => "confirmed",
             Terminal::Cancelled => "cancelled",
         };
-        let message_id = format!("{id}.{end}.1@shakedown.invalid");
-        match facts.mails.get(&message_id) {
-            None => bad.push(found(id, format!("{end}, and no mail says so"))),
-            Some(copies) => {
-                let unsure = facts.unsure.get(&message_id).copied().unwrap_or(0);
-                if *copies > 1 + unsure + facts.mail_doubts {
-                    bad.push(found(id, format!("{copies} copies, {unsure} sends in doubt")));
+        let promised =
+            |it: &&Answered| it.order_id.as_deref() == Some(id.as_str()) && it.resend == Some(202);
+        let revisions = 1 + facts.answered.iter().filter(promised).count();
+        for revision in 1..=revisions {
+            let message_id = format!("{id}.{end}.{revision}@shakedown.invalid");
+            match facts.mails.get(&message_id) {
+                None => bad.push(found(id, format!("{end}, and mail {revision} does not say so"))),
+                Some(copies) => {
+                    let unsure = facts.unsure.get(&message_id).copied().unwrap_or(0);
+                    if *copies > 1 + unsure + facts.mail_doubts {
+                        bad.push(found(id, format!("{copies} copies, {unsure} sends in doubt")));
+                    }
                 }
             }
+            expected.insert(message_id);
         }
-        expected.insert(message_id);
     }
     for message_id in facts.mails.keys().filter(|id| !expected.contains(*id)) {
         bad.push(found("", format!("a mail about nothing: {message_id}")));

@@ -1,5 +1,5 @@
-//! What must hold of instances that come and go: leases and memberships, over the way of a world and
-//! not only its end. Pure functions over facts, as those of `invariants`.
+//! What must hold of instances that come and go: leases, offsets and memberships, over the way of a
+//! world and not only its end. Pure functions over facts, as those of `invariants`.
 
 use std::time::Duration;
 
@@ -57,6 +57,12 @@ pub fn no_storm(facts: &Facts) -> Bad {
             found("", format!("row {id} of {} was sent {sent} times of {most}", service.name()))
         })
         .collect()
+}
+
+/// An offset is committed when what stands before it is handled, never earlier: the log's copy is not
+/// ahead of the database's position.
+pub fn offsets_follow(facts: &Facts) -> Bad {
+    facts.sends.ahead.iter().map(|text| found("", text.clone())).collect()
 }
 
 /// A shard is without a holder no longer than a lease and a look, where an instance was up all the

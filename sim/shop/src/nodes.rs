@@ -23,7 +23,7 @@ use crate::facts;
 use crate::history;
 use crate::next;
 use crate::watch::{Sends, Watched};
-use crate::workload::{LATE_CALLS, LATE_ENDING, Workload};
+use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, LATE_ENDING, Workload};
 
 /// What the trace has of a node that has just left: see [`crate::leaving`].
 pub const LET_GO: &str = "let go";
@@ -65,12 +65,15 @@ impl World {
     /// All services of the workload, started on the databases as the workload finds them.
     pub async fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
         history::write(&cluster, workload).await;
-        let late = |call: &Call| match call.amount.is_some_and(|a| a % 100 == LATE_ENDING)
-            && call.operation == Operation::Authorise
-            && call.earlier < LATE_CALLS
-        {
-            true => Passage::LostBefore,
-            false => Passage::Whole,
+        let late = |call: &Call| {
+            let lost = match call.operation {
+                Operation::Authorise => LATE_CALLS,
+                Operation::Capture | Operation::Void | Operation::Charge => LATE_CALLS_AFTER,
+            };
+            match call.amount.is_some_and(|a| a % 100 == LATE_ENDING) && call.earlier < lost {
+                true => Passage::LostBefore,
+                false => Passage::Whole,
+            }
         };
         let passes: Option<Passes> = Some(Arc::new(late));
         let steering = Steering { declined_ending: Some(13), passes, ..Steering::default() };

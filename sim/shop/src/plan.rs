@@ -173,7 +173,9 @@ fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
     };
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
     let (name, at_ms) = (format!("A{i}"), pick("at", 4_000));
-    Order { name, at_ms, lines, mode, cancel_after_ms, followed: false }
+    let resend_after_ms = (pick("resend", 8) == 0).then(|| pick("resend after", 6_000));
+    let (followed, reuses_key) = (false, pick("reuses key", 16) == 0);
+    Order { name, at_ms, lines, mode, cancel_after_ms, followed, resend_after_ms, reuses_key }
 }
 
 /// The calls that nodes of this service make.

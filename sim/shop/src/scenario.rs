@@ -164,7 +164,17 @@ impl Scenario {
         let (name, at_ms) = (format!("A{}", orders.len() + 1), 200 * orders.len() as u64);
         let lines = vec![(product.to_owned(), qty)];
         let followed = false;
-        orders.push(Order { name, at_ms, lines, mode, cancel_after_ms, followed });
+        let (resend_after_ms, reuses_key) = (None, false);
+        orders.push(Order {
+            name,
+            at_ms,
+            lines,
+            mode,
+            cancel_after_ms,
+            followed,
+            resend_after_ms,
+            reuses_key,
+        });
         self
     }
 

@@ -56,6 +56,8 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
         }
         without(format!("the cancelling of {name}"), &|w| w.orders[i].cancel_after_ms = None);
         without(format!("the follower of {name}"), &|w| w.orders[i].followed = false);
+        without(format!("the resend of {name}"), &|w| w.orders[i].resend_after_ms = None);
+        without(format!("the reused key of {name}"), &|w| w.orders[i].reuses_key = false);
     }
     all
 }

@@ -1,26 +1,26 @@
-//! Looks over the relays' shoulders: under which lease each sending begins, and how long a shard is
-//! without a holder. Never changes what happens.
+//! Looks over the services' shoulders: under which lease each sending begins, how long a shard is
+//! without a holder, and which offsets are committed. Never changes what happens.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chassis::{LEASES, Lease, document};
+use chassis::{LEASES, Lease, POSITIONS, Position, document};
 use contract::Service;
 use ports::{
-    Consumer, Deliveries, EventLog, JobQueue, Offsets, Outcome, Partition, QueueSpec, Record,
-    TopicSpec,
+    Consumer, Deliveries, EventLog, JobQueue, Offsets, Outcome, Partition, Polled, QueueSpec,
+    Record, TopicSpec,
 };
 use sim_engine::Cluster;
 
 use crate::nodes::{SHARDS, World};
 
-/// How the relays sent.
+/// How the relays sent, and what consumers committed.
 #[derive(Clone, Default)]
 pub struct Sends(Arc<Mutex<Seen>>);
 
-/// What was seen of the sendings.
+/// What was seen of sendings and offset commits.
 #[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// Rows that were sent, repeats among them.
@@ -29,6 +29,8 @@ pub struct Seen {
     pub rows: BTreeMap<(Service, i64), u64>,
     /// Sendings that began without a valid lease of their instance, or of a row that is gone.
     pub unleased: Vec<String>,
+    /// Offsets that were to be committed ahead of their position in the database.
+    pub ahead: Vec<String>,
 }
 
 impl Sends {
@@ -44,6 +46,10 @@ impl Sends {
             *seen.rows.entry(row).or_default() += 1;
         }
         seen.unleased.extend(about);
+    }
+
+    fn add_ahead(&self, about: String) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ahead.push(about);
     }
 }
 
@@ -103,7 +109,10 @@ impl EventLog for Watched<dyn EventLog> {
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
-        self.inner.subscribe(group, topics).await
+        let inner = self.inner.subscribe(group, topics).await?;
+        let (sends, cluster) = (self.sends.clone(), self.cluster.clone());
+        let node = self.node.clone();
+        Ok(Box::new(WatchedConsumer { inner, sends, cluster, service: self.service, node }))
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
@@ -112,6 +121,60 @@ impl EventLog for Watched<dyn EventLog> {
 
     async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
         self.inner.committed(group, topics).await
+    }
+}
+
+/// A node's membership, watched.
+struct WatchedConsumer {
+    inner: Box<dyn Consumer>,
+    sends: Sends,
+    cluster: Cluster,
+    service: Service,
+    node: String,
+}
+
+impl WatchedConsumer {
+    /// What is committed to the log was handled: the database's position is there already.
+    fn look(&self, next: &Offsets) {
+        self.cluster.database(self.service.name()).with(|db| {
+            for (partition, offset) in next {
+                let key = format!("{}|{}", partition.topic, partition.index);
+                let position: Option<Position> = db.row(&POSITIONS, &key).and_then(document);
+                let done = position.and_then(|position| position.next).unwrap_or(0);
+                if *offset > done {
+                    let node = &self.node;
+                    self.sends.add_ahead(format!("{node} commits {partition}@{offset} at {done}"));
+                }
+            }
+        });
+    }
+}
+
+#[async_trait]
+impl Consumer for WatchedConsumer {
+    async fn poll(&mut self, max: usize) -> Outcome<Polled> {
+        self.inner.poll(max).await
+    }
+
+    async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
+        self.look(next);
+        self.inner.commit(next).await
+    }
+
+    async fn release(&mut self, revoked: Vec<Partition>) {
+        self.inner.release(revoked).await;
+    }
+
+    async fn seek(&mut self, next: &Offsets) -> Outcome<()> {
+        self.inner.seek(next).await
+    }
+
+    fn pause(&mut self, partitions: &[Partition], paused: bool) {
+        self.inner.pause(partitions, paused);
+    }
+
+    async fn close(self: Box<Self>) {
+        self.inner.close().await;
     }
 }
 

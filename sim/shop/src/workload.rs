@@ -80,6 +80,8 @@ pub struct Product {
 pub const LATE_ENDING: i64 = 77;
 /// So many calls to hold such an amount are lost: pauses of 0.5, 1, 2, 4, 8, 16 and 32 s follow.
 pub const LATE_CALLS: u32 = 7;
+/// So many calls to take it or to give it back are lost besides: pauses of 0.5, 1 and 2 s.
+pub const LATE_CALLS_AFTER: u32 = 3;
 
 /// A new price of a product.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +122,12 @@ pub struct Order {
     /// Whether the customer follows its changes.
     #[serde(default)]
     pub followed: bool,
+    /// So long after it was accepted the customer asks for its mail once more, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resend_after_ms: Option<u64>,
+    /// Whether the customer uses its Idempotency-Key once more, for another order.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuses_key: bool,
 }
 
 /// A bulk request for stock of products that nobody orders.

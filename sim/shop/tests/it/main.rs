@@ -5,6 +5,7 @@ mod described;
 mod failure;
 mod letters;
 mod metered;
+mod mutants;
 mod published;
 mod races;
 mod servers;

@@ -343,6 +343,14 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
             expected.insert(message_id);
         }
     }
+    for answered in &facts.answered {
+        let wishes = |order: &Order| order.name == answered.name && order.resend_after_ms.is_some();
+        let wished = facts.workload.orders.iter().any(wishes) && answered.order_id.is_some();
+        // 409: it had not ended by then.
+        if wished && !matches!(answered.resend, Some(202 | 409)) {
+            bad.push(found(&answered.name, format!("a resend was answered {:?}", answered.resend)));
+        }
+    }
     for message_id in facts.mails.keys().filter(|id| !expected.contains(*id)) {
         bad.push(found("", format!("a mail about nothing: {message_id}")));
     }

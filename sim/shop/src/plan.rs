@@ -137,7 +137,12 @@ fn poison(choices: &Choices) -> Poison {
         let (order, form) = (format!("A{}", pick("order", ORDERS)), Some(form.name.to_owned()));
         return Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: false, form };
     }
-    let streams = if kind.copies() { &Stream::ALL[1..4] } else { &Stream::ALL[..] };
+    let streams = match kind {
+        // On a queue the copy may be handled ahead of what it was made from, and the id is then its own.
+        Kind::ReusedId => &Stream::ALL[1..4],
+        kind if kind.copies() => &Stream::ALL[1..],
+        _ => &Stream::ALL[..],
+    };
     let stream = streams[pick("stream", streams.len() as u64) as usize].name().to_owned();
     let order = format!("A{}", pick("order", ORDERS));
     Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: pick("mend", 2) == 0, form: None }

@@ -267,8 +267,14 @@ impl Customers {
         Some(Bytes::from(json.to_string()))
     }
 
-    /// The last thing that the shop said of an order on a topic.
+    /// The last thing that the shop said of an order on a topic, or wanted of the worker.
     fn said(&self, stream: Stream, order: &str) -> Option<Value> {
+        if !stream.is_topic() {
+            let seen = self.world().sends.seen();
+            let mut jobs =
+                seen.jobs.iter().rev().filter_map(|job| serde_json::from_slice(job).ok());
+            return jobs.find(|job: &Value| job["payload"]["orderId"] == order);
+        }
         self.world().cluster.log().with(|log| {
             let own = log.records(stream.name()).filter(|fetched| {
                 let strange = fetched.record.headers.iter().any(|(name, _)| &**name == PLANTED);

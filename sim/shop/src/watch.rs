@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chassis::{LEASES, Lease, POSITIONS, Position, document};
 use contract::Service;
 use ports::{
@@ -27,6 +28,8 @@ pub struct Seen {
     pub count: u64,
     /// How often each row was sent.
     pub rows: BTreeMap<(Service, i64), u64>,
+    /// Jobs that were published, in that order.
+    pub jobs: Vec<Bytes>,
     /// Sendings that began without a valid lease of their instance, or of a row that is gone.
     pub unleased: Vec<String>,
     /// Offsets that were to be committed ahead of their position in the database.
@@ -46,6 +49,11 @@ impl Sends {
             *seen.rows.entry(row).or_default() += 1;
         }
         seen.unleased.extend(about);
+    }
+
+    fn add_jobs(&self, batch: &[Record]) {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.jobs.extend(batch.iter().map(|record| record.payload.clone()));
     }
 
     fn add_ahead(&self, about: String) {
@@ -186,6 +194,7 @@ impl JobQueue for Watched<dyn JobQueue> {
 
     async fn publish(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
         self.look(&batch);
+        self.sends.add_jobs(&batch);
         self.inner.publish(batch).await
     }
 

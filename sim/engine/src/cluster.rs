@@ -256,11 +256,14 @@ impl Cluster {
 
     /// The database of this name, for verdicts.
     pub fn database(&self, name: &str) -> StoreServer {
-        let clock = Arc::new(ServerClock { time: self.shared.time.clone() });
-        let settings = self.shared.settings.store;
         let mut state = self.state();
-        let server = state.stores.entry(name.to_owned());
-        server.or_insert_with(|| StoreServer::new(settings, clock)).clone()
+        if let Some(server) = state.stores.get(name) {
+            return server.clone();
+        }
+        let clock = Arc::new(ServerClock { time: self.shared.time.clone() });
+        let server = StoreServer::new(self.shared.settings.store, clock);
+        state.stores.insert(name.to_owned(), server.clone());
+        server
     }
 
     /// Adds a node and starts it. It keeps its data in the database of that name.

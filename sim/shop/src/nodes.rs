@@ -87,9 +87,10 @@ impl World {
             core: workload.core.as_slice().into(),
             next: Arc::new(Mutex::new(workload.next.iter().cloned().collect())),
         };
+        let workload = Arc::new(workload.clone());
         for service in Service::ALL {
             for node in workload.nodes(service) {
-                let start = world.starter(service, workload);
+                let start = world.starter(service, workload.clone());
                 world.cluster.add(&node, service.name(), start);
             }
         }
@@ -146,8 +147,8 @@ impl World {
         if next.contains(node) { next::contract() } else { Contract::default() }
     }
 
-    fn starter(&self, service: Service, workload: &Workload) -> Start {
-        let (world, workload) = (self.clone(), workload.clone());
+    fn starter(&self, service: Service, workload: Arc<Workload>) -> Start {
+        let world = self.clone();
         Arc::new(move |ports: NodePorts| {
             let (world, workload) = (world.clone(), workload.clone());
             Box::pin(async move {

@@ -239,31 +239,29 @@ impl Holders {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
         for service in Service::ALL {
-            let (known, leases) = self.leases.entry(service).or_default();
+            let (mut known, mut leases) = self.leases.remove(&service).unwrap_or_default();
             world.cluster.database(service.name()).with(|db| {
-                if *known == db.commits() && !leases.is_empty() {
+                if known == db.commits() && !leases.is_empty() {
                     return;
                 }
                 let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
-                (*known, *leases) = (db.commits(), (0..SHARDS).map(lease).collect());
+                (known, leases) = (db.commits(), (0..SHARDS).map(lease).collect());
             });
-            let held = |lease: &Option<Lease>| {
-                let lease = lease.as_ref()?;
-                Some((lease.until_ms > now_ms).then(|| lease.owner.clone()))
-            };
-            let held: Vec<_> = leases.iter().map(held).collect();
-            for (shard, held) in (0..SHARDS).zip(held) {
-                let Some(owner) = held else { continue };
+            for (shard, lease) in (0..SHARDS).zip(&leases) {
+                let Some(lease) = lease else { continue };
                 let at = (service, shard);
-                if let Some(owner) = owner {
-                    self.close(at, now);
-                    let before = self.owners.get(&at);
-                    self.handovers += u64::from(before.is_some_and(|it| *it != owner));
-                    self.owners.insert(at, owner);
-                } else {
+                if lease.until_ms <= now_ms {
                     self.since.entry(at).or_insert(now);
+                    continue;
+                }
+                self.close(at, now);
+                let before = self.owners.get(&at);
+                if before != Some(&lease.owner) {
+                    self.handovers += u64::from(before.is_some());
+                    self.owners.insert(at, lease.owner.clone());
                 }
             }
+            self.leases.insert(service, (known, leases));
         }
     }
 

@@ -31,7 +31,7 @@ mod trace;
 pub use choices::{Choices, Chosen};
 pub use cluster::{Cluster, Leave, NodePorts, Settings, Start};
 pub use command::{Command, Shard};
-pub use fault::{FaultKind, FaultSpec, Site, When};
+pub use fault::{FaultKind, FaultSpec, Server, Site, When};
 pub use outcome::{FaultCount, Run, Settled, Summary, Verdict, Violation};
 pub use runner::{PlanError, check, run_detailed, run_plan, run_twice, stale, unmet};
 pub use runtime::NodeRuntime;

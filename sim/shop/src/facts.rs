@@ -17,7 +17,7 @@ use payments::simulated::Ledger;
 use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
-use sim_engine::{FaultKind, FaultSpec, Site, TraceEvent};
+use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
 
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
@@ -107,7 +107,8 @@ pub struct Facts {
     pub shown_products: BTreeMap<String, query::rules::Product>,
     /// The faults that met their step.
     pub met: Vec<FaultSpec>,
-    /// Services on whose nodes a fault met its step, leaving apart, or that were upgraded.
+    /// Services that may have sent twice: a fault met its step on one of their nodes, leaving apart, or a
+    /// broker crashed, or they were upgraded, or stood still while the core recovered.
     pub faulty: BTreeSet<Service>,
     /// When orders were first seen to be final, and when the faults stopped.
     pub ends: Ends,
@@ -296,12 +297,27 @@ fn kills(world: &World, workload: &Workload) -> BTreeMap<Service, u32> {
     kills
 }
 
-/// Leaving is no excuse: it is done in order.
+/// Leaving is no excuse: it is done in order. A broker that crashes is one for everybody.
 fn faulty(world: &World, workload: &Workload) -> BTreeSet<Service> {
     let met = world.cluster.met();
+    let crashed = |fault: &FaultSpec| {
+        let broker = fault.when.site().and_then(Site::server).is_some_and(|it| it != Server::Store);
+        broker && matches!(fault.kind, FaultKind::RestartBefore | FaultKind::RestartAfter)
+    };
+    if met.iter().any(crashed) {
+        return Service::ALL.into_iter().collect();
+    }
     let met = met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of);
     let upgraded = workload.upgrades.iter().filter_map(|upgrade| service_on(&upgrade.node));
-    met.chain(upgraded).collect()
+    met.chain(upgraded).chain(broken(workload)).collect()
+}
+
+/// Services of which an instance stands still while the core recovers.
+fn broken(workload: &Workload) -> impl Iterator<Item = Service> {
+    Service::ALL.into_iter().filter(|service| {
+        let outside = |node: &String| !workload.core.contains(node);
+        !workload.core.is_empty() && workload.nodes(*service).iter().any(outside)
+    })
 }
 
 /// Whose node a fault met.

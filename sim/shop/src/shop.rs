@@ -125,7 +125,7 @@ impl System for Shop {
             "memberships of the broken",
             "frozen in a transaction",
         ];
-        Some(Coverage { worlds: 20_000, cells: plan::cells(), marks })
+        Some(Coverage { worlds: 5_000, cells: plan::cells(), marks })
     }
 
     fn marks(&self) -> Vec<(&'static str, &'static str)> {

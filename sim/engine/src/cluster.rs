@@ -148,6 +148,8 @@ struct Shared {
     log: LogServer,
     queue: QueueServer,
     time: TimeHandle,
+    /// What is none of the nodes.
+    aside: NodeHandle,
     state: Mutex<State>,
 }
 
@@ -213,6 +215,7 @@ impl Cluster {
             queue: QueueServer::new(settings.queue.clone(), clock),
             settings,
             time,
+            aside: Handle::current().create_node().name("world").build(),
             state: Mutex::new(state),
         };
         let cluster = Cluster { shared: Arc::new(shared) };
@@ -299,11 +302,6 @@ impl Cluster {
         let Some(node) = self.state().places.get_mut(name).and_then(|p| p.running.take()) else {
             return false;
         };
-        node.cut.store(true, Ordering::Relaxed);
-        // Killed tasks of a frozen node are dropped as others are.
-        if node.frozen.swap(false, Ordering::Relaxed) {
-            Handle::current().resume(node.handle.id());
-        }
         // Who left after the faults have ended comes back at once, as others do.
         let down = if self.is_healed() { down.min(Duration::from_millis(200)) } else { down };
         self.note(name, what, format!("{} for {} ms", node.client, down.as_millis()));
@@ -313,7 +311,7 @@ impl Cluster {
         for store in self.stores() {
             store.disconnect(&node.client);
         }
-        Handle::current().kill(node.handle.id());
+        node.cut_off();
         let (cluster, name) = (self.clone(), name.to_owned());
         self.aside(async move {
             madsim::time::sleep(down).await;
@@ -396,18 +394,16 @@ impl Cluster {
         self.state().met.clone()
     }
 
-    /// Ends the tasks of all nodes. A task that waits for something it owns itself, a bell say, would
-    /// outlive the world otherwise, and the world with it.
+    /// Ends the tasks of all nodes and those beside them. A task that waits for something it owns
+    /// itself, a bell or the cluster's own clock, would outlive the world otherwise, and the world with
+    /// it.
     pub(crate) async fn stop(&self) {
         let running: Vec<Arc<Node>> = {
             let mut state = self.state();
             state.places.values_mut().filter_map(|place| place.running.take()).collect()
         };
-        for node in running {
-            node.cut.store(true, Ordering::Relaxed);
-            Handle::current().resume(node.handle.id());
-            Handle::current().kill(node.handle.id());
-        }
+        running.iter().for_each(|node| node.cut_off());
+        Handle::current().kill(self.shared.aside.id());
         // Killed tasks are dropped when they are next looked at.
         madsim::time::sleep(Duration::from_millis(1)).await;
     }
@@ -448,10 +444,10 @@ impl Cluster {
         });
     }
 
-    /// Runs beside the nodes, on none of them: a kill of the caller's node does not end it.
-    fn aside(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let node = Handle::current().create_node().name("world").build();
-        drop(node.spawn(task));
+    /// Runs beside the nodes, on none of them: a kill of the caller's node does not end it, the end of
+    /// the world does.
+    pub fn aside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(self.shared.aside.spawn(task));
     }
 
     fn at(&self, at: Duration, fault: FaultSpec) {
@@ -547,6 +543,17 @@ impl Node {
             runtime,
             node: self.clone(),
         }
+    }
+
+    /// Its end: its calls do nothing from here on, and its tasks are dropped when they are next looked
+    /// at, those of a frozen one as well.
+    fn cut_off(&self) {
+        self.cut.store(true, Ordering::Relaxed);
+        Handle::current().resume(self.handle.id());
+        Handle::current().kill(self.handle.id());
+        // A way to leave holds the node's ports, and those the node.
+        let leave = std::mem::replace(&mut *self.manners(), Manners::Leaving);
+        drop(leave);
     }
 
     fn manners(&self) -> MutexGuard<'_, Manners> {

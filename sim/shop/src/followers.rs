@@ -59,12 +59,11 @@ impl Followers {
         let followed = Arc::new(Mutex::new(Followed { order_id, ..Followed::default() }));
         lock(&self.all).push(followed.clone());
         let followers = self.clone();
-        // It ends with the world.
-        drop(madsim::task::spawn(async move {
+        self.world.cluster.aside(async move {
             loop {
                 followers.listen(&path, &followed).await;
             }
-        }));
+        });
     }
 
     /// One connection, to whichever instance: until the stream ends, its node dies, or some seconds

@@ -29,7 +29,9 @@ impl Cluster {
     pub fn leave(&self, name: &str, down: Duration) -> bool {
         let running = self.state().places.get(name).and_then(|place| place.running.clone());
         let Some(node) = running else { return false };
-        let leave = match std::mem::replace(&mut *node.manners(), Manners::Leaving) {
+        // Not in the match: it would be locked until that ends, and a kill takes it too.
+        let manners = std::mem::replace(&mut *node.manners(), Manners::Leaving);
+        let leave = match manners {
             Manners::Starting => return self.kill(name, down),
             Manners::Leaving => return false,
             Manners::Listening(leave) => leave,

@@ -11,8 +11,8 @@ use ports::{
     TopicSpec, Tx, timeout,
 };
 use shakedown_sim_engine::{
-    Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Site, System, Verdict, When,
-    run_twice,
+    Cluster, FaultKind, FaultSpec, Leave, NodePorts, Plan, Settings, Site, Start, System, Verdict,
+    When, run_plan, run_twice,
 };
 
 static ROWS: Table = Table { name: "rows", index: &[] };
@@ -278,6 +278,52 @@ async fn clock(ports: NodePorts) -> Outcome<()> {
     let passed = (ports.runtime.elapsed() - before.1).as_secs();
     ports.note("told", format!("{wall} s by the wall, {passed} s"));
     Ok(())
+}
+
+/// A node whose way to leave holds its ports, as any will that says goodbye.
+#[derive(Clone)]
+struct Holding(Arc<()>);
+
+impl System for Holding {
+    type Workload = ();
+
+    fn plan(&self, seed: u64) -> Plan<()> {
+        Script(|ports| Box::pin(commit(ports))).plan(seed)
+    }
+
+    fn settings(&self, (): &()) -> Settings {
+        Settings::default()
+    }
+
+    async fn run(&self, (): (), cluster: Cluster) -> Verdict {
+        let held = self.0.clone();
+        let start = move |ports: NodePorts| {
+            let held = (ports, held.clone());
+            let leave: Leave = Box::new(|| Box::pin(async move { drop(held) }));
+            Box::pin(async move { Ok(leave) }) as _
+        };
+        let start: Start = Arc::new(start);
+        for node in ["killed", "frozen", "running"] {
+            cluster.add(node, node, start.clone());
+        }
+        let (beside, clock) = (self.0.clone(), cluster.clone());
+        cluster.aside(async move {
+            clock.server_runtime().sleep(Duration::from_secs(60)).await;
+            drop(beside);
+        });
+        cluster.server_runtime().sleep(Duration::from_millis(5)).await;
+        cluster.kill("killed", Duration::from_secs(60));
+        cluster.freeze("frozen", Duration::from_secs(60));
+        Verdict::default()
+    }
+}
+
+#[test]
+fn a_world_leaves_nothing_behind() {
+    let system = Holding(Arc::default());
+    let run = run_plan(&system, &system.plan(1));
+    assert!(run.verdict.is_clean(), "{:?}", run.verdict.violations);
+    assert_eq!(Arc::strong_count(&system.0), 1, "somebody of the world is still there");
 }
 
 #[test]

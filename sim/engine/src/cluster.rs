@@ -3,19 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::{Either, select};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::TimeHandle;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
-use ports::{EventLog, Fault, JobQueue, Outcome, Record, Runtime, Store, Task};
+use ports::{EventLog, JobQueue, Outcome, Record, Runtime, Store, Task};
 
 use crate::choices::Choices;
 use crate::fault::{FaultKind, FaultSpec, Site, When};
@@ -30,6 +29,7 @@ mod gate;
 mod leaving;
 mod links;
 mod phases;
+mod requests;
 mod strangers;
 
 pub(crate) use gate::Call;
@@ -38,9 +38,6 @@ use leaving::Manners;
 pub(crate) use links::Beats;
 use links::Links;
 use phases::Phase;
-
-/// How long a customer waits for an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How a world's servers behave.
 #[derive(Debug, Clone)]
@@ -117,7 +114,7 @@ struct Place {
     database: String,
     incarnation: u32,
     running: Option<Arc<Node>>,
-    /// By site and by what they were for; all of a site under the empty word.
+    /// By site, counted over its restarts.
     calls: BTreeMap<Site, u64>,
     /// The same by what they were for, where a fault asks for that.
     calls_for: BTreeMap<(Site, String), u64>,
@@ -129,7 +126,6 @@ struct State {
     places: BTreeMap<String, Place>,
     stores: BTreeMap<String, StoreServer>,
     trace: Trace,
-    /// By node, site, what for (the empty word: whatever), and number.
     /// By node, those that wait for a call.
     armed: BTreeMap<String, Vec<FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
@@ -330,53 +326,12 @@ impl Cluster {
 
     /// Whether this node runs.
     pub fn is_up(&self, name: &str) -> bool {
-        self.state().places.get(name).is_some_and(|place| place.running.is_some())
+        self.running(name).is_some()
     }
 
-    /// Serves a request on a node: `work` runs there, after and before a network's delay. `Retry`:
-    /// the node is down, nothing happened. `Unknown`: the reply was lost, the
-    /// node died, or it does not answer in time.
-    pub async fn request<T: Send + 'static>(
-        &self,
-        name: &str,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Outcome<T> {
-        self.request_about(name, String::new(), work).await
-    }
-
-    /// The same, and the trace says what it is about: the last word is the id that the node knows the
-    /// request by, if it has one.
-    pub async fn request_about<T: Send + 'static>(
-        &self,
-        name: &str,
-        about: String,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Outcome<T> {
-        let running = self.state().places.get(name).and_then(|place| place.running.clone());
-        let Some(node) = running else {
-            madsim::time::sleep(Duration::from_millis(1)).await;
-            return Err(Fault::retry("connection refused"));
-        };
-        let gate = node.clone();
-        let mut served = node.handle.spawn(async move {
-            let call = gate.enter(Site::Http, || about).await?;
-            if call.lost() {
-                return gate.leave(call, Err(Fault::unknown("lost"))).await;
-            }
-            let answer = work.await;
-            gate.leave(call, Ok(answer)).await
-        });
-        let patience = madsim::time::sleep(REQUEST_TIMEOUT);
-        match select(&mut served, pin!(patience)).await {
-            Either::Left((answer, _)) => {
-                answer.unwrap_or_else(|_| Err(Fault::unknown("the connection was reset")))
-            }
-            Either::Right(_) => {
-                // Nobody waits for its answer any more: the server drops what it works at.
-                served.abort();
-                Err(Fault::unknown("no answer in time"))
-            }
-        }
+    /// The incarnation of this node that runs now.
+    fn running(&self, name: &str) -> Option<Arc<Node>> {
+        self.state().places.get(name).and_then(|place| place.running.clone())
     }
 
     /// What happened so far and is wanted, for verdicts about a way and not an end.
@@ -455,8 +410,7 @@ impl Cluster {
         self.aside(async move {
             madsim::time::sleep(at).await;
             let long = Duration::from_millis(fault.for_ms);
-            let over = cluster.state().phase != Phase::Faults;
-            let met = !over
+            let met = !cluster.is_over()
                 && match fault.kind {
                     FaultKind::Leave => cluster.leave(&fault.node, long),
                     FaultKind::Freeze => cluster.freeze(&fault.node, long),
@@ -583,32 +537,6 @@ impl NodePorts {
     /// What servers know this incarnation of the node by.
     pub fn client(&self) -> &str {
         &self.node.client
-    }
-
-    /// Calls something outside, through the gate: `Unknown` where the reply is lost. `effect` is
-    /// what happens there; twice, or late, where the plan says so.
-    pub async fn outside<T>(
-        &self,
-        about: String,
-        mut effect: impl FnMut() -> T + Send + 'static,
-    ) -> Outcome<T> {
-        let node = &self.node;
-        let call = node.enter(Site::Outside, || about).await?;
-        if call.lost() {
-            return node.leave(call, Err(Fault::unknown("lost"))).await;
-        }
-        if let Some(late) = call.late() {
-            node.cluster.aside(async move {
-                madsim::time::sleep(late).await;
-                effect();
-            });
-            return node.leave(call, Err(Fault::unknown("late"))).await;
-        }
-        if call.duplicated() {
-            effect();
-        }
-        let answer = effect();
-        node.leave(call, Ok(answer)).await
     }
 
     /// Writes something into the trace.

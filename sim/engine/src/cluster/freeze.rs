@@ -15,8 +15,7 @@ impl Cluster {
     /// The node stands still for so long: none of its tasks runs, while servers and time go on.
     /// Whether it was up and not frozen yet.
     pub fn freeze(&self, name: &str, long: Duration) -> bool {
-        let running = self.state().places.get(name).and_then(|place| place.running.clone());
-        let Some(node) = running else { return false };
+        let Some(node) = self.running(name) else { return false };
         if node.frozen.swap(true, Ordering::Relaxed) {
             return false;
         }
@@ -54,8 +53,7 @@ impl Cluster {
 
     /// It goes on where it stood.
     pub(super) fn thaw(&self, name: &str) {
-        let running = self.state().places.get(name).and_then(|place| place.running.clone());
-        let Some(node) = running else { return };
+        let Some(node) = self.running(name) else { return };
         if node.frozen.swap(false, Ordering::Relaxed) {
             self.note(name, "thawed", node.client.clone());
             Handle::current().resume(node.handle.id());
@@ -64,8 +62,7 @@ impl Cluster {
 
     /// The node's wall clock jumps.
     pub(super) fn jump(&self, fault: &FaultSpec) -> bool {
-        let running = self.state().places.get(&fault.node).and_then(|it| it.running.clone());
-        let Some(node) = running else { return false };
+        let Some(node) = self.running(&fault.node) else { return false };
         let by_ms = i64::try_from(fault.for_ms).unwrap_or(i64::MAX);
         let by_ms = if fault.kind == FaultKind::ClockBack { -by_ms } else { by_ms };
         node.skew_ms.fetch_add(by_ms, Ordering::Relaxed);
@@ -74,8 +71,7 @@ impl Cluster {
 
     /// The node's clock is right again.
     pub(super) fn set_right(&self, name: &str) {
-        let running = self.state().places.get(name).and_then(|place| place.running.clone());
-        if let Some(node) = running {
+        if let Some(node) = self.running(name) {
             node.skew_ms.store(0, Ordering::Relaxed);
         }
     }

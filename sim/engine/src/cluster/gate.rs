@@ -75,9 +75,7 @@ impl Node {
             Some(fault) => self.suffer(fault, site).await?,
         };
         if site == Site::Commit && self.cluster.state().soon.remove(&*self.name) {
-            self.cluster.freeze(&self.name, Duration::MAX);
-            // Stands still here.
-            madsim::time::sleep(Duration::from_millis(1)).await;
+            self.stand_still(Duration::MAX).await;
             self.stop_if_cut().await;
         }
         let crashes = self.crashes(site);
@@ -112,11 +110,7 @@ impl Node {
             }
             FaultKind::Rejected => return Err(Fault::retry("injected")),
             FaultKind::Slow => madsim::time::sleep(long).await,
-            FaultKind::Freeze => {
-                cluster.freeze(&self.name, long);
-                // Stands still here.
-                madsim::time::sleep(Duration::from_millis(1)).await;
-            }
+            FaultKind::Freeze => self.stand_still(long).await,
             FaultKind::ClockAhead | FaultKind::ClockBack => {
                 cluster.jump(&fault);
             }
@@ -145,6 +139,12 @@ impl Node {
         }
         self.stop_if_cut().await;
         Ok(Some(fault))
+    }
+
+    async fn stand_still(&self, long: Duration) {
+        self.cluster.freeze(&self.name, long);
+        // It stands still here.
+        madsim::time::sleep(Duration::from_millis(1)).await;
     }
 
     /// The way back: after the effect, before the caller knows.

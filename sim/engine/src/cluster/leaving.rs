@@ -27,8 +27,7 @@ impl Cluster {
     /// Asks the node to leave; it starts again `down` after it has. Whether it was up and not asked
     /// before. A node that has not come up yet is killed by the signal.
     pub fn leave(&self, name: &str, down: Duration) -> bool {
-        let running = self.state().places.get(name).and_then(|place| place.running.clone());
-        let Some(node) = running else { return false };
+        let Some(node) = self.running(name) else { return false };
         // Not in the match: it would be locked until that ends, and a kill takes it too.
         let manners = std::mem::replace(&mut *node.manners(), Manners::Leaving);
         let leave = match manners {
@@ -53,8 +52,6 @@ impl Cluster {
     }
 
     pub(super) fn runs(&self, name: &str, node: &Arc<Node>) -> bool {
-        let state = self.state();
-        let running = state.places.get(name).and_then(|place| place.running.as_ref());
-        running.is_some_and(|running| Arc::ptr_eq(running, node))
+        self.running(name).is_some_and(|running| Arc::ptr_eq(&running, node))
     }
 }

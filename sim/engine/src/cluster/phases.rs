@@ -27,14 +27,11 @@ impl Cluster {
         let names: Vec<String> = self.state().places.keys().cloned().collect();
         for name in names {
             if core.contains(&name) {
-                self.thaw(&name);
-                self.set_right(&name);
-                self.start(&name);
+                self.make_well(&name);
+            } else if self.choices().one_in("stands still", &name, 2) {
+                self.freeze(&name, Duration::MAX);
             } else {
-                match self.choices().one_in("stands still", &name, 2) {
-                    true => drop(self.freeze(&name, Duration::MAX)),
-                    false => self.freeze_soon(&name),
-                }
+                self.freeze_soon(&name);
             }
         }
     }
@@ -46,11 +43,14 @@ impl Cluster {
         self.note("world", "healed", String::new());
         self.mend(None);
         let names: Vec<String> = self.state().places.keys().cloned().collect();
-        for name in names {
-            self.thaw(&name);
-            self.set_right(&name);
-            self.start(&name);
-        }
+        names.iter().for_each(|name| self.make_well(name));
+    }
+
+    /// The node runs, at the right time.
+    fn make_well(&self, name: &str) {
+        self.thaw(name);
+        self.set_right(name);
+        self.start(name);
     }
 
     /// Whether no new faults happen.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ports::{EventLog, Op, Polled, Store};
+use ports::{EventLog, Op, Polled, Store, Tx};
 
 use super::{Cluster, Node};
 
@@ -34,12 +34,7 @@ impl Cluster {
 
     /// A transaction of somebody else takes these rows first, and rolls back after so long.
     pub(crate) async fn occupy(&self, node: &Node, ops: &[Op], long: Duration) {
-        let ops: Vec<Op> = ops.iter().filter(|op| takes(op)).cloned().collect();
-        let client = self.database(&node.database).client(STRANGER, self.server_runtime());
-        // Where it does not get them at once, somebody else has them already.
-        let server = self.server_runtime();
-        let taken = ports::timeout(&*server, Duration::from_millis(1), client.begin(ops));
-        let Some(Ok((tx, _))) = taken.await else { return };
+        let Some(tx) = self.take(node, ops).await else { return };
         self.aside(async move {
             madsim::time::sleep(long).await;
             drop(tx);
@@ -49,12 +44,8 @@ impl Cluster {
     /// Somebody else takes the rows of `wanted`, and then waits for those of `held`, which the
     /// node's open transaction has.
     pub(crate) async fn entangle(&self, node: &Node, wanted: &[Op], held: &[Op], long: Duration) {
-        let pick = |ops: &[Op]| ops.iter().filter(|op| takes(op)).cloned().collect::<Vec<Op>>();
-        let (wanted, held) = (pick(wanted), pick(held));
-        let client = self.database(&node.database).client(STRANGER, self.server_runtime());
-        let server = self.server_runtime();
-        let taken = ports::timeout(&*server, Duration::from_millis(1), client.begin(wanted));
-        let Some(Ok((mut tx, _))) = taken.await else { return };
+        let Some(mut tx) = self.take(node, wanted).await else { return };
+        let (held, server) = (taking(held), self.server_runtime());
         self.aside(async move {
             // It gets them when the other one has been aborted, or gives up with its time.
             drop(ports::timeout(&*server, long, tx.run(held)).await);
@@ -62,6 +53,16 @@ impl Cluster {
         });
         // Its wait begins before the node's own.
         madsim::time::sleep(Duration::from_micros(1)).await;
+    }
+
+    /// A stranger's transaction that has the rows which these operations take; `None` where somebody
+    /// else has them already.
+    async fn take(&self, node: &Node, ops: &[Op]) -> Option<Box<dyn Tx>> {
+        let server = self.server_runtime();
+        let client = self.database(&node.database).client(STRANGER, server.clone());
+        let begun = client.begin(taking(ops));
+        let (tx, _) = ports::timeout(&*server, Duration::from_millis(1), begun).await?.ok()?;
+        Some(tx)
     }
 
     /// Remembers the group of a node.
@@ -72,7 +73,8 @@ impl Cluster {
     }
 }
 
-/// Whether it takes rows that another transaction then has to wait for.
-fn takes(op: &Op) -> bool {
-    matches!(op, Op::Lock { .. } | Op::Insert { .. })
+/// Those that take rows which another transaction then has to wait for.
+fn taking(ops: &[Op]) -> Vec<Op> {
+    let takes = |op: &&Op| matches!(op, Op::Lock { .. } | Op::Insert { .. });
+    ops.iter().filter(takes).cloned().collect()
 }

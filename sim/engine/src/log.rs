@@ -56,9 +56,19 @@ impl GatedLog {
 }
 
 /// Through the gate with what was polled.
-async fn pass(node: &Node, about: impl FnOnce() -> String, read: Vec<Partition>) -> Outcome<()> {
+async fn pass(node: &Node, about: String, polled: &Polled) -> Outcome<()> {
+    let records = match polled {
+        Polled::Records(records) => records.as_slice(),
+        Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) => &[],
+    };
+    let about = || {
+        node.touches(|| records.iter().cloned().map(Touch::Fetched).collect());
+        about
+    };
     let call = node.enter(Site::Poll, about).await?;
     if let Some(long) = call.lasting(FaultKind::Hidden) {
+        let mut read: Vec<Partition> = records.iter().map(|it| it.partition.clone()).collect();
+        read.dedup();
         node.cluster.hide(read, long);
     }
     node.leave(call, Ok(())).await
@@ -127,22 +137,9 @@ impl Consumer for GatedConsumer {
             Polled::Revoked(partitions) => format!("revoked {}", partitions.len()),
             Polled::Lost(partitions) => format!("lost {}", partitions.len()),
         };
-        let idle = about.is_empty();
-        let mut read: Vec<Partition> = Vec::new();
-        if let Polled::Records(records) = polled {
-            read.extend(records.iter().map(|record| record.partition.clone()));
-            read.dedup();
-        }
-        let about = || {
-            self.node.touches(|| match polled {
-                Polled::Records(records) => records.iter().cloned().map(Touch::Fetched).collect(),
-                Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) => Vec::new(),
-            });
-            about
-        };
         // What was polled stays here until it is through: a poll that is dropped on the way back loses
         // nothing.
-        let passed = if idle { Ok(()) } else { pass(&self.node, about, read).await };
+        let passed = if about.is_empty() { Ok(()) } else { pass(&self.node, about, polled).await };
         let polled = self.pending.take().unwrap_or(Polled::Records(Vec::new()));
         match (passed, polled) {
             (Ok(()), polled) => Ok(polled),

@@ -9,7 +9,7 @@ use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::cluster::Node;
 use crate::fault::{FaultKind, Server, Site};
-use crate::touch::{self, Open, Touch};
+use crate::touch::{self, Touch};
 
 pub(crate) struct GatedStore {
     pub(crate) node: Arc<Node>,
@@ -19,9 +19,10 @@ pub(crate) struct GatedStore {
 struct GatedTx {
     node: Arc<Node>,
     inner: Option<Box<dyn Tx>>,
-    /// What it began with: it has those rows.
+    /// What it began with, where somebody will want those rows.
     held: Vec<Op>,
-    open: Open,
+    /// The event that began it.
+    begun: usize,
 }
 
 impl Drop for GatedTx {
@@ -29,6 +30,7 @@ impl Drop for GatedTx {
         if let Some(tx) = self.inner.take() {
             self.node.cluster.abandon(&self.node, tx);
         }
+        self.node.cluster.end_transaction(self.begun);
     }
 }
 
@@ -36,12 +38,11 @@ fn over() -> Fault {
     Fault::retry("the transaction is over")
 }
 
-impl Open {
-    /// The operations in few words, and what they touch.
-    fn about(&self, ops: &[Op]) -> String {
-        self.node.touches(|| [vec![Touch::Transaction(self.begun)], touch::ops(ops)].concat());
-        words(ops)
-    }
+/// The operations in few words, and what they touch, in the transaction that this event began.
+fn about(node: &Node, begun: Option<usize>, ops: &[Op]) -> String {
+    let begun = begun.map(Touch::Transaction);
+    node.touches(|| begun.into_iter().chain(touch::ops(ops)).collect());
+    words(ops)
 }
 
 /// The operations in few words, for the trace.
@@ -87,32 +88,24 @@ impl Store for GatedStore {
         if let Some(long) = call.lasting(FaultKind::Locked) {
             self.node.cluster.occupy(&self.node, &ops, long).await;
         }
-        let held = ops.clone();
+        let entangled = self.node.awaits(FaultKind::Deadlock);
+        let held = if entangled { ops.clone() } else { Vec::new() };
         let answer = self.inner.begin(ops).await.map(|(inner, replies)| {
             let (node, inner) = (self.node.clone(), Some(inner));
-            let open = Open { node: node.clone(), begun };
-            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held, open });
+            let tx: Box<dyn Tx> = Box::new(GatedTx { node, inner, held, begun });
             (tx, replies)
         });
         self.node.leave(call, answer).await
     }
 
     async fn read(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let about = || {
-            self.node.touches(|| touch::ops(&ops));
-            words(&ops)
-        };
-        let call = self.node.enter(Site::Read, about).await?;
+        let call = self.node.enter(Site::Read, || about(&self.node, None, &ops)).await?;
         let answer = self.inner.read(ops).await;
         self.node.leave(call, answer).await
     }
 
     async fn transact(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let about = || {
-            self.node.touches(|| touch::ops(&ops));
-            words(&ops)
-        };
-        let call = self.node.enter(Site::Commit, about).await?;
+        let call = self.node.enter(Site::Commit, || about(&self.node, None, &ops)).await?;
         let answer = if call.lost() { Ok(Vec::new()) } else { self.inner.transact(ops).await };
         self.node.leave(call, answer).await
     }
@@ -121,8 +114,8 @@ impl Store for GatedStore {
 #[async_trait]
 impl Tx for GatedTx {
     async fn run(&mut self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
-        let open = &self.open;
-        let call = self.node.enter(Site::Run, || open.about(&ops)).await?;
+        let (node, begun) = (&self.node, Some(self.begun));
+        let call = node.enter(Site::Run, || about(node, begun, &ops)).await?;
         let cluster = &self.node.cluster;
         if let Some(long) = call.lasting(FaultKind::Locked) {
             cluster.occupy(&self.node, &ops, long).await;
@@ -135,8 +128,8 @@ impl Tx for GatedTx {
     }
 
     async fn commit(mut self: Box<Self>, ops: Vec<Op>) -> Outcome<()> {
-        let open = &self.open;
-        let call = self.node.enter(Site::Commit, || open.about(&ops)).await?;
+        let (node, begun) = (&self.node, Some(self.begun));
+        let call = node.enter(Site::Commit, || about(node, begun, &ops)).await?;
         // A request that never arrived: the server sees a broken link, and rolls back.
         if call.lost() {
             return self.node.leave(call, Ok(())).await;

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use ports::{Delivery, Fetched, Offsets, Op, Outgoing, Partition, Record};
 
-use crate::cluster::Node;
-
 /// Something that one event of a trace touched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Touch {
@@ -49,18 +47,6 @@ pub struct Detail {
     pub ended: BTreeMap<usize, Duration>,
     /// Everything that was in the log at the end.
     pub log: Vec<Fetched>,
-}
-
-/// A transaction that is open until this is dropped.
-pub(crate) struct Open {
-    pub(crate) node: std::sync::Arc<Node>,
-    pub(crate) begun: usize,
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.node.cluster.end_transaction(self.begun);
-    }
 }
 
 pub(crate) fn offsets(next: &Offsets) -> Vec<Touch> {

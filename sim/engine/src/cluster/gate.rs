@@ -213,6 +213,13 @@ impl Node {
         self.stop_if_cut().await;
     }
 
+    /// Whether the plan still has such a fault for a call of this node.
+    pub(crate) fn awaits(&self, kind: FaultKind) -> bool {
+        let state = self.cluster.state();
+        let armed = state.armed.get(&*self.name);
+        armed.is_some_and(|armed| armed.iter().any(|fault| fault.kind == kind))
+    }
+
     /// Counts the call, and takes what the plan has for it.
     fn fault_for(&self, site: Site, what: &str) -> Option<FaultSpec> {
         let mut state = self.cluster.state();

@@ -18,7 +18,7 @@ pub(super) struct Kept<'a, W> {
     pub(super) run: &'a Run,
     pub(super) story: &'a str,
     /// The page of the world.
-    pub(super) page: Option<String>,
+    pub(super) page: String,
 }
 
 /// Writes `SEED.plan.json` (small, if it was shrunk; the other is `SEED.original.plan.json` then),
@@ -34,10 +34,7 @@ pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) {
         }
         let trace: String = run.trace.iter().map(|event| format!("{event}\n")).collect();
         std::fs::write(folder.join(format!("{seed}.txt")), format!("{story}\n{trace}"))?;
-        match page {
-            Some(page) => std::fs::write(folder.join(format!("{seed}.html")), page),
-            None => Ok(()),
-        }
+        std::fs::write(folder.join(format!("{seed}.html")), page)
     };
     if let Err(cause) = write() {
         eprintln!("could not keep the failure under {}: {cause}", folder.display());

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::args::{RunArgs, Shard};
@@ -41,7 +41,7 @@ pub(super) struct Sweep<'a, S: System> {
     /// How many worlds there are; unknown where time ends it.
     count: Option<u64>,
     next: AtomicU64,
-    over: AtomicU64,
+    over: AtomicBool,
     state: Mutex<State<S::Workload>>,
 }
 
@@ -80,7 +80,7 @@ impl<'a, S: System> Sweep<'a, S> {
         };
         let state =
             State { totals: Totals::default(), first: None, stale: None, hashes: BTreeMap::new() };
-        let (next, over) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         Ok(Sweep { system, args, worlds, count, next, over, state: Mutex::new(state) })
     }
 
@@ -95,7 +95,7 @@ impl<'a, S: System> Sweep<'a, S> {
                 progress.wait();
                 let took = progress.took();
                 if self.args.time.is_some_and(|time| took >= time) {
-                    self.over.store(1, Ordering::Relaxed);
+                    self.over.store(true, Ordering::Relaxed);
                 }
                 progress.tell(|| self.state().totals.line(self.count, took));
             }
@@ -158,7 +158,7 @@ impl<'a, S: System> Sweep<'a, S> {
     /// The next world, if there is one and it is wanted.
     fn draw(&self) -> Option<Plan<S::Workload>> {
         let failed = !self.state().totals.failed.is_empty();
-        if self.over.load(Ordering::Relaxed) > 0 || failed && !self.args.keep_going {
+        if self.over.load(Ordering::Relaxed) || failed && !self.args.keep_going {
             return None;
         }
         let n = self.next.fetch_add(1, Ordering::Relaxed);
@@ -241,10 +241,7 @@ impl<'a, S: System> Sweep<'a, S> {
             let masked = unmet(plan, run);
             met.faults.retain(|fault| !masked.contains(fault));
         }
-        keep::keep(
-            &self.system.failures(),
-            Kept { plan: &met, shrunk, run, story: &story, page: Some(page) },
-        );
+        keep::keep(&self.system.failures(), Kept { plan: &met, shrunk, run, story: &story, page });
         story
     }
 
@@ -258,15 +255,11 @@ impl<'a, S: System> Sweep<'a, S> {
     }
 
     fn place(&self, seed: u64) -> String {
-        match (&self.worlds, self.count) {
-            (Worlds::Seeds { first, shard, .. }, Some(count)) => {
-                format!("world {} of {count}", (seed - first) / shard.count + 1)
-            }
-            (Worlds::Seeds { first, shard, .. }, None) => {
-                format!("world {}", (seed - first) / shard.count + 1)
-            }
-            (Worlds::Stored(_), _) => "a stored plan".to_owned(),
-        }
+        let Worlds::Seeds { first, shard, .. } = &self.worlds else {
+            return "a stored plan".to_owned();
+        };
+        let of = self.count.map_or(String::new(), |count| format!(" of {count}"));
+        format!("world {}{of}", (seed - first) / shard.count + 1)
     }
 
     fn state(&self) -> MutexGuard<'_, State<S::Workload>> {

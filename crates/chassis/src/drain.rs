@@ -6,13 +6,15 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use futures_util::future::select;
-use ports::{Key, Op, Outcome, Range, Reply, timeout};
+use ports::{Key, Op, Outcome, Range, timeout};
 
 use crate::app::Shared;
 use crate::letters::{DRAINABLE, DeadLetter, Marker, PARKED};
+use crate::page::BEHIND_ALL;
 use crate::slot::{Ask, Slot};
 use crate::stop::Working;
 use crate::touched::document;
+use crate::transaction::{listed, rows};
 use crate::{Commands, DEAD_LETTERS, Handler};
 
 /// Keys in one look.
@@ -49,15 +51,13 @@ async fn round<H: Handler>(shared: &Shared<H>, commands: &Commands<H::Fact>) -> 
     let range = Range {
         column: DRAINABLE,
         from: String::new(),
-        to: "\u{7f}".to_owned(),
+        to: BEHIND_ALL.to_owned(),
         after: None,
         descending: false,
         limit: KEYS_MAX,
     };
-    let listed = shared.ports.store.read(vec![Op::List { table: &PARKED, range }]).await?.pop();
-    let Some(Reply::Listed(markers)) = listed else {
-        panic!("the store answered {listed:?} where a list was due")
-    };
+    let list = vec![Op::List { table: &PARKED, range }];
+    let markers = listed(shared.ports.store.read(list).await?.pop());
     let markers = markers.iter().filter_map(|(_, row)| document::<Marker>(row));
     let firsts: BTreeSet<Key> =
         markers.filter_map(|marker| Some(marker.letters.first()?.id.as_str().into())).collect();
@@ -65,10 +65,7 @@ async fn round<H: Handler>(shared: &Shared<H>, commands: &Commands<H::Fact>) -> 
         return Ok(0);
     }
     let read = vec![Op::Read { table: &DEAD_LETTERS, keys: firsts }];
-    let letters = shared.ports.store.read(read).await?.pop();
-    let Some(Reply::Rows(letters)) = letters else {
-        panic!("the store answered {letters:?} where rows were due")
-    };
+    let letters = rows(shared.ports.store.read(read).await?.pop());
     for letter in letters.values().filter_map(document::<DeadLetter>) {
         let slot = Slot::letter(&shared.handler, &letter, Ask::Redrive { edited: None });
         // The service is leaving: the next one goes on.

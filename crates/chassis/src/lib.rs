@@ -7,11 +7,11 @@
 
 mod app;
 mod batch;
+mod claim;
 mod commands;
 mod consume;
 mod deciding;
 mod drain;
-mod first_due;
 mod fresh;
 mod handler;
 mod health;

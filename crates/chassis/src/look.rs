@@ -18,7 +18,7 @@ use crate::page::List;
 use crate::relay::lease_key;
 use crate::tables::position_key;
 use crate::touched::document;
-use crate::transaction::{clock, rows};
+use crate::transaction::{clock, listed, rows};
 use crate::vitals::Seen;
 use crate::{
     DEAD_LETTERS, DeadLetter, Handler, LEASES, Lease, POSITIONS, Position, Sample, meters,
@@ -207,13 +207,6 @@ async fn read_store<H: Handler>(
     }
     gauges.extend(shared.handler.gauges(replies.collect(), now));
     Ok(Stored { leases, gauges })
-}
-
-fn listed(reply: Option<Reply>) -> Vec<(Key, ports::Row)> {
-    match reply {
-        Some(Reply::Listed(rows)) => rows,
-        other => panic!("the store answered {other:?} where a list was due"),
-    }
 }
 
 /// From the position in the database, which is ahead of the log's own copy, to the end of the log: right

@@ -16,7 +16,7 @@ pub const LIMIT_MAX: usize = 200;
 /// Rows on a page, where the caller does not say.
 pub const LIMIT_DEFAULT: usize = 50;
 /// Behind every key and index value: they are ASCII without control characters.
-const BEHIND_ALL: &str = "\u{7f}";
+pub(crate) const BEHIND_ALL: &str = "\u{7f}";
 
 /// Which page of a list: `?limit&cursor`.
 #[derive(Debug, Default, Deserialize)]

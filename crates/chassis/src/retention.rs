@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{Either, select};
-use ports::{Key, Op, Outcome, Range, Reply, Table};
+use ports::{Key, Op, Outcome, Table};
 
 use crate::app::Shared;
-use crate::first_due::first_due;
+use crate::claim::{Claimed, claim};
 use crate::letters::CLOSED_AT;
 use crate::slot::Source;
 use crate::stop::Working;
@@ -97,30 +97,15 @@ async fn leaves<H: Handler>(shared: &Shared<H>, pause: Duration, working: &Worki
     matches!(select(pause, pin!(working.until_asked())).await, Either::Right(_)) || working.asked()
 }
 
-/// Deletes the rows that expired longest ago, at most `limit`. Looks first, without the writer: most
-/// of the time there are none. Gives their number.
+/// Deletes the rows that expired longest ago, at most `limit`. Gives their number.
 async fn batch<H: Handler>(shared: &Shared<H>, sweep: &Sweep, limit: usize) -> Outcome<usize> {
-    let store = &shared.ports.store;
-    let (now, earliest) = first_due(store.as_ref(), sweep.table, sweep.column).await?;
-    let (from, to) = (String::new(), at(now - sweep.keep));
-    let range = Range { column: sweep.column, from, to, after: None, descending: false, limit };
-    if earliest.is_none_or(|earliest| earliest >= range.to) {
-        return Ok(0);
-    }
-    let table = sweep.table;
-    let (tx, replies) = store.begin(vec![Op::Claim { table, range }]).await?;
-    let keys = listed(replies);
+    let (store, table) = (shared.ports.store.as_ref(), sweep.table);
+    let until = |now| now - sweep.keep;
+    let claimed = claim(store, table, sweep.column, limit, until).await?;
+    let Some(Claimed { tx, rows, .. }) = claimed else { return Ok(0) };
+    let keys: BTreeSet<Key> = rows.into_iter().map(|(key, _)| key).collect();
     let gone = keys.len();
-    if gone > 0 {
-        tx.commit(vec![Op::Delete { table, keys }]).await?;
-        tracing::debug!(service = shared.settings.service, table = table.name, gone, "expired");
-    }
+    tx.commit(vec![Op::Delete { table, keys }]).await?;
+    tracing::debug!(service = shared.settings.service, table = table.name, gone, "expired");
     Ok(gone)
-}
-
-fn listed(replies: Vec<Reply>) -> BTreeSet<Key> {
-    match replies.into_iter().next() {
-        Some(Reply::Listed(rows)) => rows.into_iter().map(|(key, _)| key).collect(),
-        other => panic!("a list answered {other:?}"),
-    }
 }

@@ -242,6 +242,13 @@ pub(crate) fn rows(reply: Option<Got>) -> Rows {
     }
 }
 
+pub(crate) fn listed(reply: Option<Got>) -> Vec<(Key, Row)> {
+    match reply {
+        Some(Got::Listed(rows)) => rows,
+        other => panic!("the store answered {other:?} where a list was due"),
+    }
+}
+
 pub(crate) fn clock(reply: Option<Got>) -> DateTime<Utc> {
     match reply {
         Some(Got::Now(now)) => now,

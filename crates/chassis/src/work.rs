@@ -8,11 +8,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::future::{Either, select};
-use ports::{Fault, Key, Op, Outcome, Range, Reply, Row, Rows, Table, timeout};
+use ports::{Fault, Key, Op, Outcome, Row, Rows, Table, timeout};
 use tokio::sync::Semaphore;
 
 use crate::app::Shared;
-use crate::first_due::first_due;
+use crate::claim::{self, Claimed};
 use crate::stop::{Stage, Working};
 use crate::{Commands, Handler, Input};
 
@@ -133,35 +133,16 @@ async fn call<H: Handler, O: Outside<H::Fact>>(
     }
 }
 
-/// Takes rows that are due and makes them due again when the claim ends. Looks first, without the
-/// writer: most of the time nothing is due.
+/// Takes rows that are due and makes them due again when the claim ends.
 async fn claim<H: Handler>(
     shared: &Shared<H>,
     due: &Due,
     limit: usize,
 ) -> Outcome<Vec<(Key, Row)>> {
-    let store = &shared.ports.store;
-    let first = |reply: Option<Reply>| match reply {
-        Some(Reply::Listed(rows)) => rows,
-        other => panic!("a list answered {other:?}"),
-    };
-    let (now, earliest) = first_due(store.as_ref(), due.table, due.column).await?;
-    let range = Range {
-        column: due.column,
-        from: String::new(),
-        to: Due::at(now + Duration::from_millis(1)),
-        after: None,
-        descending: false,
-        limit,
-    };
-    if earliest.is_none_or(|earliest| earliest >= range.to) {
-        return Ok(Vec::new());
-    }
-    let (tx, replies) = store.begin(vec![Op::Claim { table: due.table, range }]).await?;
-    let claimed = first(replies.into_iter().next());
-    if claimed.is_empty() {
-        return Ok(Vec::new());
-    }
+    let store = shared.ports.store.as_ref();
+    let until = |now| now + Duration::from_millis(1);
+    let claimed = claim::claim(store, due.table, due.column, limit, until).await?;
+    let Some(Claimed { now, tx, rows: claimed }) = claimed else { return Ok(Vec::new()) };
     let again = Due::at(now + due.claim);
     let rows: Rows = claimed
         .iter()

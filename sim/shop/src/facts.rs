@@ -131,6 +131,7 @@ impl Facts {
         watched: Watched,
     ) -> Self {
         let Watched { ends, holders, inbox, died, given_up } = watched;
+        let met = world.cluster.met();
         let mut facts = Facts {
             workload: workload.clone(),
             answered: customers.answered(),
@@ -150,16 +151,16 @@ impl Facts {
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
-            kills: kills(world, workload),
+            kills: kills(&met, workload),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
-            mail_doubts: mail_doubts(world, workload),
+            mail_doubts: mail_doubts(&met, workload),
             products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
             prices: rows(world, Service::Orders, &PRICES),
             shown_products: rows(world, Service::Query, &query::rows::PRODUCTS),
-            met: world.cluster.met(),
-            faulty: faulty(world, workload),
+            faulty: faulty(&met, workload),
+            met,
             ends,
             queued: queued(world),
             events: world.cluster.events(leaving::wanted),
@@ -252,17 +253,25 @@ impl Facts {
 }
 
 /// See [`Facts::mail_doubts`].
-fn mail_doubts(world: &World, workload: &Workload) -> u32 {
+fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
     const WORKER: Service = Service::NotificationsWorker;
-    let met = world.cluster.met();
     let of_worker = || met.iter().filter(|fault| service_of(fault) == Some(WORKER));
     // What keeps a result from being written until another one takes the mail up.
     let holds_up = |kind: FaultKind| {
         use FaultKind::{
             Cut, CutReplies, CutRequests, Freeze, Locked, RestartAfter, RestartBefore, SlowLink,
         };
-        matches!(kind, Freeze | Cut | CutRequests | CutReplies | SlowLink)
-            || matches!(kind, RestartBefore | RestartAfter | Locked)
+        matches!(
+            kind,
+            Freeze
+                | Cut
+                | CutRequests
+                | CutReplies
+                | SlowLink
+                | RestartBefore
+                | RestartAfter
+                | Locked
+        )
     };
     // A slow call outlasts the drain of a node that leaves: what it had sent is then not on record.
     let slow = of_worker().any(|fault| fault.kind == FaultKind::Slow || holds_up(fault.kind));
@@ -275,31 +284,23 @@ fn mail_doubts(world: &World, workload: &Workload) -> u32 {
         (kind, _) => holds_up(kind),
     });
     // Those that stood still while the core recovered had sent what another one then sent.
-    let broken = match workload.core.is_empty() {
-        true => 0,
-        false => workload.nodes(WORKER).iter().filter(|it| !workload.core.contains(it)).count(),
-    };
-    (doubts.count() + broken) as u32
+    let broken = workload.broken().filter(|node| service_on(node) == Some(WORKER));
+    (doubts.count() + broken.count()) as u32
 }
 
-fn kills(world: &World, workload: &Workload) -> BTreeMap<Service, u32> {
+fn kills(met: &[FaultSpec], workload: &Workload) -> BTreeMap<Service, u32> {
     let mut kills = BTreeMap::new();
-    let killed = world
-        .cluster
-        .met()
-        .into_iter()
-        .filter(|fault| matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter));
-    let killed = killed.map(|fault| fault.node);
-    let upgraded = workload.upgrades.iter().map(|upgrade| upgrade.node.clone());
-    for service in killed.chain(upgraded).filter_map(|node| service_on(&node)) {
+    let kill =
+        |fault: &&FaultSpec| matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter);
+    let killed = met.iter().filter(kill).filter_map(service_of);
+    for service in killed.chain(upgraded(workload)) {
         *kills.entry(service).or_default() += 1;
     }
     kills
 }
 
 /// Leaving is no excuse: it is done in order. A broker that crashes is one for everybody.
-fn faulty(world: &World, workload: &Workload) -> BTreeSet<Service> {
-    let met = world.cluster.met();
+fn faulty(met: &[FaultSpec], workload: &Workload) -> BTreeSet<Service> {
     let crashed = |fault: &FaultSpec| {
         let broker = fault.when.site().and_then(Site::server).is_some_and(|it| it != Server::Store);
         broker && matches!(fault.kind, FaultKind::RestartBefore | FaultKind::RestartAfter)
@@ -308,16 +309,13 @@ fn faulty(world: &World, workload: &Workload) -> BTreeSet<Service> {
         return Service::ALL.into_iter().collect();
     }
     let met = met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of);
-    let upgraded = workload.upgrades.iter().filter_map(|upgrade| service_on(&upgrade.node));
-    met.chain(upgraded).chain(broken(workload)).collect()
+    let broken = workload.broken().filter_map(|node| service_on(&node));
+    met.chain(upgraded(workload)).chain(broken).collect()
 }
 
-/// Services of which an instance stands still while the core recovers.
-fn broken(workload: &Workload) -> impl Iterator<Item = Service> {
-    Service::ALL.into_iter().filter(|service| {
-        let outside = |node: &String| !workload.core.contains(node);
-        !workload.core.is_empty() && workload.nodes(*service).iter().any(outside)
-    })
+/// Whose node was upgraded, each time.
+fn upgraded(workload: &Workload) -> impl Iterator<Item = Service> {
+    workload.upgrades.iter().filter_map(|upgrade| service_on(&upgrade.node))
 }
 
 /// Whose node a fault met.

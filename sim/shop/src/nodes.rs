@@ -108,25 +108,27 @@ impl World {
 
     /// What the nodes outside the core hold: leases that have not run out, and memberships.
     pub fn held_by_the_broken(&self) -> [usize; 2] {
-        let now_ms = self.cluster.now().timestamp_millis();
         let broken = |node: &str| !self.core.iter().any(|well| well == node);
+        let leases = Service::ALL.map(|service| self.leases(service, broken));
         // A client is a node and its incarnation.
         let of_broken =
             |client: &str| client.rsplit_once('.').is_some_and(|(node, _)| broken(node));
-        let mut leases = 0;
-        for service in Service::ALL {
-            let held = facts::rows::<Lease>(self, service, &LEASES);
-            let valid = |it: &&Lease| it.until_ms > now_ms && broken(&it.owner);
-            leases += held.values().filter(valid).count();
-        }
-        let memberships = self.cluster.log().with(|log| {
+        [leases.iter().sum(), self.memberships(of_broken)]
+    }
+
+    /// How many leases these instances of a service have that have not run out.
+    fn leases(&self, service: Service, of: impl Fn(&str) -> bool) -> usize {
+        let now_ms = self.cluster.now().timestamp_millis();
+        let leases = facts::rows::<Lease>(self, service, &LEASES);
+        leases.values().filter(|lease| lease.until_ms > now_ms && of(&lease.owner)).count()
+    }
+
+    /// How many memberships these clients have.
+    fn memberships(&self, of: impl Fn(&str) -> bool) -> usize {
+        self.cluster.log().with(|log| {
             let groups = log.groups().into_iter();
-            groups
-                .flat_map(|group| log.members(&group).into_values())
-                .filter(|client| of_broken(client))
-                .count()
-        });
-        [leases, memberships]
+            groups.flat_map(|group| log.members(&group).into_values()).filter(|it| of(it)).count()
+        })
     }
 
     /// The HTTP of a node, as its last start left it.
@@ -171,17 +173,8 @@ impl World {
 
     /// What a node that has just left still holds: nothing, if it said goodbye everywhere.
     fn note_what_it_holds(&self, service: Service, ports: &NodePorts) {
-        let now_ms = self.cluster.now().timestamp_millis();
-        let held = |lease: &Lease| lease.owner == ports.node() && lease.until_ms > now_ms;
-        let leases =
-            facts::rows::<Lease>(self, service, &LEASES).values().filter(|l| held(l)).count();
-        let memberships = self.cluster.log().with(|log| {
-            let groups = log.groups();
-            groups
-                .iter()
-                .filter(|g| log.members(g).values().any(|m| **m == *ports.client()))
-                .count()
-        });
+        let leases = self.leases(service, |owner| owner == ports.node());
+        let memberships = self.memberships(|client| client == ports.client());
         ports.note(LET_GO, format!("holds {leases} leases, {memberships} memberships"));
     }
 

@@ -83,12 +83,6 @@ impl Scenario {
         }
     }
 
-    /// Under another seed.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.plan.seed = seed;
-        self
-    }
-
     /// In profile `catalog`.
     pub fn as_written(mut self) -> Self {
         self.plan.workload.as_written = true;
@@ -222,21 +216,7 @@ impl Scenario {
 
     /// A fault at the `nth` call of a site on the service's first node.
     pub fn fault(self, kind: FaultKind, service: Service, site: Site, nth: u64) -> Self {
-        self.fault_for(kind, service, site, nth, 500)
-    }
-
-    /// A fault that lasts so long.
-    pub fn fault_for(
-        mut self,
-        kind: FaultKind,
-        service: Service,
-        site: Site,
-        nth: u64,
-        for_ms: u64,
-    ) -> Self {
-        let when = When::Call { site, nth };
-        self.plan.faults.push(FaultSpec { kind, node: node(service, 0), when, for_ms });
-        self
+        self.with(Mishap::of(kind, service, site, "").nth(nth))
     }
 
     /// Something goes wrong.

@@ -173,6 +173,13 @@ impl Workload {
         u64::from(self.instances.get(service.name()).copied().unwrap_or(1))
     }
 
+    /// The nodes that stay broken while the core recovers; none where all recover at once.
+    pub fn broken(&self) -> impl Iterator<Item = String> {
+        let services = Service::ALL.into_iter().filter(|_| !self.core.is_empty());
+        let nodes = services.flat_map(|service| self.nodes(service));
+        nodes.filter(|node| !self.core.contains(node))
+    }
+
     /// The names of a service's nodes.
     pub fn nodes(&self, service: Service) -> Vec<String> {
         (0..self.count(service) as u32).map(|i| node(service, i)).collect()

@@ -14,7 +14,6 @@ mod versions;
 mod worlds;
 
 use sim_engine::{Run, TraceEvent};
-use sim_shop::scenario::Scenario;
 use sim_shop::scenarios;
 
 fn pin(name: &str, text: &str) {
@@ -25,9 +24,9 @@ fn pin(name: &str, text: &str) {
     settings.bind(|| insta::assert_snapshot!(name, text));
 }
 
-/// Runs it, pins it, and insists that every fault met its step.
-fn holds(scenario: &Scenario, name: &str) -> Run {
-    let (run, text) = scenario.run();
+/// Runs the scenario of this name, pins it, and insists that every fault met its step.
+fn holds(name: &str) -> Run {
+    let (run, text) = scenarios::named(name).run();
     pin(name, &text);
     assert!(run.verdict.is_clean(), "{text}");
     for (step, count) in &run.faults {
@@ -61,16 +60,13 @@ fn meanwhile(run: &Run, frozen: &str, node: &str, what: &str, text: &str) -> usi
 
 #[test]
 fn every_way_an_order_ends() {
-    let name = "saga.every_way_an_order_ends";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("saga.every_way_an_order_ends");
 }
 
 #[test]
 fn catalog_as_written_keeps_the_money() {
     let name = "money.catalog_as_written_keeps_the_money";
-    let scenario = scenarios::named(name);
-    let (run, text) = scenario.run();
+    let (run, text) = scenarios::named(name).run();
     pin(name, &text);
     let broken: Vec<&str> = run.verdict.violations.iter().map(|v| v.invariant.as_str()).collect();
     assert_eq!(broken, ["money.cancelled_holds_nothing"], "{text}");
@@ -78,75 +74,53 @@ fn catalog_as_written_keeps_the_money() {
 
 #[test]
 fn the_additions_give_the_money_back() {
-    let name = "money.the_additions_give_the_money_back";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("money.the_additions_give_the_money_back");
 }
 
 #[test]
 fn a_payment_redelivered_after_a_crash_is_charged_once() {
-    let name = "payments.crash_between_commit_and_offset";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("payments.crash_between_commit_and_offset");
 }
 
 #[test]
 fn a_lost_commit_reply_reserves_once() {
-    let name = "inventory.lost_commit_reply";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("inventory.lost_commit_reply");
 }
 
 /// Seed 5 of the first sweep: the next owner read from the position, found nothing new, and left the
 /// group's committed offset behind for ever.
 #[test]
 fn an_offset_commit_lost_in_a_crash_is_made_up_for() {
-    let name = "offsets.crash_before_the_last_commit";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("offsets.crash_before_the_last_commit");
 }
 
 #[test]
 fn mail_is_told_once_though_the_worker_crashes() {
-    let name = "mail.crash_between_commit_and_ack";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("mail.crash_between_commit_and_ack");
 }
 
 /// saga-rules 17: key, effect and reply are one transaction, so that a crash behind it loses nothing.
 #[test]
 fn a_crash_between_commit_and_reply_is_one_order() {
-    let name = "http.crash_between_commit_and_reply";
-    let scenario = scenarios::named(name);
-    let (run, _) = scenario.run();
-    let placing =
-        run.trace.iter().filter(|event| event.what == "http" && &*event.node == "orders#0");
-    assert!(placing.count() >= 4, "two orders, and each was asked for again");
-    holds(&scenario, name);
+    let run = holds("http.crash_between_commit_and_reply");
+    assert!(times(&run, "orders#0", "http", "") >= 4, "two orders, and each was asked for again");
 }
 
 #[test]
 fn a_bulk_request_that_is_cut_off_is_done_once() {
-    let name = "http.bulk_cut_off";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("http.bulk_cut_off");
 }
 
 #[test]
 fn a_follower_misses_nothing_though_query_crashes() {
-    let name = "http.followed_through_crashes";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("http.followed_through_crashes");
 }
 
 #[test]
 fn a_rolling_restart_loses_and_doubles_nothing() {
-    let name = "leaving.rolling_restart";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
-    let (run, text) = scenario.run();
+    let run = holds("leaving.rolling_restart");
     let marks = &run.verdict.summary.marks;
-    assert_eq!(marks["left in order"], 14, "{text}");
-    assert_eq!(marks["duplicates on the log"], 0, "{text}");
-    assert!(marks["leases handed over"] > 0, "{text}");
+    assert_eq!(marks["left in order"], 14, "{marks:?}");
+    assert_eq!(marks["duplicates on the log"], 0, "{marks:?}");
+    assert!(marks["leases handed over"] > 0, "{marks:?}");
 }

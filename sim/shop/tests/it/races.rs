@@ -1,111 +1,81 @@
 //! Facts that meet, in whatever order they come.
 
-use sim_shop::scenarios;
-
 use crate::{holds, times};
 
 #[test]
 fn a_payment_that_comes_after_the_deadline_is_voided() {
-    let name = "deadline.late_success_is_voided";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("deadline.late_success_is_voided");
 }
 
 #[test]
 fn a_late_success_within_the_deadline_is_captured() {
-    let name = "payments.late_success_is_captured";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("payments.late_success_is_captured");
 }
 
 #[test]
 fn a_deadline_and_a_payment_meet() {
-    let name = "deadline.meets_the_payment";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("deadline.meets_the_payment");
     assert!(times(&run, "orders#0", "begin", "claim sagas") > 0, "the deadline had passed");
 }
 
 #[test]
 fn a_cancel_wins_over_a_payment_on_its_way() {
-    let name = "cancel.wins_over_a_payment_on_its_way";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("cancel.wins_over_a_payment_on_its_way");
 }
 
 #[test]
 fn a_cancel_after_the_end_is_refused() {
-    let name = "cancel.after_the_end_is_refused";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("cancel.after_the_end_is_refused");
     let cancels = run.trace.iter().filter(|it| it.what == "http" && it.text.contains("/cancel"));
     assert_eq!(cancels.count(), 2, "its reply was lost once");
 }
 
 #[test]
 fn a_cancel_that_comes_first_leaves_a_tombstone() {
-    let name = "cancel.leaves_a_tombstone";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("cancel.leaves_a_tombstone");
 }
 
 #[test]
 fn payment_waits_for_stock_in_whatever_order_they_come() {
-    let name = "payments.after_stock_in_any_order";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("payments.after_stock_in_any_order");
 }
 
 #[test]
 fn an_old_price_that_comes_late_does_not_come_back() {
-    let name = "catalog.updates_out_of_order";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("catalog.updates_out_of_order");
     assert_eq!(run.verdict.summary.marks["duplicates on the log"], 2);
 }
 
 #[test]
 fn a_price_that_is_not_known_yet_is_waited_for() {
-    let name = "orders.price_not_known_yet";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("orders.price_not_known_yet");
     assert!(times(&run, "orders#0", "http", "POST /orders A1") > 3, "422, again and again");
 }
 
 #[test]
 fn the_last_piece_goes_to_one_order() {
-    let name = "inventory.last_piece";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("inventory.last_piece");
 }
 
 #[test]
 fn clocks_that_jump_end_no_order_early() {
-    let name = "clocks.jump_ends_nothing_early";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("clocks.jump_ends_nothing_early");
 }
 
 #[test]
 fn the_same_fact_under_another_id_has_one_effect() {
-    let name = "letters.same_fact_under_another_id";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("letters.same_fact_under_another_id");
     assert_eq!(run.verdict.summary.marks["planted"], 3);
 }
 
 #[test]
 fn poison_of_every_sort_is_settled() {
-    let name = "letters.of_every_sort";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("letters.of_every_sort");
     assert_eq!(run.verdict.summary.marks["planted"], 3);
 }
 
 #[test]
 fn a_swept_inbox_lets_nothing_happen_again() {
-    let name = "inbox.swept_while_orders_run";
-    let scenario = scenarios::named(name);
-    let run = holds(&scenario, name);
+    let run = holds("inbox.swept_while_orders_run");
     assert!(run.verdict.summary.marks["old rows swept"] >= 700);
 }

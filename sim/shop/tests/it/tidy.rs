@@ -17,8 +17,11 @@ fn snapshots_are_reviewed_and_none_is_an_orphan() {
     ]
     .iter()
     .flat_map(|source| source.lines())
-    .filter_map(|line| line.trim().strip_prefix("let name = \"")?.strip_suffix("\";"))
-    .map(|name| format!("{name}.snap"))
+    .filter_map(|line| {
+        let rest = |head| line.split_once(head).map(|(_, rest)| rest);
+        let (name, _) = rest("let name = \"").or_else(|| rest("holds(\""))?.split_once('"')?;
+        Some(format!("{name}.snap"))
+    })
     .collect();
     let there: BTreeSet<String> = std::fs::read_dir(folder)
         .expect("snapshots/ is there")

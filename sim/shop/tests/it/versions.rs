@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use contract::{Contract, ContractError, Event};
 use envelope::{Envelope, Seal};
 use serde_json::{Value, json};
-use sim_shop::{next, scenarios};
+use sim_shop::next;
 
 use super::holds;
 
@@ -69,24 +69,18 @@ fn what_version_1_refuses_is_refused_by_way_of_version_2_as_well() {
 
 #[test]
 fn an_old_producer_is_understood_by_new_consumers() {
-    let name = "versions.old_producer_new_consumers";
-    let scenario = scenarios::named(name);
-    holds(&scenario, name);
+    holds("versions.old_producer_new_consumers");
 }
 
 #[test]
 fn a_rolling_upgrade_of_everybody_loses_no_order() {
-    let name = "versions.rolling_upgrade";
-    let scenario = scenarios::named(name);
-    let versions = holds(&scenario, name).verdict.summary.marks;
+    let versions = holds("versions.rolling_upgrade").verdict.summary.marks;
     assert!(versions["OrderCreated v1"] > 0 && versions["OrderCreated v2"] > 0, "{versions:?}");
 }
 
 #[test]
 fn what_an_old_consumer_could_not_read_is_redriven_after_its_upgrade() {
-    let name = "versions.new_producer_old_consumer";
-    let scenario = scenarios::named(name);
-    let marks = holds(&scenario, name).verdict.summary.marks;
+    let marks = holds("versions.new_producer_old_consumer").verdict.summary.marks;
     assert!(marks["letters of unsupported_version"] >= 4, "{marks:?}");
     assert_eq!(marks.get("OrderCreated v1"), None);
 }

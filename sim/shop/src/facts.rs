@@ -79,7 +79,8 @@ pub struct Facts {
     /// Ids that each service's inbox says were applied, or said so before they were swept; with when
     /// that was first seen, at most 100 ms late, as letters have their times.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
-    /// When each letter of a service was first seen, as [`Facts::inbox`].
+    /// When each letter of a service was first seen while no transaction was open, as [`Facts::inbox`]:
+    /// what begins from then on sees it too.
     pub died: BTreeMap<(Service, String), String>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
@@ -435,6 +436,10 @@ impl Looked {
                     if !seen.contains_key(&**key) && applied(row) {
                         seen.insert(key.to_string(), now.clone());
                     }
+                }
+                // What goes on beside a letter's own transaction may not see it.
+                if db.open_transactions() > 0 {
+                    return;
                 }
                 for (key, _) in db.rows(&DEAD_LETTERS) {
                     let letter = (service, key.to_string());

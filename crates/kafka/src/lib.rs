@@ -9,6 +9,7 @@ mod faults;
 mod logs;
 mod producer;
 mod settings;
+mod watchdog;
 mod worker;
 
 use std::collections::BTreeMap;

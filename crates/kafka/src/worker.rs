@@ -23,6 +23,7 @@ use tokio::sync::{mpsc as replies, oneshot};
 use crate::faults::{Call, fault, is_fatal};
 use crate::logs::Logs;
 use crate::settings::{Assignor, Clients};
+use crate::watchdog::Watchdog;
 
 /// What the port's side asks for.
 pub(crate) enum Command {
@@ -126,9 +127,15 @@ pub(crate) struct Worker {
     starting: Option<BTreeMap<Partition, Option<i64>>>,
     /// An error that came behind records.
     failed: Option<Fault>,
+    /// The next offset of each partition that is read, as far as it is known.
+    next: Offsets,
+    watchdog: Watchdog,
+    began: Instant,
 }
 
 impl Worker {
+    // The watchdog's clock: a thread of the adapter.
+    #[allow(clippy::disallowed_methods)]
     pub fn join(clients: &Clients, group: &str, topics: Vec<Arc<str>>) -> Outcome<Self> {
         let assignor = clients.settings.assignor;
         let closing = AtomicBool::new(false);
@@ -149,6 +156,9 @@ impl Worker {
             paused: BTreeSet::new(),
             starting: None,
             failed: None,
+            next: Offsets::new(),
+            watchdog: Watchdog::default(),
+            began: Instant::now(),
         })
     }
 
@@ -215,12 +225,50 @@ impl Worker {
         }
         let records = self.read(max);
         if !records.is_empty() {
+            self.watchdog.moved(self.began.elapsed());
+            let behind = |record: &Fetched| (record.partition.clone(), record.offset + 1);
+            self.next.extend(records.iter().map(behind));
             return Ok(Polled::Records(records));
         }
-        match self.failed.take() {
-            Some(fault) => Err(fault),
-            None => Ok(self.tell_change().unwrap_or(Polled::Records(Vec::new()))),
+        if let Some(fault) = self.failed.take() {
+            return Err(fault);
         }
+        match self.tell_change() {
+            Some(change) => Ok(change),
+            None => self.look_for_more().map(|()| Polled::Records(Vec::new())),
+        }
+    }
+
+    /// Whether this member reads nothing although there is more. `Refused` where it is stalled: only a
+    /// new member helps.
+    fn look_for_more(&mut self) -> Outcome<()> {
+        let now = self.began.elapsed();
+        if !self.watchdog.due(now) {
+            return Ok(());
+        }
+        let mut read = BTreeMap::new();
+        // A broker that does not answer is no stall of ours.
+        if let Ok(committed) = self.consumer.committed(self.request_timeout) {
+            for partition in self.held.iter().filter(|partition| self.is_read(partition)) {
+                let (topic, index) = (&*partition.topic, partition.index);
+                let ends = self.consumer.fetch_watermarks(topic, index, self.request_timeout);
+                let Ok((low, high)) = ends else { continue };
+                let committed = committed.find_partition(topic, index).map(|found| found.offset());
+                let began = committed.and_then(|offset| offset.to_raw()).filter(|next| *next >= 0);
+                let next = self.next.get(partition).copied().or(began).unwrap_or(low);
+                read.insert(partition.clone(), (next, high));
+            }
+        }
+        match self.watchdog.look(self.began.elapsed(), &read) {
+            None => Ok(()),
+            Some(partition) => {
+                Err(Fault::refused(format!("{partition} has records and none comes: stalled")))
+            }
+        }
+    }
+
+    fn is_read(&self, partition: &Partition) -> bool {
+        !self.revoked.contains(partition) && !self.paused.contains(partition)
     }
 
     /// Waits for the first record, takes what else is there, and stops at a change.
@@ -335,6 +383,7 @@ impl Worker {
         for element in sought.elements() {
             element.error().map_err(|error| fault(Call::Read, &error))?;
         }
+        self.read_from(now.into_iter().map(|(partition, next)| (partition, Some(next))));
         Ok(())
     }
 
@@ -359,6 +408,7 @@ impl Worker {
             false => self.consumer.resume(&named(&read)),
         };
         report("pause", done);
+        self.watchdog.moved(self.began.elapsed());
     }
 
     /// Acts on the next change and says what it is, if it is one to the service.
@@ -416,7 +466,9 @@ impl Worker {
             Ok(assigned) => report("assign", assign(&self.consumer, self.assignor, &assigned)),
             Err(fault) => report("assign", Err(fault)),
         }
-        let paused: Vec<_> = starting.into_keys().filter(|p| self.paused.contains(p)).collect();
+        let paused: Vec<_> =
+            starting.keys().filter(|p| self.paused.contains(*p)).cloned().collect();
+        self.read_from(starting);
         if !paused.is_empty() {
             report("pause", self.consumer.pause(&named(&paused)));
         }
@@ -445,6 +497,17 @@ impl Worker {
         match offsets.iter().find(|(partition, _)| !self.held.contains(partition)) {
             Some((partition, _)) => Err(Fault::refused(format!("{partition} is not held"))),
             None => Ok(()),
+        }
+    }
+
+    /// What is read changes: from where, where that is known.
+    fn read_from(&mut self, starts: impl IntoIterator<Item = (Partition, Option<i64>)>) {
+        self.watchdog.moved(self.began.elapsed());
+        for (partition, start) in starts {
+            match start {
+                Some(start) => drop(self.next.insert(partition, start)),
+                None => drop(self.next.remove(&partition)),
+            }
         }
     }
 

@@ -13,12 +13,16 @@ use lapin::{Acker, Channel, Consumer};
 use ports::{Delivered, Deliveries, Delivery, Fault, Outcome};
 
 use crate::fault::{ACK_LIMIT, Stage, classify, limited, limited_to};
+use crate::link::Link;
 use crate::message::{delivery, short};
+use crate::watchdog::{QUIET, Watchdog};
 
 /// A consumer on a channel of its own.
 pub(crate) struct Subscription {
+    link: Arc<Link>,
     queue: Arc<str>,
     prefetch: u16,
+    watchdog: Watchdog,
     /// Dropping it closes the channel, and the server requeues (broker-contract R8). `None`: lost.
     open: Option<Open>,
 }
@@ -39,7 +43,8 @@ enum Verdict {
 
 impl Subscription {
     /// Sets the prefetch and consumes with explicit acks.
-    pub(crate) async fn open(channel: Channel, queue: Arc<str>, prefetch: u16) -> Outcome<Self> {
+    pub(crate) async fn open(link: Arc<Link>, queue: Arc<str>, prefetch: u16) -> Outcome<Self> {
+        let channel = link.channel().await?;
         let name = short(&queue)?;
         let qos = channel.basic_qos(prefetch, BasicQosOptions::default());
         limited(Stage::Ask, "basic.qos", qos).await?;
@@ -47,7 +52,29 @@ impl Subscription {
         let consume = channel.basic_consume(name, "".into(), options, FieldTable::default());
         let consumer = limited(Stage::Ask, "basic.consume", consume).await?;
         let open = Open { channel, consumer, unsettled: BTreeMap::new() };
-        Ok(Subscription { queue, prefetch, open: Some(open) })
+        Ok(Subscription { link, queue, prefetch, watchdog: Watchdog::default(), open: Some(open) })
+    }
+
+    /// The next delivery; `None` where the channel is lost, or gives nothing although there is
+    /// something. Cancel-safe.
+    #[allow(clippy::disallowed_methods)] // An adapter: real time.
+    async fn first(&mut self) -> Option<Incoming> {
+        loop {
+            let open = self.open.as_mut()?;
+            match tokio::time::timeout(QUIET, open.consumer.next()).await {
+                // An error of channel or connection, or the server cancelled the consumer.
+                Ok(item) => return item?.ok(),
+                Err(_) => {
+                    let room = open.unsettled.len() < usize::from(self.prefetch);
+                    // A server that does not answer, or has lost the queue, has lost the channel too.
+                    let ready = self.link.ready(&self.queue).await.ok()?;
+                    if self.watchdog.look(ready, room) {
+                        tracing::warn!(queue = %self.queue, "messages wait and none comes: stalled");
+                        return None;
+                    }
+                }
+            }
+        }
     }
 
     /// Settles in the order given. lapin knows the tags it delivered; one that it does not know goes
@@ -127,23 +154,25 @@ impl Open {
 #[async_trait]
 impl Deliveries for Subscription {
     async fn next(&mut self, max: usize) -> Outcome<Delivered> {
-        let Some(open) = &mut self.open else { return Ok(Delivered::ChannelLost) };
-        let mut batch = Vec::new();
         // Nothing is awaited once something was taken: a dropped call loses nothing.
-        let mut item = open.consumer.next().await;
-        loop {
-            let Some(Ok(incoming)) = item else {
-                // An error of channel or connection, or the server cancelled the consumer.
-                self.open = None;
-                return Ok(Delivered::ChannelLost);
-            };
+        let mut item = self.first().await;
+        self.watchdog.moved();
+        let mut batch = Vec::new();
+        let (Some(open), true) = (&mut self.open, item.is_some()) else {
+            self.open = None;
+            return Ok(Delivered::ChannelLost);
+        };
+        while let Some(incoming) = item {
             batch.push(open.take(&self.queue, incoming));
-            if batch.len() >= max {
-                break;
-            }
-            match open.consumer.next().now_or_never() {
-                Some(next) => item = next,
-                None => break,
+            item = None;
+            if batch.len() < max
+                && let Some(next) = open.consumer.next().now_or_never()
+            {
+                let Some(Ok(next)) = next else {
+                    self.open = None;
+                    return Ok(Delivered::ChannelLost);
+                };
+                item = Some(next);
             }
         }
         if !open.channel.status().connected() {

@@ -9,6 +9,7 @@ mod fault;
 mod link;
 mod message;
 mod publish;
+mod watchdog;
 
 use std::sync::Arc;
 
@@ -32,7 +33,7 @@ pub struct Rabbit {
     /// Apart from the consumers: a resource alarm blocks connections that publish
     /// (broker-contract R30), and must not keep acks from the server.
     publisher: Publisher,
-    consumers: Link,
+    consumers: Arc<Link>,
 }
 
 impl Rabbit {
@@ -40,7 +41,7 @@ impl Rabbit {
     /// is not one and for credentials that the server turns down, `Retry` while it is unreachable.
     pub async fn connect(url: &str) -> Outcome<Rabbit> {
         let uri: AMQPUri = url.parse().map_err(|error: String| Fault::refused(error))?;
-        let consumers = Link::new(uri.clone(), "shakedown-consume");
+        let consumers = Arc::new(Link::new(uri.clone(), "shakedown-consume"));
         let publisher = Publisher::new(Link::new(uri, "shakedown-publish"));
         consumers.channel().await?;
         Ok(Rabbit { publisher, consumers })
@@ -80,17 +81,11 @@ impl JobQueue for Rabbit {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Outcome<Box<dyn Deliveries>> {
-        let channel = self.consumers.channel().await?;
-        let subscription = Subscription::open(channel, Arc::from(queue), prefetch.max(1)).await?;
-        Ok(Box::new(subscription))
+        let (link, queue) = (self.consumers.clone(), Arc::from(queue));
+        Ok(Box::new(Subscription::open(link, queue, prefetch.max(1)).await?))
     }
 
     async fn depth(&self, queue: &str) -> Outcome<u64> {
-        let name = short(queue)?;
-        let channel = self.consumers.channel().await?;
-        let options = QueueDeclareOptions::durable().passive();
-        let asked = channel.queue_declare(name, options, FieldTable::default());
-        let queue = limited(Stage::Ask, "queue.declare (passive)", asked).await?;
-        Ok(queue.message_count().into())
+        Ok(self.consumers.ready(queue).await?.into())
     }
 }

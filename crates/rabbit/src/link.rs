@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use lapin::options::QueueDeclareOptions;
+use lapin::types::FieldTable;
 use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use ports::{Fault, Outcome};
 use tokio::sync::Mutex;
 
 use crate::fault::{Stage, limited};
+use crate::message::short;
 
 /// Seconds. A dead peer is noticed after two of them; the server proposes 60, the lower one counts.
 const HEARTBEAT: u16 = 20;
@@ -45,6 +48,17 @@ impl Link {
     pub(crate) async fn channel(&self) -> Outcome<Channel> {
         let connection = self.connection().await?;
         limited(Stage::Ask, "channel.open", connection.create_channel()).await
+    }
+
+    /// How many messages of a queue are ready.
+    pub(crate) async fn ready(&self, queue: &str) -> Outcome<u32> {
+        let name = short(queue)?;
+        // A channel of its own: a refusal closes it (broker-contract R5).
+        let channel = self.channel().await?;
+        let options = QueueDeclareOptions::durable().passive();
+        let asked = channel.queue_declare(name, options, FieldTable::default());
+        let queue = limited(Stage::Ask, "queue.declare (passive)", asked).await?;
+        Ok(queue.message_count())
     }
 
     /// Whether the server lets this connection send nothing.

@@ -61,15 +61,19 @@ impl Brokers {
     /// Has the writer do it: one outcome for each item of the work, once it is synced.
     async fn ask(&self, work: Work) -> Vec<Outcome<()>> {
         let items = work.items();
-        let (reply, answer) = oneshot::channel();
-        let sent = {
-            let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
-            requests.as_ref().is_some_and(|to| to.send(Request { work, reply }).is_ok())
-        };
-        if !sent {
-            return vec![Err(Fault::retry("the journal is closed")); items];
+        match self.tell(work) {
+            None => vec![Err(Fault::retry("the journal is closed")); items],
+            Some(answer) => answer
+                .await
+                .unwrap_or_else(|_| vec![Err(Fault::unknown("the journal ended")); items]),
         }
-        answer.await.unwrap_or_else(|_| vec![Err(Fault::unknown("the journal ended")); items])
+    }
+
+    /// Has the writer do it, whoever waits for the answer. `None`: there is no writer any more.
+    fn tell(&self, work: Work) -> Option<oneshot::Receiver<Vec<Outcome<()>>>> {
+        let (reply, answer) = oneshot::channel();
+        let requests = self.requests.read().unwrap_or_else(PoisonError::into_inner);
+        requests.as_ref()?.send(Request { work, reply }).ok().map(|()| answer)
     }
 
     /// As [`Self::ask`], for work of one item.

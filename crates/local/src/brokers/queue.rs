@@ -34,7 +34,7 @@ impl JobQueue for LocalQueue {
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Outcome<Box<dyn Deliveries>> {
-        let inner = self.inner.consume(queue, prefetch).await?;
+        let inner = Some(self.inner.consume(queue, prefetch).await?);
         Ok(Box::new(LocalDeliveries { brokers: self.brokers.clone(), inner }))
     }
 
@@ -44,26 +44,41 @@ impl JobQueue for LocalQueue {
 }
 
 /// A channel whose settling is stored before it is confirmed. What its drop returns to the queue is
-/// stored with the next write.
+/// stored soon after.
 struct LocalDeliveries {
     brokers: Arc<Brokers>,
-    inner: Box<dyn Deliveries>,
+    /// There until it is dropped.
+    inner: Option<Box<dyn Deliveries>>,
+}
+
+impl LocalDeliveries {
+    fn inner(&mut self) -> &mut dyn Deliveries {
+        &mut **self.inner.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for LocalDeliveries {
+    fn drop(&mut self) {
+        self.inner = None;
+        // Returns beyond the limit are dead letters, which only the journal shows. Nobody waits for it.
+        drop(self.brokers.tell(Work::Effects));
+    }
 }
 
 #[async_trait]
 impl Deliveries for LocalDeliveries {
     async fn next(&mut self, max: usize) -> Outcome<Delivered> {
-        self.inner.next(max).await
+        self.inner().next(max).await
     }
 
     async fn settle(&mut self, acked: &[u64], rejected: &[u64]) -> Outcome<()> {
-        let settled = self.inner.settle(acked, rejected).await;
+        let settled = self.inner().settle(acked, rejected).await;
         self.brokers.sync(Work::Effects).await?;
         settled
     }
 
     async fn requeue(&mut self, tags: &[u64]) -> Outcome<()> {
-        let requeued = self.inner.requeue(tags).await;
+        let requeued = self.inner().requeue(tags).await;
         self.brokers.sync(Work::Effects).await?;
         requeued
     }

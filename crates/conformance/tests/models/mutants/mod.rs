@@ -1,0 +1,105 @@
+//! Backends that break one statement each: the case must differ there, else it could not fail
+//! anywhere. Each is a model behind a wrapper that lies.
+
+mod log;
+mod queue;
+mod store;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{join_all, join4};
+use model::store::Settings;
+use ports::Runtime;
+use shakedown_conformance::{Case, Verdict, run};
+
+use log::{LogLie, LyingLog};
+use queue::{LyingQueue, QueueLie};
+use store::{LyingStore, StoreLie};
+
+/// What became of a lie: the statements that saw it, and what is wrong if none did.
+struct Told {
+    seen: BTreeSet<&'static str>,
+    wrong: Option<String>,
+}
+
+/// Runs the cases with this number.
+async fn tell<B: ?Sized>(
+    lie: String,
+    id: &str,
+    mut cases: Vec<Case<B>>,
+    backend: &B,
+    runtime: &dyn Runtime,
+    limit: Duration,
+) -> Told {
+    cases.retain(|case| case.id == id);
+    let column = run(&cases, &lie, backend, runtime, limit).await;
+    let differs = |verdict: &Verdict| matches!(verdict, Verdict::Differs(_));
+    let told = cases.iter().zip(&column.verdicts).filter(|(_, verdict)| differs(verdict));
+    let seen: BTreeSet<_> = told.map(|(case, _)| case.statement).collect();
+    let wrong = (seen.is_empty() != (lie == "Nothing"))
+        .then(|| format!("{id} does not see {lie}: {column:?}"));
+    Told { seen, wrong }
+}
+
+/// Cases that no lie makes differ could not fail.
+fn never_seen<B: ?Sized>(cases: &[Case<B>], told: &[Told]) -> Vec<String> {
+    let seen: BTreeSet<_> = told.iter().flat_map(|told| &told.seen).collect();
+    let unseen = cases.iter().filter(|case| !seen.contains(&case.statement));
+    unseen.map(|case| format!("{}: no lie is seen by \"{}\"", case.id, case.statement)).collect()
+}
+
+/// Runs each lie: those that nobody saw.
+pub async fn all(
+    runtime: &Arc<dyn Runtime>,
+    fast: &Arc<dyn Runtime>,
+    limit: Duration,
+) -> Vec<String> {
+    let logs = [
+        (LogLie::OtherHash, "K1"),
+        (LogLie::Dedup, "K9"),
+        (LogLie::LastNotNext, "K16"),
+        (LogLie::SilentClose, "K24"),
+        (LogLie::PoliteKill, "K24"),
+    ]
+    .map(|(lie, id)| async move {
+        let backend = LyingLog::new(crate::log::InProcess::on_the_model(fast.clone()), lie);
+        let cases = shakedown_conformance::log::cases();
+        // A lie that starves a case ends here; that is in the fast clock's time.
+        tell(format!("{lie:?}"), id, cases, &backend, &**fast, limit).await
+    });
+    let queues =
+        QueueLie::ALL.into_iter().flat_map(|(lie, ids)| ids.iter().map(move |id| (lie, *id)));
+    let queues = queues.map(|(lie, id)| async move {
+        let backend = LyingQueue::new(crate::queue::InProcess::on_the_model(fast.clone()), lie);
+        let cases = shakedown_conformance::queue::cases();
+        tell(format!("{lie:?}"), id, cases, &backend, &**fast, limit).await
+    });
+    let stores = [
+        (StoreLie::Nothing, "D2"),
+        (StoreLie::Nothing, "D9"),
+        (StoreLie::SaysNotDone, "D2"),
+        (StoreLie::LosesBoth, "D2"),
+        (StoreLie::SaysDone, "D9"),
+    ]
+    .map(|(lie, id)| async move {
+        let backend =
+            LyingStore { truth: crate::store::InProcess::on_the_model(fast.clone()).await, lie };
+        let cases = shakedown_conformance::store::cases();
+        tell(format!("{lie:?}"), id, cases, &backend, &**fast, limit).await
+    });
+    let impatient = async {
+        let lock_timeout = Duration::from_millis(20);
+        let settings = Settings { lock_timeout, ..Settings::default() };
+        let backend = crate::store::InProcess::with(settings, runtime.clone()).await;
+        let cases = shakedown_conformance::store::cases();
+        tell("Impatient".to_owned(), "D4", cases, &backend, &**runtime, limit).await
+    };
+    let (logs, queues, stores, impatient) =
+        join4(join_all(logs), join_all(queues), join_all(stores), impatient).await;
+    let mut wrong = never_seen(&shakedown_conformance::queue::cases(), &queues);
+    let all = [logs, queues, stores, vec![impatient]].into_iter().flatten();
+    wrong.extend(all.filter_map(|told| told.wrong));
+    wrong
+}

@@ -3,11 +3,15 @@
 //! gives a connection back of whose state it is not sure.
 #![warn(missing_docs)]
 
+mod about;
 mod classify;
 mod pipeline;
 mod placeholders;
 mod pool;
+mod schema;
 mod statement;
 mod store;
 
+pub use about::About;
+pub use schema::Standing;
 pub use store::PostgresStore;

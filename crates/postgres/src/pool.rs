@@ -12,7 +12,7 @@ use futures_util::future::maybe_done;
 use ports::{Fault, Outcome};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Error, NoTls, Row};
+use tokio_postgres::{Client, Config, Error, NoTls, Row, SimpleQueryMessage};
 
 use crate::classify::{During, classify};
 use crate::pipeline::Call;
@@ -24,6 +24,9 @@ const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// A call that takes longer is given up: longer than the server's own time-outs, so that only a
 /// silent server or network gets here.
 const CALL_WAIT: Duration = Duration::from_secs(15);
+
+/// The same for a step of the layout, and for the wait until it is our turn. The server's own limits end it first.
+const STEP_WAIT: Duration = Duration::from_secs(610);
 
 /// What each session is told.
 ///
@@ -157,12 +160,27 @@ impl Lease {
         limited(CALL_WAIT, self.connection.run(calls)).await
     }
 
-    /// Runs several statements without values.
+    /// Runs several statements without values, which may take their time.
     pub(crate) async fn run_text(&self, sql: &str) -> Outcome<()> {
-        match limited(CALL_WAIT, self.connection.client.batch_execute(sql)).await {
+        match limited(STEP_WAIT, self.connection.client.batch_execute(sql)).await {
             Some(done) => done.map_err(|error| classify(&error, During::Statement)),
             None => Err(Fault::retry("the server does not answer")),
         }
+    }
+
+    /// The rows of a query without values, as text.
+    pub(crate) async fn ask(&self, sql: &str) -> Outcome<Vec<Vec<Option<String>>>> {
+        let answer = limited(CALL_WAIT, self.connection.client.simple_query(sql)).await;
+        let messages = answer
+            .ok_or_else(|| Fault::retry("the server does not answer"))?
+            .map_err(|error| classify(&error, During::Statement))?;
+        let row = |message| match message {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|at| row.get(at).map(str::to_owned)).collect())
+            }
+            _ => None,
+        };
+        Ok(messages.into_iter().filter_map(row).collect())
     }
 }
 

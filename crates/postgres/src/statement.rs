@@ -4,7 +4,7 @@
 //! A row at version 0 is a placeholder: it exists so that an absent key can be locked. No reader
 //! sees it, and it is gone when its transaction ends.
 
-use ports::{Fault, Outcome, Table};
+use ports::Table;
 
 /// A statement; what it is about, not yet its values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,43 +163,6 @@ pub(crate) fn is_plain(name: &str) -> bool {
         && name.bytes().all(|byte| letter(byte) || byte.is_ascii_digit())
 }
 
-/// Creates what does not exist, one creator at a time. Several statements, for a simple query.
-pub(crate) fn create(schema: &str, tables: &[&Table]) -> Outcome<String> {
-    let mut sql = format!(
-        "BEGIN;\n\
-         SELECT pg_advisory_xact_lock(7305428190246531);\n\
-         CREATE SCHEMA IF NOT EXISTS \"{schema}\";\n\
-         CREATE TABLE IF NOT EXISTS outbox (\
-         id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, shard int NOT NULL, \
-         at timestamptz NOT NULL DEFAULT clock_timestamp(), channel int NOT NULL, \
-         destination text NOT NULL, key text COLLATE \"C\" NOT NULL, headers bytea NOT NULL, \
-         payload bytea NOT NULL);\n\
-         CREATE INDEX IF NOT EXISTS outbox_shard ON outbox (shard, id);\n"
-    );
-    for table in tables {
-        let name = table.name;
-        let bad = |column: &&str| !is_plain(column) || ["key", "version", "body"].contains(column);
-        if !is_plain(name) || name == "outbox" || table.index.iter().any(bad) {
-            return Err(Fault::refused(format!("not a name for a table or column: {name}")));
-        }
-        let columns = each(table, |_, column| format!(", \"{column}\" text COLLATE \"C\""));
-        // Room in each page, so that an update of a row without a change of its index values stays
-        // in its page and touches no index.
-        sql += &format!(
-            "CREATE TABLE IF NOT EXISTS \"{name}\" (key text COLLATE \"C\" PRIMARY KEY, \
-             version bigint NOT NULL, body text NOT NULL{columns}) WITH (fillfactor = 80);\n"
-        );
-        for column in table.index {
-            sql += &format!(
-                "CREATE INDEX IF NOT EXISTS \"{name}_{column}\" ON \"{name}\" \
-                 (\"{column}\", key) WHERE \"{column}\" IS NOT NULL;\n"
-            );
-        }
-    }
-    sql += "COMMIT";
-    Ok(sql)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -259,16 +222,5 @@ mod tests {
         for statement in [list, Statement::Load(&LEASE)] {
             assert!(statement.sql().contains("t.version > 0"), "{statement:?}");
         }
-    }
-
-    #[test]
-    fn names_that_would_not_be_plain_sql_are_refused() {
-        static QUOTE: Table = Table { name: "a\"; DROP", index: &[] };
-        static OUTBOX: Table = Table { name: "outbox", index: &[] };
-        static COLUMN: Table = Table { name: "a", index: &["version"] };
-        for table in [&QUOTE, &OUTBOX, &COLUMN] {
-            assert!(matches!(create("shop", &[table]), Err(Fault::Refused(_))), "{table:?}");
-        }
-        assert!(create("shop", &[&LEASE, &BARE]).is_ok());
     }
 }

@@ -8,10 +8,12 @@ use async_trait::async_trait;
 use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 use tokio_postgres::Config;
 
+use crate::about::About;
 use crate::classify::{During, classify, keeps_session};
 use crate::pipeline::{self, Call};
 use crate::placeholders::Placeholders;
 use crate::pool::{Lease, Pool, Results};
+use crate::schema::{self, STEPS, Standing};
 use crate::statement::{self, Statement};
 
 /// Connections of a store where nothing else is said.
@@ -20,7 +22,7 @@ const CONNECTIONS: usize = 8;
 /// A service's schema in a PostgreSQL database (15 or later).
 #[derive(Debug, Clone)]
 pub struct PostgresStore {
-    pool: Arc<Pool>,
+    pub(crate) pool: Arc<Pool>,
     schema: Arc<str>,
     tables: Arc<RwLock<BTreeSet<&'static str>>>,
 }
@@ -43,6 +45,23 @@ impl PostgresStore {
         let pool = Arc::new(Pool::new(config, schema, connections.max(1)));
         pool.lease().await?.give_back();
         Ok(PostgresStore { pool, schema: schema.into(), tables: Arc::default() })
+    }
+
+    /// How the schema stands to what [`Store::prepare`] would make of it; changes nothing. `Refused` where it
+    /// would refuse.
+    pub async fn standing(&self, tables: &[&'static Table]) -> Outcome<Standing> {
+        let lease = self.pool.lease().await?;
+        let standing = schema::standing(&lease, &self.schema, tables).await?;
+        lease.give_back();
+        Ok(standing)
+    }
+
+    /// Who the server is, and what we may do there; changes nothing.
+    pub async fn about(&self) -> Outcome<About> {
+        let lease = self.pool.lease().await?;
+        let about = About::ask(&lease, &self.schema).await?;
+        lease.give_back();
+        Ok(about)
     }
 
     /// `Refused` for a table that was not prepared: no later try would find it.
@@ -84,9 +103,8 @@ fn table_of(op: &Op) -> Option<&'static Table> {
 #[async_trait]
 impl Store for PostgresStore {
     async fn prepare(&self, tables: &[&'static Table]) -> Outcome<()> {
-        let sql = statement::create(&self.schema, tables)?;
         let lease = self.pool.lease().await?;
-        lease.run_text(&sql).await?;
+        schema::bring_up(&lease, &self.schema, tables, &STEPS).await?;
         lease.give_back();
         let mut known = self.tables.write().unwrap_or_else(PoisonError::into_inner);
         known.extend(tables.iter().map(|table| table.name));

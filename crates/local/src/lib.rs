@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod brokers;
+pub mod folder;
 mod runtime;
 pub mod store;
 

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use model::log::Log;
 use model::queue::{Effect, Message, Queues};
 use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec, headers};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OpenFlags, Row, params};
 
 const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
@@ -59,6 +59,20 @@ impl Round {
     }
 }
 
+/// 0 is a new file.
+fn check(version: i64) -> Result<(), String> {
+    match version {
+        0 | SCHEMA_VERSION => Ok(()),
+        newer if newer > SCHEMA_VERSION => Err(format!(
+            "made by a newer version: {newer}, this binary knows {SCHEMA_VERSION}; use the newer binary"
+        )),
+        older => Err(format!(
+            "made by an older version: {older}, this binary knows {SCHEMA_VERSION} alone; use the \
+             older binary, or an empty folder"
+        )),
+    }
+}
+
 impl Journal {
     /// Opens the file, or creates it with its tables. The error is a text for people.
     pub fn open(path: &Path) -> Result<Self, String> {
@@ -75,11 +89,20 @@ impl Journal {
             }
             Ok((connection, version))
         };
-        match open() {
-            Ok((connection, 0 | SCHEMA_VERSION)) => Ok(Journal { connection }),
-            Ok((_, version)) => Err(format!("written by another version ({version})")),
-            Err(error) => Err(error.to_string()),
-        }
+        let (connection, version) = open().map_err(|error| error.to_string())?;
+        check(version)?;
+        Ok(Journal { connection })
+    }
+
+    /// The version of a file that exists; changes nothing. The error is as in [`Journal::open`].
+    pub fn standing(path: &Path) -> Result<i64, String> {
+        let open = || -> rusqlite::Result<i64> {
+            let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            connection.pragma_query_value(None, "user_version", |row| row.get(0))
+        };
+        let version = open().map_err(|error| error.to_string())?;
+        check(version)?;
+        Ok(version)
     }
 
     /// Writes all of it, synced, or nothing.

@@ -35,6 +35,11 @@ pub(crate) struct Brokers {
     thread: Option<JoinHandle<()>>,
 }
 
+/// The version of the journal in a file that exists; changes nothing. `Refused` where another version made it.
+pub(crate) fn standing(path: &Path) -> Outcome<i64> {
+    Journal::standing(path).map_err(|text| Fault::refused(format!("{}: {text}", path.display())))
+}
+
 impl Brokers {
     /// Restores the models from the file, and starts the writer, which holds the lock.
     pub(crate) fn open(path: &Path, runtime: Arc<dyn Runtime>, lock: File) -> Outcome<Self> {

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use ports::{Key, Op, Range, Reply, Row, Rows, Table};
 use rusqlite::{Connection, StatementStatus, ToSql};
 
-use super::ops;
+use super::{ops, schema};
 
 /// As the chassis' inbox: found by key, and by the instant from which on it may go.
 static OLD: Table = Table { name: "old", index: &["expires_at"] };
@@ -15,7 +15,7 @@ static OLD: Table = Table { name: "old", index: &["expires_at"] };
 /// A store with so many expired rows, and as many events that were sent and are gone.
 fn store(rows: u32) -> Connection {
     let connection = Connection::open_in_memory().unwrap();
-    ops::prepare(&connection, &[&OLD]).unwrap();
+    schema::prepare(&connection, &[&OLD]).unwrap();
     let insert = "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?1)
          INSERT INTO old (key, version, body, expires_at)
          SELECT printf('event-%08d', i), 1, '{}', printf('2026-01-01T00:00:%08d', i) FROM n";

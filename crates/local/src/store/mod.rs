@@ -2,6 +2,7 @@
 //! transactions, and never answers a commit before the file is synced.
 
 mod ops;
+pub(crate) mod schema;
 mod sqlite;
 
 pub use sqlite::SqliteStore;

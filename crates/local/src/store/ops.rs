@@ -42,41 +42,6 @@ pub(super) fn classify_commit(error: &rusqlite::Error) -> Fault {
     }
 }
 
-/// Creates what does not exist. `Refused` for a name that is not `[a-z_]+` or is the outbox's.
-pub(super) fn prepare(connection: &Connection, tables: &[&Table]) -> Outcome<()> {
-    let mut sql = String::from(
-        "CREATE TABLE IF NOT EXISTS outbox (
-             id INTEGER PRIMARY KEY AUTOINCREMENT, shard INTEGER NOT NULL, at INTEGER NOT NULL,
-             channel INTEGER NOT NULL, destination TEXT NOT NULL, key TEXT NOT NULL,
-             headers BLOB NOT NULL, payload BLOB NOT NULL);
-         CREATE INDEX IF NOT EXISTS outbox_shard ON outbox (shard, id);\n",
-    );
-    for table in tables {
-        let name = table.name;
-        let plain = |name: &str| {
-            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        };
-        let own = ["key", "version", "body"];
-        let bad = |column: &&str| !plain(column) || own.contains(column);
-        if !plain(name) || name == "outbox" || table.index.iter().any(bad) {
-            return Err(Fault::refused(format!("not a name for a table or column: {name}")));
-        }
-        let columns: String =
-            table.index.iter().map(|column| format!(", \"{column}\" TEXT")).collect();
-        sql += &format!(
-            "CREATE TABLE IF NOT EXISTS \"{name}\" (key TEXT PRIMARY KEY NOT NULL,
-                 version INTEGER NOT NULL, body TEXT NOT NULL{columns}) WITHOUT ROWID;\n"
-        );
-        for column in table.index {
-            sql += &format!(
-                "CREATE INDEX IF NOT EXISTS \"{name}_{column}\" ON \"{name}\" (\"{column}\", key)
-                     WHERE \"{column}\" IS NOT NULL;\n"
-            );
-        }
-    }
-    connection.execute_batch(&sql).map_err(|error| classify(&error))
-}
-
 /// Applies operations in order. After an error the transaction has to be rolled back.
 pub(super) fn apply(
     connection: &Connection,

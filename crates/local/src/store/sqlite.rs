@@ -10,7 +10,7 @@ use ports::{Fault, Op, Outcome, Reply, Runtime, Store, Table, Tx, timeout};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::OwnedMutexGuard;
 
-use super::ops;
+use super::{ops, schema};
 
 /// How long a transaction waits for the writer before it answers `Retry`.
 const WRITER_WAIT: Duration = Duration::from_secs(5);
@@ -101,7 +101,7 @@ impl Store for SqliteStore {
         let runtime = tx.runtime.clone();
         blocking(&*runtime, || {
             tx.start()?;
-            ops::prepare(tx.connection()?, tables)?;
+            schema::prepare(tx.connection()?, tables)?;
             tx.commit_now()
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ports::{Fault, Offsets, Outcome, Partition, TopicSpec};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
@@ -15,14 +15,16 @@ use crate::detached::Detached;
 use crate::faults::{Call, classify, fault};
 use crate::logs::Logs;
 use crate::settings::Clients;
+use crate::topology::Topic;
 
 type Client = Arc<Detached<AdminClient<Logs>>>;
 
 /// Asks the cluster.
 pub(crate) struct Admin {
-    client: Client,
-    timeout: Duration,
-    replication: i32,
+    pub client: Client,
+    pub timeout: Duration,
+    /// As those topics should be that this shop wants in a certain way.
+    topics: Vec<Topic>,
 }
 
 impl Admin {
@@ -32,13 +34,13 @@ impl Admin {
         Ok(Admin {
             client: Arc::new(Detached::new(client)),
             timeout: clients.settings.request_timeout,
-            replication: clients.settings.replication,
+            topics: clients.settings.topics.clone(),
         })
     }
 
     /// Creates what is missing and checks what is there.
     pub async fn declare(&self, topics: Vec<TopicSpec>) -> Outcome<()> {
-        let counts = self.counts().await?;
+        let (brokers, counts) = self.counts().await?;
         let mut missing = Vec::new();
         for topic in &topics {
             if topic.partitions < 1 {
@@ -52,31 +54,18 @@ impl Admin {
         if missing.is_empty() {
             return Ok(());
         }
-        let new: Vec<_> = missing
-            .iter()
-            .map(|topic| {
-                NewTopic::new(
-                    &topic.name,
-                    topic.partitions,
-                    TopicReplication::Fixed(self.replication),
-                )
-            })
-            .collect();
-        let options = AdminOptions::new()
-            .request_timeout(Some(self.timeout))
-            .operation_timeout(Some(self.timeout));
-        let results = self.client.create_topics(&new, &options).await;
-        let results = results.map_err(|error| fault(Call::Create, &error))?;
+        let new: Vec<_> = missing.iter().map(|topic| self.wanted(topic, brokers)).collect();
+        let results = self.create(&new).await?;
         for (topic, result) in missing.into_iter().zip(results) {
             match result {
                 Ok(_) => {}
                 // Someone else was faster.
-                Err((_, Code::TopicAlreadyExists)) => {
-                    let count = self.counts().await?.get(&*topic.name).copied();
+                Err(Code::TopicAlreadyExists) => {
+                    let count = self.counts().await?.1.get(&*topic.name).copied();
                     let unseen = || Fault::retry("a new topic is not in the metadata yet");
                     check(topic, count.ok_or_else(unseen)?)?;
                 }
-                Err((_, code)) => return Err(classify(Call::Create, code)),
+                Err(code) => return Err(classify(Call::Create, code)),
             }
         }
         Ok(())
@@ -126,14 +115,29 @@ impl Admin {
         .await
     }
 
-    /// The partition counts of all topics.
-    async fn counts(&self) -> Outcome<BTreeMap<String, i32>> {
+    /// The topic to create, with its copies in a cluster of so many brokers.
+    fn wanted(&self, spec: &TopicSpec, brokers: i32) -> (Topic, i32) {
+        let TopicSpec { name, partitions } = spec.clone();
+        match self.topics.iter().find(|topic| topic.name == name) {
+            Some(topic) => (Topic { partitions, ..topic.clone() }, topic.copies(brokers)),
+            // Nobody says how: kept as records of events are, with what copies there can be.
+            None => {
+                let topic = Topic { name, partitions, ..Topic::default() };
+                let copies = topic.copies(brokers);
+                (topic, copies)
+            }
+        }
+    }
+
+    /// How many brokers there are, and the partition counts of all topics.
+    async fn counts(&self) -> Outcome<(i32, BTreeMap<String, i32>)> {
         let (client, timeout) = (self.client.clone(), self.timeout);
         blocking(move || {
             let metadata = client.inner().fetch_metadata(None, timeout);
             let metadata = metadata.map_err(|error| fault(Call::Read, &error))?;
             let topics = metadata.topics().iter();
-            Ok(topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32)).collect())
+            let counts = topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32));
+            Ok((metadata.brokers().len() as i32, counts.collect()))
         })
         .await
     }
@@ -143,7 +147,10 @@ fn check(topic: &TopicSpec, count: i32) -> Outcome<()> {
     if topic.partitions == count {
         return Ok(());
     }
-    Err(Fault::refused(format!("topic {} has {count} partitions", topic.name)))
+    Err(Fault::refused(format!(
+        "topic {} has {count} partitions, and {} are wanted; they are fixed when it is made",
+        topic.name, topic.partitions
+    )))
 }
 
 /// The partition count of one topic; `Refused` if there is no such topic.
@@ -159,7 +166,7 @@ fn count(client: &Client, topic: &str, timeout: Duration) -> Outcome<i32> {
 }
 
 /// Runs what waits for the network off the async runtime's threads.
-async fn blocking<T: Send + 'static>(
+pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Outcome<T> + Send + 'static,
 ) -> Outcome<T> {
     match tokio::task::spawn_blocking(work).await {

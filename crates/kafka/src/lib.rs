@@ -9,6 +9,7 @@ mod faults;
 mod logs;
 mod producer;
 mod settings;
+mod topology;
 mod watchdog;
 mod worker;
 
@@ -21,10 +22,16 @@ use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Record, TopicSpec};
 
 pub use faults::{Call, classify};
 pub use settings::{Address, Assignor, Settings};
+pub use topology::{Cluster, FoundTopic, Keep, Topic};
 
 use admin::Admin;
 use consumer::KafkaConsumer;
 use producer::Producer;
+
+/// The version of librdkafka that is linked in.
+pub fn library_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}
 
 /// Connections to one Kafka cluster.
 pub struct Kafka {

@@ -7,6 +7,8 @@ use ports::{Fault, Outcome};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::topology::Topic;
+
 /// How a group's leader deals the partitions. All members of a group must use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Assignor {
@@ -35,8 +37,8 @@ pub struct Settings {
     pub close_deadline: Duration,
     /// Who deals the partitions, and how.
     pub assignor: Assignor,
-    /// Replication factor of topics that are created; -1 is the broker's default.
-    pub replication: i32,
+    /// How topics are made that do not exist; one that is not among them is as [`Topic::default`] has it.
+    pub topics: Vec<Topic>,
 }
 
 impl Default for Settings {
@@ -50,7 +52,7 @@ impl Default for Settings {
             request_timeout: Duration::from_secs(10),
             close_deadline: Duration::from_secs(5),
             assignor: Assignor::CooperativeSticky,
-            replication: -1,
+            topics: Vec::new(),
         }
     }
 }

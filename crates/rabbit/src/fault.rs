@@ -86,16 +86,34 @@ pub(crate) async fn limited<T>(
 }
 
 /// As [`limited`], with another limit.
-#[allow(clippy::disallowed_methods)] // An adapter: real time.
 pub(crate) async fn limited_to<T>(
     limit: Duration,
     stage: Stage,
     what: &'static str,
     call: impl Future<Output = lapin::Result<T>>,
 ) -> Outcome<T> {
+    let answer = in_time(limit, stage, what, call).await?;
+    answer.map_err(|error| classify(stage, &error))
+}
+
+/// As [`limited`], for who reads the server's refusal.
+pub(crate) async fn limited_raw<T>(
+    stage: Stage,
+    what: &'static str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Outcome<lapin::Result<T>> {
+    in_time(ANSWER_LIMIT, stage, what, call).await
+}
+
+#[allow(clippy::disallowed_methods)] // An adapter: real time.
+async fn in_time<T>(
+    limit: Duration,
+    stage: Stage,
+    what: &'static str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Outcome<lapin::Result<T>> {
     match tokio::time::timeout(limit, call).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(error)) => Err(classify(stage, &error)),
+        Ok(answer) => Ok(answer),
         Err(_) => {
             let text = format!("no answer to {what} within {} s", limit.as_secs());
             Err(match stage {

@@ -9,6 +9,8 @@ mod fault;
 mod link;
 mod message;
 mod publish;
+mod server;
+mod topology;
 mod watchdog;
 
 use std::sync::Arc;
@@ -24,6 +26,8 @@ use fault::{Stage, limited};
 use link::Link;
 use message::short;
 use publish::Publisher;
+pub use server::Server;
+pub use topology::{Difference, FoundQueue, Queue};
 
 /// A client of one RabbitMQ server or cluster. It must live on a tokio runtime with IO and time.
 ///

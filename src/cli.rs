@@ -6,9 +6,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, Sources};
 use crate::dlq::Dlq;
+use crate::doctor::Doctor;
 use crate::load::Load;
 use crate::reconcile::Reconcile;
 use crate::saga::Saga;
+use crate::topology::Topology;
 
 /// Printed when the binary is called without a subcommand.
 pub const OVERVIEW: &str = "\
@@ -59,6 +61,10 @@ pub enum Command {
     Saga(Saga),
     /// Dead letters of running services: list, show, redrive, discard
     Dlq(Dlq),
+    /// Topics and queues: what the shop wants against what is there
+    Topology(Topology),
+    /// Look at configuration, servers, topology, databases and versions, and say what to do next
+    Doctor(Doctor),
 }
 
 /// `shakedown serve`.
@@ -117,17 +123,25 @@ pub struct ServerAddresses {
 impl Serve {
     /// The configuration to serve with.
     pub fn configuration(&self) -> Result<Config, String> {
-        let ServerAddresses { kafka, rabbit, postgres, prefix } = &self.servers;
-        let flags = [
+        let mut flags = self.servers.flags().to_vec();
+        flags.extend([
             ("data_dir", "--data-dir", &self.data_dir),
             ("listen", "--listen", &self.listen),
             ("profile", "--profile", &self.profile),
-            ("kafka", "--kafka", kafka),
-            ("rabbit", "--rabbit", rabbit),
-            ("postgres", "--postgres", postgres),
-            ("prefix", "--prefix", prefix),
-        ];
+        ]);
         Config::load(&self.sources, &flags, &[])
+    }
+}
+
+impl ServerAddresses {
+    /// As [`Config::load`] takes them.
+    pub fn flags(&self) -> [(&'static str, &'static str, &Option<String>); 4] {
+        [
+            ("kafka", "--kafka", &self.kafka),
+            ("rabbit", "--rabbit", &self.rabbit),
+            ("postgres", "--postgres", &self.postgres),
+            ("prefix", "--prefix", &self.prefix),
+        ]
     }
 }
 

@@ -8,6 +8,7 @@ pub mod config;
 pub mod customers;
 pub mod demo;
 pub mod dlq;
+pub mod doctor;
 pub mod gateway_journal;
 pub mod groceries;
 pub mod http_shell;
@@ -22,6 +23,7 @@ pub mod saga;
 pub mod serve;
 pub mod servers;
 pub mod shop;
+pub mod topology;
 mod usage;
 mod words;
 
@@ -53,6 +55,14 @@ pub fn main() -> ExitCode {
             let sources = options.sources.clone();
             configured(config, &sources, |config| demo::run(options, config))
         }
+        Some(cli::Command::Doctor(options)) => {
+            let config = options.configuration();
+            doctor::main(options, config)
+        }
+        Some(cli::Command::Topology(options)) => {
+            let (config, sources) = (options.configuration(), options.sources().clone());
+            configured(config, &sources, |config| topology::run(options, config))
+        }
         Some(cli::Command::Dlq(options)) => on_tokio(dlq::run(options)),
         Some(cli::Command::Load(options)) => on_tokio(load::run(options)),
         Some(cli::Command::Reconcile(options)) => on_tokio(reconcile::run(options)),
@@ -82,7 +92,7 @@ fn configured<W: Future<Output = anyhow::Result<ExitCode>>>(
     on_tokio(work(config))
 }
 
-fn on_tokio(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let done = runtime.block_on(work);
     // What has not ended by now is meant to be dropped.

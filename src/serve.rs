@@ -16,7 +16,7 @@ use crate::local_mode::{self, LocalMode};
 use crate::running::Running;
 use crate::servers::Servers;
 use crate::shop::{Setup, Shop, run_all};
-use crate::usage;
+use crate::{topology, usage};
 
 /// Amounts that end in these two digits are declined by the simulated gateway.
 pub const DECLINED_ENDING: i64 = 13;
@@ -72,11 +72,14 @@ async fn start_on(servers: &Servers, config: &Config) -> anyhow::Result<Shop> {
     let folder = &config.data_dir.value;
     println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", folder.display());
     let runtime = local_mode::runtime();
-    let ports = servers.connect(&runtime).await?;
+    let ports = servers.connect(config, &runtime).await?;
     let (outside, _, _) = local_mode::outside(folder, steering(), &runtime)?;
     let instance = instance(&*runtime);
     let streams = Streams::prefixed(&config.prefix.value);
-    run_all(&ports, &outside, &Setup { instance, streams, config: config.clone() }).await
+    let shop =
+        run_all(&ports, &outside, &Setup { instance, streams, config: config.clone() }).await?;
+    topology::warn_of_topics(config).await;
+    Ok(shop)
 }
 
 /// A name that no other instance has.

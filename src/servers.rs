@@ -13,6 +13,7 @@ use postgres::PostgresStore;
 use rabbit::Rabbit;
 
 use crate::config::{Config, variable};
+use crate::topology;
 
 /// Addresses of all three servers.
 #[derive(Clone)]
@@ -51,23 +52,32 @@ impl Servers {
     /// schema in the database.
     pub async fn connect(
         &self,
+        config: &Config,
         runtime: &Arc<dyn Runtime>,
     ) -> anyhow::Result<BTreeMap<Service, Ports>> {
-        let log = Kafka::connect(&self.kafka, "shakedown", kafka::Settings::default());
+        let settings = kafka::Settings {
+            topics: topology::topics_wanted(config),
+            ..kafka::Settings::default()
+        };
+        let log = Kafka::connect(&self.kafka, "shakedown", settings);
         let log: Arc<dyn EventLog> = Arc::new(log.context("Kafka: check --kafka")?);
         let queue = Rabbit::connect(&self.rabbit).await;
         let queue = queue.context("RabbitMQ: check --rabbit, and that it runs")?;
         let queue: Arc<dyn JobQueue> = Arc::new(queue);
         let mut all = BTreeMap::new();
         for service in Service::ALL {
-            let schema = service.name().replace('-', "_");
-            let store = PostgresStore::connect(&self.postgres, &schema).await;
+            let store = PostgresStore::connect(&self.postgres, &schema(service)).await;
             let store = store.context("PostgreSQL: check --postgres, and that it runs")?;
             let (log, queue, runtime) = (log.clone(), queue.clone(), runtime.clone());
             all.insert(service, Ports { log, queue, store: Arc::new(store), runtime });
         }
         Ok(all)
     }
+}
+
+/// The schema of a service.
+pub fn schema(service: Service) -> String {
+    service.name().replace('-', "_")
 }
 
 #[cfg(test)]

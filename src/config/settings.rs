@@ -133,6 +133,11 @@ settings! {
     /// How long leaving may take: first for open requests, then for the services.
     "drain" drain: Duration = "5s", Span(ms(100), s(600));
 
+    /// Copies of each topic, as far as there are brokers. From three on, two must have a record before it counts.
+    "topology.replication" replication: i32 = "3", Whole(1, 9);
+    /// How long topics keep events. `catalog.events` keeps the last of each product instead.
+    "topology.retention" topic_retention: Duration = "30days", Span(s(3600), s(3650 * DAY));
+
     /// What to log.
     "log.filter" log_filter: String = "info", Filter;
     /// How to log: lines for people, or one JSON object a line.

@@ -98,6 +98,9 @@ fn a_wrong_command_line_is_2() {
         &["dlq", "redrive", "payments"],
         &["dlq", "redrive", "payments", "some:0:1", "--all"],
         &["dlq", "discard", "payments", "some:0:1"],
+        &["topology"],
+        &["topology", "check"],
+        &["topology", "apply", "--yes", "--kafka", "kafka://127.0.0.1:9"],
     ] {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");
@@ -179,6 +182,8 @@ fn each_command_has_a_help_with_examples() {
         (&["reconcile"], &["Exit codes", "--wait <SECONDS>", "SHAKEDOWN_URL", "Examples"]),
         (&["saga", "show"], &["Exit codes", "--json", "Examples"]),
         (&["dlq"], &["list", "show", "redrive", "discard", "Examples"]),
+        (&["topology"], &["check", "apply", "Exit codes", "Examples"]),
+        (&["doctor"], &["--json", "Exit codes", "Examples"]),
     ] {
         let (code, stdout, _) = run(&[command, &["--help"]].concat());
         assert_eq!(code, 0);

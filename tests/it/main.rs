@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli;
 mod compose;
+mod doctor;
 mod graph;
 mod http_docs;
 mod local_mode;

@@ -14,7 +14,8 @@ pub static INBOX: Table = Table { name: "chassis_inbox", index: &["expires_at"] 
 /// One row an outbox shard: who may send.
 pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
 
-pub(crate) static ALL: [&Table; 5] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS];
+/// The tables that the chassis keeps in the store of every service.
+pub static ALL: [&Table; 5] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS];
 
 /// Where a partition's next record is read, and who may say so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

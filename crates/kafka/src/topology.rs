@@ -134,9 +134,10 @@ impl Cluster {
             Ok(Some((number(topic.partitions().len()), number(replicas.min().unwrap_or(0)))))
         });
         let Some((partitions, replication)) = counts.await? else { return Ok(None) };
-        let settings = self.settings(topic).await?.map(|settings| {
-            settings.into_iter().map(|(name, (value, _))| (name, value)).collect()
-        });
+        let settings = self
+            .settings(topic)
+            .await?
+            .map(|settings| settings.into_iter().map(|(name, (value, _))| (name, value)).collect());
         Ok(Some(FoundTopic { partitions, replication, settings }))
     }
 
@@ -214,10 +215,7 @@ impl Admin {
     }
 
     /// Creates topics with so many copies each: an outcome for each.
-    pub(crate) async fn create(
-        &self,
-        topics: &[(Topic, i32)],
-    ) -> Outcome<Vec<Result<(), Code>>> {
+    pub(crate) async fn create(&self, topics: &[(Topic, i32)]) -> Outcome<Vec<Result<(), Code>>> {
         let settings: Vec<_> =
             topics.iter().map(|(topic, copies)| topic.settings(*copies)).collect();
         let new = topics.iter().zip(&settings).map(|((topic, copies), settings)| {

@@ -13,14 +13,12 @@ use crate::statement::is_plain;
 /// it. It may be run on rows of any age, and finds the service's tables as the last release left them.
 ///
 /// 1: what there was before versions were written down, so that such a schema only gets its number.
-pub(crate) static STEPS: [&str; 1] = [
-    "CREATE TABLE IF NOT EXISTS outbox (\
+pub(crate) static STEPS: [&str; 1] = ["CREATE TABLE IF NOT EXISTS outbox (\
      id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, shard int NOT NULL, \
      at timestamptz NOT NULL DEFAULT clock_timestamp(), channel int NOT NULL, \
      destination text NOT NULL, key text COLLATE \"C\" NOT NULL, headers bytea NOT NULL, \
      payload bytea NOT NULL);\n\
-     CREATE INDEX IF NOT EXISTS outbox_shard ON outbox (shard, id);\n",
-];
+     CREATE INDEX IF NOT EXISTS outbox_shard ON outbox (shard, id);\n"];
 
 /// The columns that step 1 would otherwise take for its own.
 const OUTBOX: [&str; 8] =

@@ -38,7 +38,8 @@ impl Server {
         let asked = tokio::task::spawn_blocking(move || greeting(&uri, limit));
         let payload = asked.await.map_err(|_| Fault::retry("the question was cut short"))?;
         let payload = payload.map_err(|error| Fault::retry(error.to_string()))?;
-        read(&payload).ok_or_else(|| Fault::refused("what answers there is no server of AMQP 0-9-1"))
+        read(&payload)
+            .ok_or_else(|| Fault::refused("what answers there is no server of AMQP 0-9-1"))
     }
 
     /// Its version's first two numbers; `None` where it has others.

@@ -55,10 +55,10 @@ impl Queue {
     /// release of the server: what it does not know it ignores, and a queue that is made today must not stop the
     /// shop when the server is upgraded.
     pub fn of(spec: &QueueSpec) -> Vec<Queue> {
-        let dead = spec.dead_letters.iter().map(|name| Queue {
-            name: name.clone(),
-            arguments: message::dead_letter_arguments(),
-        });
+        let dead = spec
+            .dead_letters
+            .iter()
+            .map(|name| Queue { name: name.clone(), arguments: message::dead_letter_arguments() });
         let arguments = message::arguments(spec);
         dead.chain([Queue { name: spec.name.clone(), arguments }]).collect()
     }
@@ -145,9 +145,7 @@ impl Answer {
                 Inequivalent::read(text)
                     .map_or_else(|| Answer::Refused(text.into()), Answer::Differs),
             ),
-            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => {
-                Some(Answer::Refused(text.into()))
-            }
+            AMQPErrorKind::Soft(AMQPSoftError::ACCESSREFUSED) => Some(Answer::Refused(text.into())),
             _ => None,
         }
     }
@@ -238,6 +236,7 @@ fn agree(arguments: &mut FieldTable, difference: &Inequivalent) -> bool {
 
 fn shown(value: &AMQPValue) -> String {
     match value {
+        AMQPValue::LongString(text) if text.as_bytes().is_empty() => "\"\"".to_owned(),
         AMQPValue::LongString(text) => text.to_string(),
         AMQPValue::LongInt(number) => number.to_string(),
         other => format!("{other:?}"),
@@ -248,7 +247,8 @@ fn shown(value: &AMQPValue) -> String {
 mod tests {
     use super::*;
 
-    const HEAD: &str = "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/': ";
+    const HEAD: &str =
+        "PRECONDITION_FAILED - inequivalent arg 'x-max-length' for queue 'q' in vhost '/': ";
 
     fn read(rest: &str) -> (Inequivalent, String) {
         let read = || Inequivalent::read(&format!("{HEAD}{rest}")).unwrap();
@@ -288,7 +288,9 @@ mod tests {
             received: Said::None,
             current: Said::None,
         };
-        assert!(!agree(&mut arguments, &of("x-queue-type")) && !agree(&mut arguments, &of("durable")));
+        assert!(
+            !agree(&mut arguments, &of("x-queue-type")) && !agree(&mut arguments, &of("durable"))
+        );
     }
 
     #[test]

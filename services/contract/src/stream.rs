@@ -48,6 +48,18 @@ impl Stream {
             Stream::NotificationsJobs => false,
         }
     }
+
+    /// Whether the last event of a key says all that the earlier ones said, so that a log may forget those. A
+    /// product's does, and it must not be forgotten with age; the others tell a story, event by event.
+    pub fn is_compacted(self) -> bool {
+        match self {
+            Stream::CatalogEvents => true,
+            Stream::OrdersEvents
+            | Stream::InventoryEvents
+            | Stream::PaymentsEvents
+            | Stream::NotificationsJobs => false,
+        }
+    }
 }
 
 /// The queue of jobs as both its sides declare it: a queue that exists with other arguments is refused.

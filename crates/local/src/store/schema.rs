@@ -75,8 +75,11 @@ fn columns(connection: &Connection, table: &str) -> Outcome<Option<Vec<String>>>
 
 fn check_columns(connection: &Connection, table: &Table, found: &[String]) -> Outcome<()> {
     let wanted: Vec<&str> = OWN.iter().chain(table.index).copied().collect();
-    let missing: Vec<&str> =
-        wanted.iter().copied().filter(|column| !found.iter().any(|found| found == column)).collect();
+    let missing: Vec<&str> = wanted
+        .iter()
+        .copied()
+        .filter(|column| !found.iter().any(|found| found == column))
+        .collect();
     let more: Vec<&str> =
         found.iter().map(String::as_str).filter(|column| !wanted.contains(column)).collect();
     let said: Vec<String> = [("lacks", missing), ("has also", more)]

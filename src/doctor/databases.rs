@@ -1,0 +1,91 @@
+//! The services' databases: which tables they have, and whether this program can open what is there.
+
+use contract::Service;
+use ports::{Fault, Outcome, Table};
+use postgres::{PostgresStore, Standing};
+
+use super::finding::Finding;
+use crate::servers::schema;
+use crate::topology::within;
+
+const AREA: &str = "schemas";
+
+/// Of services whose schema nobody has made, or made before versions were written down.
+pub const NONE_YET: &str = "no version yet";
+
+const BROUGHT_UP: &str = "the next start brings it up";
+
+/// The tables of a service, the chassis' own first.
+pub fn tables(service: Service) -> Vec<&'static Table> {
+    let own: &[&'static Table] = match service {
+        Service::Catalog => &catalog::rows::TABLES,
+        Service::Orders => &orders::rows::TABLES,
+        Service::Inventory => &inventory::rows::ALL,
+        Service::Payments => &payments::rows::ALL,
+        Service::Query => &query::rows::ALL,
+        Service::NotificationsApi => &notifications_api::rows::ALL,
+        Service::NotificationsWorker => &notifications_worker::rows::ALL,
+    };
+    chassis::TABLES.iter().chain(own).copied().collect()
+}
+
+/// What to do about a fault of a database.
+pub fn next(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::Refused(_) => "it says so itself; a start is refused until then",
+        Fault::Retry(_) | Fault::Unknown(_) => {
+            "see what the server says; a start waits for it, or fails as it does here"
+        }
+    }
+}
+
+/// All schemas of a server that answers: one line where all are as they should be.
+pub async fn schemas(url: &str) -> Vec<Finding> {
+    let (mut findings, mut ready) = (Vec::new(), Vec::new());
+    let mut todo = Vec::new();
+    for service in Service::ALL {
+        match within(look(url, service)).await {
+            Ok((Standing { ready: true, version, .. }, barred)) if barred.is_empty() => {
+                ready.push((service, version));
+            }
+            Ok((Standing { ready: true, .. }, barred)) => findings.push(Finding::fail(
+                AREA,
+                format!("{}: no right to read and write {}", service.name(), barred.join(", ")),
+                format!(
+                    "GRANT SELECT, INSERT, UPDATE, DELETE on them, and USAGE on schema {}",
+                    schema(service)
+                ),
+            )),
+            Ok((Standing { version, known, .. }, _)) => todo.push((service, version, known)),
+            Err(fault) => {
+                let said = format!("{}: {fault}", service.name());
+                findings.push(Finding::fail(AREA, said, next(&fault)));
+            }
+        }
+    }
+    if let Some((_, version)) = ready.first() {
+        let services: Vec<&str> = ready.iter().map(|(service, _)| service.name()).collect();
+        let said = format!("at version {version}: {}", services.join(", "));
+        findings.insert(0, Finding::ok(AREA, said));
+    }
+    let of = |new: bool| todo.iter().filter(move |(_, version, _)| (*version == 0) == new);
+    let absent: Vec<&str> = of(true).map(|(service, ..)| service.name()).collect();
+    if !absent.is_empty() {
+        let said = format!("{NONE_YET}: {}", absent.join(", "));
+        findings.push(Finding::warn(AREA, said, BROUGHT_UP));
+    }
+    for (service, version, known) in of(false) {
+        let said = match version == known {
+            true => format!("{}: tables are missing", service.name()),
+            false => format!("{}: at version {version}, this binary makes {known}", service.name()),
+        };
+        findings.push(Finding::warn(AREA, said, BROUGHT_UP));
+    }
+    findings
+}
+
+async fn look(url: &str, service: Service) -> Outcome<(Standing, Vec<String>)> {
+    let store = PostgresStore::connect_with(url, &schema(service), 1).await?;
+    let standing = store.standing(&tables(service)).await?;
+    Ok((standing, store.about().await?.barred))
+}

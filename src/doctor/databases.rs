@@ -32,7 +32,7 @@ pub fn tables(service: Service) -> Vec<&'static Table> {
 /// What to do about a fault of a database.
 pub fn next(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Refused(_) => "it says so itself; a start is refused until then",
+        Fault::Refused(_) => "do as it says; a start is refused until then",
         Fault::Retry(_) | Fault::Unknown(_) => {
             "see what the server says; a start waits for it, or fails as it does here"
         }

@@ -110,6 +110,10 @@ pub async fn run(topology: Topology, config: Config) -> anyhow::Result<ExitCode>
             )));
         }
     }
+    // Where it cannot be read, nobody has to wait for a server.
+    if let Err(fault) = cluster(&config) {
+        return Ok(usage(&format!("kafka ({}): {fault}", config.kafka.origin)));
+    }
     match topology.command {
         Command::Check(check) => {
             let Look { rows, .. } = whole(&config).await;

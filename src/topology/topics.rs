@@ -71,6 +71,7 @@ pub fn compare(topic: &Topic, found: Outcome<Option<FoundTopic>>, brokers: i32) 
     let copies = topic.copies(brokers);
     // All that were asked for count as well while a broker is away.
     let agrees = replication == copies || replication == topic.replication;
+    let copies = if agrees { replication } else { copies };
     let next = "it is never changed here: `kafka-reassign-partitions.sh` moves replicas";
     compared("replication", copies.to_string(), replication.to_string(), agrees, next);
     let wanted = topic.settings(replication);

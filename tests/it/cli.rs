@@ -101,6 +101,7 @@ fn a_wrong_command_line_is_2() {
         &["topology"],
         &["topology", "check"],
         &["topology", "apply", "--yes", "--kafka", "kafka://127.0.0.1:9"],
+        &["topology", "check", "--kafka", "127.0.0.1:9", "--rabbit", "amqp://127.0.0.1:9"],
     ] {
         let (code, _, stderr) = run(arguments);
         assert_eq!(code, 2, "{arguments:?}: {stderr}");

@@ -48,6 +48,16 @@ fn a_table_with_other_columns_is_refused_by_name() {
     assert!(said.contains("table shop.order has also changed"), "{said}");
 }
 
+/// A table may wait for a step to come, and before the first one nothing is written into what will be refused.
+#[test]
+fn columns_are_checked_once_no_step_can_change_them() {
+    let unversioned =
+        found(0, &[("outbox", &OUTBOX), ("lease", &["key", "version", "body", "due", "owner"])]);
+    assert!(refusal(&unversioned, &[&LEASE_GREW]).contains("lacks changed"));
+    let todo = next("shop", &unversioned, &[&LEASE_GREW], &TWO_STEPS).unwrap().unwrap();
+    assert!(todo.contains("VALUES (1, "), "{todo}");
+}
+
 #[test]
 fn only_what_is_missing_is_created() {
     let mut ready = found(1, &[("lease", &["key", "version", "body", "due", "owner"])]);

@@ -25,16 +25,19 @@ const OWN: [&str; 3] = ["key", "version", "body"];
 /// where a table has other columns.
 pub(super) fn prepare(connection: &Connection, tables: &[&Table]) -> Outcome<()> {
     let version = version(connection)?;
-    let mut sql: String = STEPS.iter().skip(version).copied().collect();
-    sql += &format!("PRAGMA user_version = {};\n", STEPS.len());
+    let run = |sql: &str| connection.execute_batch(sql).map_err(|error| classify(&error));
+    for step in STEPS.iter().skip(version) {
+        run(step)?;
+    }
+    run(&format!("PRAGMA user_version = {}", STEPS.len()))?;
     for table in tables {
         check_names(table)?;
         match columns(connection, table.name)? {
             Some(found) => check_columns(connection, table, &found)?,
-            None => sql += &create(table),
+            None => run(&create(table))?,
         }
     }
-    connection.execute_batch(&sql).map_err(|error| classify(&error))
+    Ok(())
 }
 
 /// The version of the layout in a service's file, 0 where none is written down; changes nothing. `Refused` as in
@@ -43,7 +46,9 @@ pub(crate) fn standing(path: &Path, tables: &[&Table]) -> Outcome<usize> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let connection = connection.map_err(|error| classify(&error))?;
     let version = version(&connection)?;
-    for table in tables {
+    // Step 1 leaves tables alone; a later one may be what they wait for.
+    let checked = if version.max(1) == STEPS.len() { tables } else { &[] };
+    for table in checked {
         if let Some(found) = columns(&connection, table.name)? {
             check_columns(&connection, table, &found)?;
         }

@@ -2,7 +2,8 @@
 //! SHAKEDOWN_POSTGRES. Without them the tests say so and pass, unless SHAKEDOWN_REQUIRE_SERVERS=1. Topics and queues
 //! have names that no other run has, and stay behind: nothing here deletes one.
 
-use std::process::{Child, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
@@ -61,13 +62,33 @@ impl Shop {
     }
 }
 
-/// A process that is ended with its test.
-struct Ended(Child);
+/// A `serve` that leaves with its test, and says goodbye: the groups of a killed one stand still for 45 s.
+struct Served {
+    child: Child,
+    /// Held open: a process that writes to nobody dies of it.
+    stderr: BufReader<ChildStderr>,
+}
 
-impl Drop for Ended {
+impl Served {
+    fn start(shop: &Shop, arguments: &[&str]) -> Served {
+        let mut command = shop.command(arguments);
+        let command = command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let stderr = BufReader::new(child.stderr.take().expect("piped"));
+        Served { child, stderr }
+    }
+
+    /// The first line of its log with these words.
+    fn says(&mut self, words: &str) -> String {
+        let mut lines = self.stderr.by_ref().lines().map_while(Result::ok);
+        lines.find(|line| line.contains(words)).expect("it says so before it ends")
+    }
+}
+
+impl Drop for Served {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let _ = self.child.wait();
     }
 }
 
@@ -91,17 +112,7 @@ fn the_topology_is_shown_and_changed_only_when_asked() {
         &["retention.ms", "40 days", "differs", "`shakedown topology apply` sets"],
     );
     let arguments = [&["serve", "--listen", "127.0.0.1:0"][..], &longer].concat();
-    let mut serving = shop.command(&arguments);
-    let serving = serving.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let mut serving = Ended(serving);
-    let warned = {
-        let mut lines = std::io::BufRead::lines(std::io::BufReader::new(
-            serving.0.stderr.take().expect("piped"),
-        ));
-        lines.find_map(|line| line.ok().filter(|line| line.contains("nothing was changed")))
-    };
-    drop(serving);
-    let warned = warned.expect("a warning");
+    let warned = Served::start(&shop, &arguments).says("nothing was changed");
     assert!(warned.contains("retention.ms is 30 days, and 40 days is wanted"), "{warned}");
     shop.says(&check, 1, &["retention.ms", "differs"]);
     let apply = [&["topology", "apply", "--yes"][..], &longer].concat();

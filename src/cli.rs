@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use contract::Service;
 
 use crate::config::{Config, Sources};
 use crate::dlq::Dlq;
 use crate::doctor::Doctor;
+use crate::gateway::Gateway;
 use crate::load::Load;
 use crate::reconcile::Reconcile;
 use crate::saga::Saga;
@@ -51,6 +53,8 @@ pub struct Cli {
 pub enum Command {
     /// Run all seven services behind one HTTP address
     Serve(Serve),
+    /// Run the simulated payment gateway in a process of its own
+    Gateway(Gateway),
     /// Start everything in this process, place a thousand orders, check the books
     Demo(Demo),
     /// Place orders at a running shop, in a closed and an open loop, and report what it takes
@@ -72,7 +76,9 @@ pub enum Command {
 #[command(after_help = "\
 Without servers it runs in local mode: models of Kafka and RabbitMQ, and SQLite files in the data
 folder. That is for demos and development, never for production.
-With all three of --kafka, --rabbit and --postgres it runs on real servers.
+With all three of --kafka, --rabbit and --postgres it runs on real servers, and any number of
+processes share the work: all services in each, or with --only some of them. Then give them one
+payments.gateway (`shakedown gateway` is a simulated one) and, for the mails, one --data-dir.
 Either listens on loopback only, until there is authentication.
 
 SIGINT or SIGTERM drains and ends; a second one ends at once.
@@ -80,6 +86,7 @@ SIGINT or SIGTERM drains and ends; a second one ends at once.
 Examples
   shakedown serve
   shakedown serve --set orders.deadline=1m --log info,shakedown_chassis=debug
+  shakedown serve --only orders,inventory --listen 127.0.0.1:8081
   SHAKEDOWN_KAFKA=kafka://k:9092 shakedown serve --config shop.toml --print-config")]
 pub struct Serve {
     /// Folder for databases and mails in local mode, and for mails on real servers
@@ -93,12 +100,23 @@ pub struct Serve {
     /// event catalog as written)
     #[arg(long, value_name = "PROFILE")]
     pub profile: Option<String>,
+    /// Run only these services: names with commas between. On real servers [default: all]
+    #[arg(long, value_name = "SERVICE", value_delimiter = ',', value_parser = service)]
+    pub only: Vec<Service>,
     /// Real servers instead of local mode
     #[command(flatten)]
     pub servers: ServerAddresses,
     /// Everything else
     #[command(flatten)]
     pub sources: Sources,
+}
+
+/// A service by its name.
+pub fn service(name: &str) -> Result<Service, String> {
+    Service::named(name).ok_or_else(|| {
+        let names = Service::ALL.map(Service::name).join(", ");
+        format!("there is no such service; there are {names}")
+    })
 }
 
 /// Addresses of the three real servers. All of them or none.

@@ -1,24 +1,30 @@
-//! A small HTTP client for one address, as a customer or an operator has it: JSON, an
-//! Idempotency-Key with every write, and patience with 503. Never looks into the process it talks to.
+//! A small HTTP client, as a customer or an operator has it: JSON, an Idempotency-Key with every write, and
+//! patience with 503. Where the services are in several processes it asks one that runs the service, and the
+//! next one where nobody listens. Never looks into the processes it talks to.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use axum::http::{Method, Request, StatusCode, Uri, header};
 use bytes::Bytes;
 use clap::Args;
-use futures_util::future::{Either, select};
+use contract::Service;
+use futures_util::future::{Either, join_all, select};
 use http_body_util::{BodyExt, Full};
-use hyper_util::client::legacy::Client as Hyper;
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::{Client as Hyper, Error as Unreached};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use crate::http_shell::pause;
+use crate::shop::service_of;
 
 /// How often a write is tried before the client gives up: with the pauses about 20 s.
 const ATTEMPTS_MAX: u32 = 40;
@@ -33,24 +39,47 @@ const PAGE: usize = 200;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaseUrl(String);
 
+/// Who answers at an address: all services, or these.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Nothing: all of them.
+    runs: Option<BTreeSet<Who>>,
+    base: BaseUrl,
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Who {
+    Service(Service),
+    /// The gateway's books and the mails.
+    Gateway,
+}
+
 /// Which services a client command asks.
 #[derive(Debug, Clone, Args)]
 pub struct Target {
-    /// Where `shakedown serve` listens
+    /// Where `shakedown serve` listens. Several processes: once for each, with the services that it
+    /// runs before it, as in orders,inventory=http://127.0.0.1:8081; and gateway=URL. In the variable
+    /// with spaces between
     #[arg(
         long,
-        value_name = "URL",
+        value_name = "[SERVICE,..=]URL",
         env = "SHAKEDOWN_URL",
+        value_delimiter = ' ',
         default_value = "http://127.0.0.1:8080"
     )]
-    pub url: BaseUrl,
+    pub url: Vec<Address>,
 }
 
-/// A client of one address. Cloning shares the connections.
+/// A client of a shop. Cloning shares the connections.
 #[derive(Clone)]
 pub struct Client {
     hyper: Hyper<HttpConnector, Full<Bytes>>,
-    base: BaseUrl,
+    addresses: Arc<[Address]>,
+    /// Whose turn it is.
+    turn: Arc<AtomicUsize>,
+    /// How often a read is tried.
+    reads: u32,
 }
 
 /// What came back.
@@ -96,6 +125,43 @@ impl FromStr for BaseUrl {
 /// Where `serve` listens unless told otherwise.
 const DEFAULT_URL: &str = "http://127.0.0.1:8080";
 
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((names, url)) = text.split_once('=') else {
+            return Ok(Address { runs: None, base: text.parse()? });
+        };
+        let who = |name: &str| match name {
+            "gateway" => Ok(Who::Gateway),
+            name => crate::cli::service(name).map(Who::Service),
+        };
+        Ok(Address {
+            runs: Some(names.split(',').map(who).collect::<Result<_, _>>()?),
+            base: url.parse()?,
+        })
+    }
+}
+
+impl Address {
+    fn runs(&self, who: Who) -> bool {
+        self.runs.as_ref().is_none_or(|runs| runs.contains(&who))
+    }
+
+    fn runs_services(&self) -> bool {
+        self.runs.as_ref().is_none_or(|runs| runs.iter().any(|who| *who != Who::Gateway))
+    }
+}
+
+/// Who has what is at this path; `None` where everybody has it.
+fn who_has(path: &str) -> Option<Who> {
+    let path = path.split('?').next().unwrap_or_default();
+    match path.split('/').nth(1) {
+        Some("gateway" | "mailbox") => Some(Who::Gateway),
+        _ => service_of(path).map(Who::Service),
+    }
+}
+
 impl From<SocketAddr> for BaseUrl {
     fn from(address: SocketAddr) -> Self {
         BaseUrl(format!("http://{address}"))
@@ -111,20 +177,45 @@ impl fmt::Display for BaseUrl {
 impl Client {
     /// A client for the services behind this address.
     pub fn new(base: impl Into<BaseUrl>) -> Client {
+        Client::over(vec![Address { runs: None, base: base.into() }])
+    }
+
+    /// A client of whom a command was told to ask.
+    pub fn of(target: Target) -> Client {
+        Client::over(target.url)
+    }
+
+    fn over(addresses: Vec<Address>) -> Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let hyper = Hyper::builder(TokioExecutor::new()).build(connector);
-        Client { hyper, base: base.into() }
+        Client { hyper, addresses: addresses.into(), turn: Arc::default(), reads: 1 }
     }
 
-    /// Whom it asks.
-    pub fn base(&self) -> &BaseUrl {
-        &self.base
+    /// As patient with reads as with writes: for who must not stop where a process is killed.
+    pub fn patient(self) -> Client {
+        Client { reads: ATTEMPTS_MAX, ..self }
     }
 
-    /// One GET.
+    /// Whom it asks, for people.
+    pub fn whom(&self) -> String {
+        let all: Vec<String> = self.addresses.iter().map(|it| it.base.to_string()).collect();
+        all.join(", ")
+    }
+
+    /// One GET; a patient client repeats it as a write.
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
-        self.once(Method::GET, path, None, &Value::Null).await
+        self.repeated(Method::GET, path, None, &Value::Null, self.reads).await
+    }
+
+    /// What each process that runs services says at a path that all have.
+    pub async fn each(&self, path: &str) -> Vec<anyhow::Result<Value>> {
+        let asked = self.addresses.iter().filter(|address| address.runs_services());
+        let asked = asked.map(|address| async {
+            let answer = self.at(&address.base, Method::GET, path, None, &Value::Null).await?;
+            answer.expect(StatusCode::OK).with_context(|| format!("GET {path}"))
+        });
+        join_all(asked).await
     }
 
     /// One GET of a thing that may not exist: `None` on 404, an error on anything else but 200.
@@ -144,22 +235,33 @@ impl Client {
         key: &str,
         body: &Value,
     ) -> anyhow::Result<Answer> {
+        self.repeated(method, path, Some(key), body, ATTEMPTS_MAX).await
+    }
+
+    async fn repeated(
+        &self,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: &Value,
+        attempts: u32,
+    ) -> anyhow::Result<Answer> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let answer = self.once(method.clone(), path, Some(key), body).await;
+            let answer = self.once(method.clone(), path, key, body).await;
             let again = match &answer {
                 Ok(answer) => matches!(answer.status.as_u16(), 503 | 504),
                 Err(_) => true,
             };
-            if !again || attempt == ATTEMPTS_MAX {
+            if !again || attempt >= attempts {
                 return answer;
             }
             pause(Duration::from_millis(u64::from(25 * attempt.min(20)))).await;
         }
     }
 
-    /// One request, sent once.
+    /// One request, taken once: where nobody listens, the next address is asked.
     pub async fn once(
         &self,
         method: Method,
@@ -167,7 +269,39 @@ impl Client {
         key: Option<&str>,
         body: &Value,
     ) -> anyhow::Result<Answer> {
-        let mut request = Request::builder().method(&method).uri(format!("{}{path}", self.base));
+        let who = who_has(path);
+        let able = |address: &&Address| who.is_none_or(|who| address.runs(who));
+        let mut able: Vec<&Address> = self.addresses.iter().filter(able).collect();
+        if able.is_empty() {
+            // They say that they have it not.
+            able = self.addresses.iter().collect();
+        }
+        let first = self.turn.fetch_add(1, Ordering::Relaxed) % able.len();
+        able.rotate_left(first);
+        let mut answer = None;
+        for address in able {
+            let asked = self.at(&address.base, method.clone(), path, key, body).await;
+            let missed = asked.as_ref().is_err_and(|error| {
+                let unreached = error.chain().find_map(|cause| cause.downcast_ref::<Unreached>());
+                unreached.is_some_and(Unreached::is_connect)
+            });
+            answer = Some(asked);
+            if !missed {
+                break;
+            }
+        }
+        answer.context("an address to ask")?
+    }
+
+    async fn at(
+        &self,
+        base: &BaseUrl,
+        method: Method,
+        path: &str,
+        key: Option<&str>,
+        body: &Value,
+    ) -> anyhow::Result<Answer> {
+        let mut request = Request::builder().method(&method).uri(format!("{base}{path}"));
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
         }
@@ -179,7 +313,7 @@ impl Client {
         };
         let request = request.body(Full::new(content))?;
         let asked = async {
-            let response = self.hyper.request(request).await.map_err(|e| self.unreached(e))?;
+            let response = self.hyper.request(request).await.map_err(|e| unreached(base, e))?;
             let status = response.status();
             let bytes = response.into_body().collect().await?.to_bytes();
             anyhow::Ok((status, bytes))
@@ -194,26 +328,13 @@ impl Client {
         } else {
             let not_json = || {
                 format!(
-                    "{method} {path}: the answer ({status}) is not JSON; is {} a \
-                                       `shakedown serve`?",
-                    self.base
+                    "{method} {path}: the answer ({status}) is not JSON; is {base} a \
+                                       `shakedown serve`?"
                 )
             };
             serde_json::from_slice(&bytes).with_context(not_json)?
         };
         Ok(Answer { status, body })
-    }
-
-    /// What to do where no answer came.
-    fn unreached(&self, error: hyper_util::client::legacy::Error) -> anyhow::Error {
-        let base = &self.base;
-        if error.is_connect() {
-            return anyhow!(error).context(format!(
-                "nobody listens on {base}: is `shakedown serve` running there? --url says where \
-                 to look"
-            ));
-        }
-        anyhow!(error).context(format!("{base} took the request and gave no answer; see its log"))
     }
 
     /// A list, page by page.
@@ -232,6 +353,16 @@ impl Client {
         }
         Ok(items)
     }
+}
+
+/// What to do where no answer came.
+fn unreached(base: &BaseUrl, error: Unreached) -> anyhow::Error {
+    if error.is_connect() {
+        return anyhow!(error).context(format!(
+            "nobody listens on {base}: is `shakedown serve` running there? --url says where to look"
+        ));
+    }
+    anyhow!(error).context(format!("{base} took the request and gave no answer; see its log"))
 }
 
 impl Pages<'_> {
@@ -275,6 +406,26 @@ pub fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_belongs_to_who_runs_its_service() {
+        let all: Address = "http://h:1".parse().unwrap();
+        let some: Address = "orders,query=http://h:2".parse().unwrap();
+        let books: Address = "gateway=http://h:3".parse().unwrap();
+        let asked = |path: &str| {
+            let who = who_has(path);
+            [&all, &some, &books].map(|address| who.is_none_or(|who| address.runs(who)))
+        };
+        assert_eq!(asked("/orders/1?limit=2"), [true, true, false]);
+        assert_eq!(asked("/query/orders"), [true, true, false]);
+        assert_eq!(asked("/services/query/dead-letters"), [true, true, false]);
+        assert_eq!(asked("/inventory/stock"), [true, false, false]);
+        assert_eq!(asked("/mailbox/mails?limit=1"), [true, false, true]);
+        assert_eq!(asked("/health"), [true; 3]);
+        assert!(some.runs_services() && !books.runs_services());
+        let wrong = Address::from_str("order=http://h:2").unwrap_err();
+        assert!(wrong.contains("there are catalog, orders"), "{wrong}");
+    }
 
     #[test]
     fn an_address_is_scheme_host_and_port() {

@@ -168,7 +168,7 @@ impl Customers {
                     "order {order_id} did not end within {:?}; `shakedown saga show {order_id} \
                      --url {}` says what it waits for",
                     self.patience,
-                    self.client.base()
+                    self.client.whom()
                 );
             }
             pause(LOOK).await;

@@ -2,7 +2,7 @@
 //! a synced, append-only file before it is given. It decides nothing; the gateway behind it does.
 
 use std::collections::BTreeSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc;
@@ -47,6 +47,15 @@ impl JournaledGateway {
             .truncate(false)
             .open(path)
             .with_context(context)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{}: another process has it. Two of them need one gateway: run `shakedown gateway`, \
+                 and set payments.gateway to its address",
+                context()
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).with_context(context),
+        }
         let lines = read(&mut file).with_context(context)?;
         let gateway = replay(lines).with_context(context)?;
         gateway.steer(|rules| *rules = steering);

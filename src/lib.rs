@@ -9,6 +9,7 @@ pub mod customers;
 pub mod demo;
 pub mod dlq;
 pub mod doctor;
+pub mod gateway;
 pub mod gateway_journal;
 pub mod groceries;
 pub mod http_shell;
@@ -48,7 +49,11 @@ pub fn main() -> ExitCode {
         }
         Some(cli::Command::Serve(options)) => {
             let config = options.configuration();
-            configured(config, &options.sources, serve::run)
+            configured(config, &options.sources, |config| serve::run(config, &options.only))
+        }
+        Some(cli::Command::Gateway(options)) => {
+            let config = options.configuration();
+            configured(config, &options.sources, gateway::run)
         }
         Some(cli::Command::Demo(options)) => {
             let config = options.configuration();

@@ -10,6 +10,7 @@ use chassis::Ports;
 use contract::{Service, Streams};
 use local::{Local, TokioRuntime};
 use notifications_worker::eml::EmlFolder;
+use payments::gateway::Gateway;
 use payments::simulated::Steering;
 use ports::Runtime;
 use tokio::runtime::Handle;
@@ -40,12 +41,29 @@ pub fn outside(
     steering: Steering,
     runtime: &Arc<dyn Runtime>,
 ) -> anyhow::Result<(Outside, Arc<JournaledGateway>, PathBuf)> {
-    let mails = folder.join("mails");
-    std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
+    // The folder first: the journal is in it.
+    let mails = mails(folder)?;
     let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering)?);
     let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
-    let books = outside_http::router(gateway.clone(), mails.clone());
+    let books = outside_http::gateway(gateway.clone()).merge(outside_http::mailbox(mails.clone()));
     Ok((Outside { gateway: gateway.clone(), mails: sink, books }, gateway, mails))
+}
+
+/// The same with a gateway that keeps its books elsewhere.
+pub fn with_gateway(
+    folder: &Path,
+    gateway: impl Gateway,
+    runtime: &Arc<dyn Runtime>,
+) -> anyhow::Result<Outside> {
+    let mails = mails(folder)?;
+    let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
+    Ok(Outside { gateway: Arc::new(gateway), mails: sink, books: outside_http::mailbox(mails) })
+}
+
+fn mails(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mails = folder.join("mails");
+    std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
+    Ok(mails)
 }
 
 /// The runtime port of this process. Call it on a multi-threaded tokio runtime.

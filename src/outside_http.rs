@@ -21,24 +21,25 @@ use crate::gateway_journal::JournaledGateway;
 /// Numbers of copies that may be missing before one looks no further: a crash leaves some unused.
 const GAP_MAX: usize = 3;
 
-#[derive(Clone)]
-struct Outside {
-    gateway: Arc<JournaledGateway>,
-    mails: Arc<Path>,
-}
-
-/// The routes.
-///
-/// `/gateway/accounts` by order, `/gateway/accounts/{order}` with what was asked for it;
-/// `/mailbox/mails` by file name, `/mailbox/mails/{messageId}` with how many copies there are.
-pub fn router(gateway: Arc<JournaledGateway>, mails: PathBuf) -> Router {
+/// The gateway's books: `/gateway/accounts` by order, `/gateway/accounts/{order}` with what was asked for
+/// it.
+pub fn gateway(gateway: Arc<JournaledGateway>) -> Router {
     Router::new()
         .route("/gateway/accounts", get(accounts))
         .route("/gateway/accounts/{order}", get(account))
+        .with_state(gateway)
+}
+
+/// The mails: `/mailbox/mails` by file name, `/mailbox/mails/{messageId}` with how many copies there are.
+pub fn mailbox(mails: PathBuf) -> Router {
+    Router::new()
         .route("/mailbox/mails", get(mails_by_name))
         .route("/mailbox/mails/{id}", get(mail))
-        .with_state(Outside { gateway, mails: mails.into() })
+        .with_state(Mails(mails.into()))
 }
+
+#[derive(Clone)]
+struct Mails(Arc<Path>);
 
 /// A page of what comes behind the cursor, which is the last name of the page before.
 fn page<T>(
@@ -59,13 +60,13 @@ fn page<T>(
 }
 
 async fn accounts(
-    State(outside): State<Outside>,
+    State(gateway): State<Arc<JournaledGateway>>,
     Parameters(asked): Parameters<Page>,
 ) -> Result<Response, Problem> {
     let behind = |cursor: Option<&str>, limit: usize| {
         let from = cursor.and_then(|text| OrderId::parse(text).ok());
         let from = from.map_or(Bound::Unbounded, Bound::Excluded);
-        outside.gateway.look(|ledger| {
+        gateway.look(|ledger| {
             let accounts = ledger.accounts.range((from, Bound::Unbounded)).take(limit);
             accounts.map(|(order, account)| (order.clone(), account.clone())).collect()
         })
@@ -81,10 +82,10 @@ fn shown(order: &OrderId, account: &Account) -> Value {
 }
 
 async fn account(
-    State(outside): State<Outside>,
+    State(gateway): State<Arc<JournaledGateway>>,
     InPath(order): InPath<OrderId>,
 ) -> Result<Response, Problem> {
-    let found = outside.gateway.look(|ledger| {
+    let found = gateway.look(|ledger| {
         let account = ledger.accounts.get(&order).cloned();
         let operations = operations(ledger, &order);
         let known = account.is_some() || !operations.is_empty();
@@ -117,10 +118,10 @@ fn operations(ledger: &Ledger, order: &OrderId) -> Vec<Value> {
 }
 
 async fn mails_by_name(
-    State(outside): State<Outside>,
+    State(Mails(mails)): State<Mails>,
     Parameters(asked): Parameters<Page>,
 ) -> Result<Response, Problem> {
-    let mut names = names(&outside.mails).map_err(|error| {
+    let mut names = names(&mails).map_err(|error| {
         Problem::unavailable(format!("the folder of mails cannot be read: {error}"))
     })?;
     names.sort_unstable();
@@ -146,7 +147,7 @@ fn names(folder: &Path) -> std::io::Result<Vec<String>> {
 }
 
 async fn mail(
-    State(outside): State<Outside>,
+    State(Mails(mails)): State<Mails>,
     InPath(id): InPath<String>,
 ) -> Result<Response, Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.%@".contains(c);
@@ -157,7 +158,7 @@ async fn mail(
     let (mut copies, mut missing) = (Vec::new(), 0);
     for number in 1_u32.. {
         let name = format!("{stem}.{number}.eml");
-        if outside.mails.join(&name).exists() {
+        if mails.join(&name).exists() {
             copies.push(name);
             missing = 0;
             continue;

@@ -1,16 +1,18 @@
 //! `shakedown serve`: the services behind one address until a signal comes. Never listens beyond
 //! loopback: there is no authentication yet.
 
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::process::ExitCode;
 
-use contract::{Profile, Streams};
+use contract::{Profile, Service, Streams};
 use futures_util::future::{Either, select};
-use payments::simulated::Steering;
+use payments::simulated::{SimulatedGateway, Steering};
 use ports::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{Config, Setting};
+use crate::gateway::HttpGateway;
 use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
 use crate::running::Running;
@@ -22,25 +24,29 @@ use crate::{topology, usage};
 pub const DECLINED_ENDING: i64 = 13;
 
 /// Runs until SIGINT or SIGTERM; a second one ends at once.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let servers = match Servers::read(&config) {
-        Ok(servers) => servers,
+pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
+    let (servers, listen) = match Servers::read(&config).and_then(|it| Ok((it, loopback(&config)?)))
+    {
+        Ok(read) => read,
         Err(text) => return Ok(usage(&text)),
     };
-    let Setting { value: listen, origin } = &config.listen;
-    if !listen.ip().is_loopback() {
-        return Ok(usage(&format!(
-            "there is no authentication yet, so serve listens on loopback only, not on {listen} \
-             ({origin}); use --listen 127.0.0.1:{}, and for other machines a proxy that \
-             authenticates",
-            listen.port()
-        )));
-    }
     let mut signals = Signals::new()?;
-    let shell = Shell::bind(*listen).await?;
+    let shell = Shell::bind(listen).await?;
     let shop = match servers {
+        None if !only.is_empty() => {
+            return Ok(usage(
+                "local mode is one process with all services in it; --only wants real servers \
+                 (--kafka, --rabbit and --postgres)",
+            ));
+        }
         None => start_local(&config).await?,
-        Some(servers) => start_on(&servers, &config).await?,
+        Some(servers) => {
+            let starting = pin!(start_on(&servers, &config, only));
+            match select(starting, pin!(signals.next())).await {
+                Either::Left((shop, _)) => shop?,
+                Either::Right(_) => return Ok(ExitCode::SUCCESS),
+            }
+        }
     };
     let running = Running::start(shell, shop, config.drain.value);
     invite(&running, config.profile.value);
@@ -57,7 +63,22 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn steering() -> Steering {
+/// Where to listen; an error where others could reach it.
+pub(crate) fn loopback(config: &Config) -> Result<SocketAddr, String> {
+    let Setting { value: listen, origin } = &config.listen;
+    match listen.ip().is_loopback() {
+        true => Ok(*listen),
+        false => Err(format!(
+            "there is no authentication yet, so it listens on loopback only, not on {listen} \
+             ({origin}); use --listen 127.0.0.1:{}, and for other machines a proxy that \
+             authenticates",
+            listen.port()
+        )),
+    }
+}
+
+/// The simulated gateway of a process that is served.
+pub(crate) fn steering() -> Steering {
     Steering { declined_ending: Some(DECLINED_ENDING), ..Steering::default() }
 }
 
@@ -68,12 +89,21 @@ async fn start_local(config: &Config) -> anyhow::Result<Shop> {
     Ok(LocalMode::start(folder, config, steering()).await?.shop)
 }
 
-async fn start_on(servers: &Servers, config: &Config) -> anyhow::Result<Shop> {
+async fn start_on(servers: &Servers, config: &Config, only: &[Service]) -> anyhow::Result<Shop> {
     let folder = &config.data_dir.value;
     println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", folder.display());
     let runtime = local_mode::runtime();
-    let ports = servers.connect(config, &runtime).await?;
-    let (outside, _, _) = local_mode::outside(folder, steering(), &runtime)?;
+    let mut services = Service::ALL.to_vec();
+    services.retain(|service| only.is_empty() || only.contains(service));
+    let ports = servers.connect(config, &services, &runtime).await?;
+    let outside = match &config.gateway.value {
+        Some(base) => local_mode::with_gateway(folder, HttpGateway::at(base.clone()), &runtime)?,
+        None if services.contains(&Service::Payments) => {
+            local_mode::outside(folder, steering(), &runtime)?.0
+        }
+        // Nobody calls it.
+        None => local_mode::with_gateway(folder, SimulatedGateway::new(steering()), &runtime)?,
+    };
     let instance = instance(&*runtime);
     let streams = Streams::prefixed(&config.prefix.value);
     let shop =
@@ -116,18 +146,18 @@ fn invite(running: &Running, profile: Profile) {
 }
 
 /// SIGINT and SIGTERM.
-struct Signals {
+pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Signals> {
+    pub(crate) fn new() -> std::io::Result<Signals> {
         let interrupt = signal(SignalKind::interrupt())?;
         Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let Signals { interrupt, terminate } = self;
         select(pin!(interrupt.recv()), pin!(terminate.recv())).await;
     }

@@ -53,6 +53,7 @@ impl Servers {
     pub async fn connect(
         &self,
         config: &Config,
+        services: &[Service],
         runtime: &Arc<dyn Runtime>,
     ) -> anyhow::Result<BTreeMap<Service, Ports>> {
         let settings = kafka::Settings {
@@ -65,8 +66,9 @@ impl Servers {
         let queue = queue.context("RabbitMQ: check --rabbit, and that it runs")?;
         let queue: Arc<dyn JobQueue> = Arc::new(queue);
         let mut all = BTreeMap::new();
-        for service in Service::ALL {
-            let store = PostgresStore::connect(&self.postgres, &schema(service)).await;
+        for service in services.iter().copied() {
+            let schema = schema(&config.prefix.value, service);
+            let store = PostgresStore::connect(&self.postgres, &schema).await;
             let store = store.context("PostgreSQL: check --postgres, and that it runs")?;
             let (log, queue, runtime) = (log.clone(), queue.clone(), runtime.clone());
             all.insert(service, Ports { log, queue, store: Arc::new(store), runtime });
@@ -75,9 +77,12 @@ impl Servers {
     }
 }
 
-/// The schema of a service.
-pub fn schema(service: Service) -> String {
-    service.name().replace('-', "_")
+/// The schema of a service, behind the prefix of topics and queues: in small letters, and with `_` for what a
+/// schema's name cannot have.
+pub fn schema(prefix: &str, service: Service) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' };
+    let name: String = prefix.chars().chain(service.name().chars()).map(plain).collect();
+    if name.starts_with(|c: char| c.is_ascii_digit()) { format!("_{name}") } else { name }
 }
 
 #[cfg(test)]
@@ -94,6 +99,13 @@ mod tests {
             &[],
         )
         .unwrap()
+    }
+
+    #[test]
+    fn a_schema_is_behind_the_prefix_and_has_a_plain_name() {
+        assert_eq!(schema("", Service::NotificationsApi), "notifications_api");
+        assert_eq!(schema("Test-2.", Service::Orders), "test_2_orders");
+        assert_eq!(schema("2.", Service::Orders), "_2_orders");
     }
 
     #[test]

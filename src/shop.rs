@@ -76,7 +76,7 @@ pub fn meters() -> Vec<&'static Meter> {
     all.concat()
 }
 
-/// Starts all seven services.
+/// Starts the services that have ports.
 pub async fn run_all(
     ports: &BTreeMap<Service, Ports>,
     outside: &Outside,
@@ -84,9 +84,9 @@ pub async fn run_all(
 ) -> anyhow::Result<Shop> {
     let mut routers = BTreeMap::new();
     let (mut stops, mut scrapes) = (Vec::new(), Vec::new());
-    for service in Service::ALL {
-        let ports = ports.get(&service).context("ports for every service")?.clone();
-        let started = run(service, ports, outside, setup).await;
+    for (service, ports) in ports {
+        let service = *service;
+        let started = run(service, ports.clone(), outside, setup).await;
         let started = started.with_context(|| format!("{} did not start", service.name()))?;
         routers.insert(service, started.router);
         stops.push(started.stop);
@@ -248,22 +248,45 @@ async fn at_root(State(services): State<Services>, mut request: Request) -> Resp
         }
     }
     let path = request.uri().path();
-    let service = match path.split('/').nth(1) {
-        Some("orders" | "stubs") => Service::Orders,
-        Some("payments") => Service::Payments,
-        Some("notifications") => Service::NotificationsApi,
-        _ => return no_such_route(path).into_response(),
-    };
+    let Some(service) = service_of(path) else { return no_such_route(path).into_response() };
     match services.get(&service) {
-        Some(routes) => routes.clone().oneshot(request).await.into_response(),
-        None => no_such_route(path).into_response(),
+        Some(routes) if rooted(service) => routes.clone().oneshot(request).await.into_response(),
+        // Below its own prefix, which it has not got.
+        Some(_) => no_such_route(path).into_response(),
+        None => {
+            let name = service.name();
+            let detail = format!("this process does not run {name}: ask one that does (--only)");
+            Problem::new(404, "not-here", "Another process runs that service", detail)
+                .into_response()
+        }
     }
+}
+
+/// Whose resources these are; see [`router`].
+pub(crate) fn service_of(path: &str) -> Option<Service> {
+    let mut parts = path.trim_start_matches('/').split('/');
+    Some(match parts.next()? {
+        "services" => Service::named(parts.next()?)?,
+        "orders" | "stubs" => Service::Orders,
+        "payments" => Service::Payments,
+        "notifications" => Service::NotificationsApi,
+        "catalog" => Service::Catalog,
+        "inventory" => Service::Inventory,
+        "query" => Service::Query,
+        "worker" => Service::NotificationsWorker,
+        _ => return None,
+    })
+}
+
+/// Whether a service has its resources at the root.
+fn rooted(service: Service) -> bool {
+    matches!(service, Service::Orders | Service::Payments | Service::NotificationsApi)
 }
 
 /// The service that `/services/<service>/...` names, and the rest as its own.
 fn of_service(uri: &Uri) -> Option<(Service, Uri)> {
     let (name, rest) = uri.path().strip_prefix("/services/")?.split_once('/')?;
-    let service = Service::ALL.into_iter().find(|service| service.name() == name)?;
+    let service = Service::named(name)?;
     let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
     Some((service, format!("/{rest}{query}").parse().ok()?))
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use crate::client::BaseUrl;
+
 /// How a value stands in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -95,6 +97,29 @@ impl Rule for Span {
     fn allowed(&self) -> String {
         let Span(least, most) = self;
         format!("a duration from {} to {}", self.show(least), self.show(most))
+    }
+}
+
+/// An address to call over HTTP, or none.
+pub struct Http;
+
+impl Rule for Http {
+    type Value = Option<BaseUrl>;
+    const KIND: Kind = Kind::Text;
+
+    fn read(&self, text: &str) -> Option<Option<BaseUrl>> {
+        match text {
+            "" => Some(None),
+            url => url.parse().ok().map(Some),
+        }
+    }
+
+    fn show(&self, value: &Option<BaseUrl>) -> String {
+        value.as_ref().map_or(String::new(), BaseUrl::to_string)
+    }
+
+    fn allowed(&self) -> String {
+        "http://host:port, or nothing".to_owned()
     }
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::layers::{Layers, Origin, Setting};
 use super::rule::{
-    Filter, Folder, Kind, Listen, Rule, Secret, Server, Span, Switch, Text, Whole, Word,
+    Filter, Folder, Http, Kind, Listen, Rule, Secret, Server, Span, Switch, Text, Whole, Word,
 };
+use crate::client::BaseUrl;
 use contract::Profile;
 
 /// How to log.
@@ -150,6 +151,9 @@ settings! {
     /// Whether every POST to /orders needs an Idempotency-Key; relative writes always do.
     "orders.idempotency_key_required" key_required: bool = "false", Switch;
 
+    /// The payment gateway: nothing for a simulated one in this process, else where it answers over HTTP, as
+    /// `shakedown gateway` does.
+    "payments.gateway" gateway: Option<BaseUrl> = "", Http;
     /// After this a call to the payment gateway counts as unknown, and is made again.
     "payments.timeout" gateway_timeout: Duration = "2s", Span(ms(10), s(60));
     /// Pause after the first unknown answer of the gateway; it doubles.

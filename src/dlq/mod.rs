@@ -158,14 +158,14 @@ pub async fn run(options: Dlq) -> anyhow::Result<ExitCode> {
     match options.command {
         Command::List(options) => list(options).await,
         Command::Show(Letter { service, id, target }) => {
-            let client = Client::new(target.url);
+            let client = Client::of(target);
             let found = client.find(&letter(service, &id)).await?;
             println!("{:#}", found.with_context(|| no_such(service, &id))?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Redrive(options) => redrive(options).await,
         Command::Discard(Discard { letter: Letter { service, id, target }, note }) => {
-            let client = Client::new(target.url);
+            let client = Client::of(target);
             let body = json!({ "note": note });
             told(service, &id, &settle(&client, service, &id, "discard", &body).await?)
         }
@@ -180,7 +180,7 @@ fn no_such(service: Service, id: &str) -> String {
 }
 
 async fn list(List { service, closed, limit, json, target }: List) -> anyhow::Result<ExitCode> {
-    let client = Client::new(target.url);
+    let client = Client::of(target);
     let state = if closed { "closed" } else { "open" };
     let mut found = Vec::new();
     for service in Service::ALL.into_iter().filter(|one| service.is_none_or(|only| *one == only)) {
@@ -221,7 +221,7 @@ fn told(service: Service, id: &str, answer: &Answer) -> anyhow::Result<ExitCode>
 
 async fn redrive(options: Redrive) -> anyhow::Result<ExitCode> {
     let Redrive { service, id, all: _, payload, target } = options;
-    let client = Client::new(target.url);
+    let client = Client::of(target);
     let Some(id) = id else { return redrive_all(&client, service).await };
     let body = match payload {
         None => json!({}),

@@ -40,11 +40,11 @@ pub fn next(fault: &Fault) -> &'static str {
 }
 
 /// All schemas of a server that answers: one line where all are as they should be.
-pub async fn schemas(url: &str) -> Vec<Finding> {
+pub async fn schemas(url: &str, prefix: &str) -> Vec<Finding> {
     let (mut findings, mut ready) = (Vec::new(), Vec::new());
     let mut todo = Vec::new();
     for service in Service::ALL {
-        match within(look(url, service)).await {
+        match within(look(url, prefix, service)).await {
             Ok((Standing { ready: true, version, .. }, barred)) if barred.is_empty() => {
                 ready.push((service, version));
             }
@@ -53,7 +53,7 @@ pub async fn schemas(url: &str) -> Vec<Finding> {
                 format!("{}: no right to read and write {}", service.name(), barred.join(", ")),
                 format!(
                     "GRANT SELECT, INSERT, UPDATE, DELETE on them, and USAGE on schema {}",
-                    schema(service)
+                    schema(prefix, service)
                 ),
             )),
             Ok((Standing { version, known, .. }, _)) => todo.push((service, version, known)),
@@ -84,8 +84,8 @@ pub async fn schemas(url: &str) -> Vec<Finding> {
     findings
 }
 
-async fn look(url: &str, service: Service) -> Outcome<(Standing, Vec<String>)> {
-    let store = PostgresStore::connect_with(url, &schema(service), 1).await?;
+async fn look(url: &str, prefix: &str, service: Service) -> Outcome<(Standing, Vec<String>)> {
+    let store = PostgresStore::connect_with(url, &schema(prefix, service), 1).await?;
     let standing = store.standing(&tables(service)).await?;
     Ok((standing, store.about().await?.barred))
 }

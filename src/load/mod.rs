@@ -150,9 +150,10 @@ pub async fn run(options: Load) -> anyhow::Result<ExitCode> {
     if let Some(text) = options.contradiction() {
         return Ok(usage(text));
     }
-    let client = Client::new(options.target.url.clone());
+    let client = Client::of(options.target.clone());
     // Whoever is not there is better missed now than after a while.
     client.get("/health").await?;
+    let client = client.patient();
     let orders = Orders::draw(&options);
     let patience = Duration::from_secs(options.timeout.into());
     let runtime = local_mode::runtime();

@@ -71,7 +71,7 @@ impl Phases<'_> {
                 self.measured_open_loop(before.len() + closed.len(), open, &mut report).await?;
             not_ended.extend(looped.not_ended);
         }
-        report.peak_rss_mb = Reading::take(self.services().await?).peak_rss_mb();
+        report.peak_rss_mb = Reading::take(self.services().await).peak_rss_mb();
         report.complete = not_ended.is_empty();
         let more = not_ended.len().saturating_sub(NAMED);
         not_ended.truncate(NAMED);
@@ -86,10 +86,15 @@ impl Phases<'_> {
         self.customers.runtime.as_ref()
     }
 
-    /// What the services' process has used, where it says so.
-    async fn services(&self) -> anyhow::Result<Option<Usage>> {
-        let said = self.customers.client.find("/stats").await?;
-        Ok(said.and_then(|said| serde_json::from_value(said).ok()))
+    /// What the services' processes have used together, where all of them say so.
+    async fn services(&self) -> Option<Usage> {
+        let mut sum = Usage::default();
+        for said in self.customers.client.each("/stats").await {
+            let one: Usage = serde_json::from_value(said.ok()?).ok()?;
+            sum.cpu_s += one.cpu_s;
+            sum.peak_rss_mb += one.peak_rss_mb;
+        }
+        Some(sum)
     }
 
     /// Customers place orders, each its next one when the last was accepted; lanes follow them. The
@@ -102,7 +107,7 @@ impl Phases<'_> {
         report: Option<&mut Report>,
     ) -> anyhow::Result<Looped> {
         let progress = Progress::start(name, baskets.len() as u64);
-        let reading = Reading::take(self.services().await?);
+        let reading = Reading::take(self.services().await);
         let begun = self.runtime().elapsed();
         let (accepted, ids) = mpsc::unbounded_channel();
         let placing = self.place_all(first, baskets, accepted);
@@ -121,7 +126,7 @@ impl Phases<'_> {
             report.wall_s = Some(took.as_secs_f64());
             report.post_s = Some(posted.as_secs_f64());
             report.sagas_per_s = Some((times.len() - not_ended.len()) as f64 / took.as_secs_f64());
-            let now = Reading::take(self.services().await?);
+            let now = Reading::take(self.services().await);
             now.since(&reading, baskets.len(), took, report);
         }
         Ok(Looped { times, not_ended })
@@ -196,11 +201,11 @@ impl Phases<'_> {
         baskets: &[Basket],
         report: &mut Report,
     ) -> anyhow::Result<Looped> {
-        let before = Reading::take(self.services().await?);
+        let before = Reading::take(self.services().await);
         let begun = self.runtime().elapsed();
         let looped = self.open_loop(first, baskets).await?;
         let took = self.runtime().elapsed() - begun;
-        let now = Reading::take(self.services().await?);
+        let now = Reading::take(self.services().await);
         report.latency_rate = Some(self.options.rate);
         report.latency_seen = Some(looped.times.len() as u32);
         report.latency_ms = Quantiles::of(looped.times.clone());

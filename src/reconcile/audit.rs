@@ -4,12 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use contract::Service;
 use futures_util::future::try_join;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::judge::{Heard, judge};
 use super::report::{Finding, Invariant, Report};
@@ -137,11 +137,30 @@ impl<'a> Audit<'a> {
         order["orderId"].as_str().is_some_and(|id| self.held.contains(id))
     }
 
+    /// Of all processes together.
     async fn backlog(&self) -> anyhow::Result<Value> {
-        let found = self.client.find("/backlog").await?;
-        found.with_context(|| {
-            format!("{} has no /backlog: is it an older build?", self.client.base())
-        })
+        let (mut services, mut queues) = (Map::new(), Map::new());
+        let mut silent = None;
+        for said in self.client.each("/backlog").await {
+            match said {
+                Ok(mut said) => {
+                    for (part, whole) in [("services", &mut services), ("queues", &mut queues)] {
+                        if let Value::Object(part) = said[part].take() {
+                            whole.extend(part);
+                        }
+                    }
+                }
+                Err(error) => silent = Some(error),
+            }
+        }
+        let missing = Service::ALL.iter().find(|service| !services.contains_key(service.name()));
+        match (missing, silent) {
+            (None, _) => Ok(json!({ "services": services, "queues": queues })),
+            (Some(_), Some(error)) => Err(error),
+            (Some(service), None) => {
+                bail!("nobody that was asked runs {}; see --url", service.name())
+            }
+        }
     }
 
     /// Judges every order. Returns those that something was wrong with, to be looked at once more;

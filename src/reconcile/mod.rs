@@ -50,7 +50,7 @@ pub struct Reconcile {
 
 /// Does it.
 pub async fn run(options: Reconcile) -> anyhow::Result<ExitCode> {
-    let client = Client::new(options.target.url);
+    let client = Client::of(options.target);
     let report = match audit(&client, Duration::from_secs(options.wait), true).await {
         Ok(report) => report,
         Err(error) => {

@@ -59,7 +59,7 @@ async fn show(Show { order, json, target }: Show) -> anyhow::Result<ExitCode> {
     if let Err(error) = OrderId::parse(&order) {
         return Ok(usage(&format!("{order:?} is no order id: {error}")));
     }
-    let client = Client::new(target.url);
+    let client = Client::of(target);
     let facts = match facts::read(&client, &order).await {
         Ok(facts) => facts,
         Err(error) => {
@@ -73,7 +73,7 @@ async fn show(Show { order, json, target }: Show) -> anyhow::Result<ExitCode> {
             "no service knows an order {order}. Check the id (POST /orders answers it as orderId), \
              that {} is the right shop (--url), and that its data folder or servers are those \
              that took the order.",
-            client.base()
+            client.whom()
         );
         return Ok(ExitCode::FAILURE);
     };

@@ -34,6 +34,11 @@ impl Service {
         Service::NotificationsWorker,
     ];
 
+    /// The service of this name.
+    pub fn named(name: &str) -> Option<Service> {
+        Service::ALL.into_iter().find(|service| service.name() == name)
+    }
+
     /// Its name: consumer group, database and node.
     pub fn name(self) -> &'static str {
         match self {

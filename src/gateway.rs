@@ -1,0 +1,214 @@
+//! The payment gateway over HTTP: `shakedown gateway` is the simulated one in a process of its own, and
+//! Payments calls it, or another that speaks the same, at `payments.gateway`. Never guesses: whatever is no
+//! definite answer is unknown, and is asked again under the same key.
+
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use chassis::http::Problem;
+use clap::Args;
+use contract::OrderId;
+use futures_util::future::select;
+use payments::gateway::Gateway as Port;
+use payments::rules::{Answer, Operation};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::client::{BaseUrl, Client};
+use crate::config::{Config, Sources};
+use crate::gateway_journal::JournaledGateway;
+use crate::http_shell::Shell;
+use crate::outside_http;
+use crate::serve::{Signals, loopback, steering};
+use crate::usage;
+
+/// Where operations are asked for.
+const OPERATIONS: &str = "/gateway/operations";
+
+/// `shakedown gateway`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+For several processes that run Payments: they share its memory, and each is given its address as
+payments.gateway. Amounts that end in 13 are declined. It shows the mails of its data folder, too.
+
+  POST /gateway/operations      {\"operation\": \"authorise\", \"orderId\": \"…\", \"amount\": 1300}, with an
+                                Idempotency-Key: a repeat gets the first answer
+  GET  /gateway/accounts        what it holds for each order, and /gateway/accounts/{order}
+  GET  /mailbox/mails           the mails in the data folder, and /mailbox/mails/{messageId}
+
+Examples
+  shakedown gateway --listen 127.0.0.1:8090 &
+  shakedown serve --set payments.gateway=http://127.0.0.1:8090")]
+pub struct Gateway {
+    /// Folder of its journal and of the mails [default: shakedown-data]
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<String>,
+    /// Address to listen on; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<String>,
+    /// Everything else
+    #[command(flatten)]
+    pub sources: Sources,
+}
+
+impl Gateway {
+    /// Its part of the configuration.
+    pub fn configuration(&self) -> Result<Config, String> {
+        let flags =
+            [("data_dir", "--data-dir", &self.data_dir), ("listen", "--listen", &self.listen)];
+        Config::load(&self.sources, &flags, &[])
+    }
+}
+
+/// Runs until SIGINT or SIGTERM.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let listen = match loopback(&config) {
+        Ok(listen) => listen,
+        Err(text) => return Ok(usage(&text)),
+    };
+    let mut signals = Signals::new()?;
+    let folder = &config.data_dir.value;
+    let mails = folder.join("mails");
+    std::fs::create_dir_all(&mails)?;
+    let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering())?);
+    let router = router(gateway).merge(outside_http::mailbox(mails));
+    let shell = Shell::bind(listen).await?;
+    println!("a simulated payment gateway, listening on http://{}", shell.address());
+    let (leave, left) = oneshot::channel::<()>();
+    let until = async move { drop(left.await) };
+    let serving = pin!(shell.serve(router, until, config.drain.value));
+    let signalled = pin!(async {
+        signals.next().await;
+        drop(leave);
+    });
+    match select(serving, signalled).await {
+        futures_util::future::Either::Left((served, _)) => served?,
+        futures_util::future::Either::Right(((), serving)) => serving.await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The simulated gateway's routes: operations, books, health.
+pub fn router(gateway: Arc<JournaledGateway>) -> Router {
+    let health = async || Json(json!({ "status": "ok" }));
+    Router::new()
+        .route(OPERATIONS, post(carry_out))
+        .route("/health/live", get(health))
+        .route("/health/ready", get(health))
+        .with_state(gateway.clone())
+        .merge(outside_http::gateway(gateway))
+}
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Asked {
+    operation: Operation,
+    order_id: OrderId,
+    amount: Option<i64>,
+}
+
+/// What is answered.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    answer: Answer,
+}
+
+async fn carry_out(
+    State(gateway): State<Arc<JournaledGateway>>,
+    headers: HeaderMap,
+    Json(asked): Json<Asked>,
+) -> Result<Response, Problem> {
+    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
+    let key = key.ok_or_else(|| Problem::invalid("an Idempotency-Key is needed"))?;
+    let Asked { operation, order_id, amount } = asked;
+    match gateway.call(key, operation, &order_id, amount).await {
+        Answer::Unknown => Err(Problem::unavailable("it may be done or not; ask again")),
+        answer => Ok(Json(Said { answer }).into_response()),
+    }
+}
+
+/// A gateway that is called over HTTP.
+pub struct HttpGateway(Client);
+
+impl HttpGateway {
+    /// At this address.
+    pub fn at(base: BaseUrl) -> HttpGateway {
+        HttpGateway(Client::new(base))
+    }
+}
+
+#[async_trait]
+impl Port for HttpGateway {
+    async fn call(
+        &self,
+        key: &str,
+        operation: Operation,
+        order: &OrderId,
+        amount: Option<i64>,
+    ) -> Answer {
+        let asked = json!(Asked { operation, order_id: order.clone(), amount });
+        match self.0.once(Method::POST, OPERATIONS, Some(key), &asked).await {
+            Ok(said) if said.status == StatusCode::OK => {
+                let said = serde_json::from_value(said.body);
+                said.map_or(Answer::Unknown, |Said { answer }| answer)
+            }
+            Ok(said) => {
+                tracing::warn!(status = %said.status, "the payment gateway gave no answer");
+                Answer::Unknown
+            }
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "the payment gateway gave no answer");
+                Answer::Unknown
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use payments::simulated::Steering;
+
+    use super::*;
+
+    async fn ask(gateway: &HttpGateway, operation: Operation, amount: i64) -> Answer {
+        let order = OrderId::parse("o").unwrap();
+        gateway.call(&operation.key(&order), operation, &order, Some(amount)).await
+    }
+
+    #[tokio::test]
+    async fn over_http_it_answers_as_it_does_in_the_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.jsonl");
+        let steering = Steering { declined_ending: Some(13), ..Steering::default() };
+        let journaled = Arc::new(JournaledGateway::open(&path, steering).unwrap());
+        let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = shell.address();
+        let serving = shell.serve(router(journaled), std::future::pending(), Duration::ZERO);
+        #[allow(clippy::disallowed_methods, reason = "a test on real sockets")]
+        let serving = tokio::spawn(serving);
+        let gateway = HttpGateway::at(address.into());
+        assert_eq!(ask(&gateway, Operation::Authorise, 100).await, Answer::Approved);
+        assert_eq!(ask(&gateway, Operation::Capture, 100).await, Answer::Approved);
+        let order = OrderId::parse("p").unwrap();
+        let said = gateway.call("p:authorise", Operation::Authorise, &order, Some(113)).await;
+        assert!(matches!(said, Answer::Declined(_)), "{said:?}");
+        let second = JournaledGateway::open(&path, Steering::default()).err().unwrap();
+        assert!(format!("{second:#}").contains("another process has it"), "{second:#}");
+        serving.abort();
+        // Nobody listens any more.
+        let _ = serving.await;
+        assert_eq!(ask(&gateway, Operation::Void, 100).await, Answer::Unknown);
+    }
+}

@@ -3,17 +3,22 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use chassis::Ports;
 use contract::Service;
 use kafka::Kafka;
-use ports::{EventLog, JobQueue, Runtime};
+use ports::{EventLog, Fault, JobQueue, Outcome, Runtime};
 use postgres::PostgresStore;
 use rabbit::Rabbit;
 
 use crate::config::{Config, variable};
+use crate::http_shell::pause;
 use crate::topology;
+
+/// Between two attempts to reach a server.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// Addresses of all three servers.
 #[derive(Clone)]
@@ -62,18 +67,36 @@ impl Servers {
         };
         let log = Kafka::connect(&self.kafka, "shakedown", settings);
         let log: Arc<dyn EventLog> = Arc::new(log.context("Kafka: check --kafka")?);
-        let queue = Rabbit::connect(&self.rabbit).await;
+        let queue = until_there("RabbitMQ", async || Rabbit::connect(&self.rabbit).await).await;
         let queue = queue.context("RabbitMQ: check --rabbit, and that it runs")?;
         let queue: Arc<dyn JobQueue> = Arc::new(queue);
         let mut all = BTreeMap::new();
         for service in services.iter().copied() {
             let schema = schema(&config.prefix.value, service);
-            let store = PostgresStore::connect(&self.postgres, &schema).await;
+            let store = async || PostgresStore::connect(&self.postgres, &schema).await;
+            let store = until_there("PostgreSQL", store).await;
             let store = store.context("PostgreSQL: check --postgres, and that it runs")?;
             let (log, queue, runtime) = (log.clone(), queue.clone(), runtime.clone());
             all.insert(service, Ports { log, queue, store: Arc::new(store), runtime });
         }
         Ok(all)
+    }
+}
+
+/// Tries again for as long as a server may still come: a process that starts beside its servers waits for
+/// them. Returns what is refused.
+pub async fn until_there<T>(
+    whom: &str,
+    mut attempt: impl AsyncFnMut() -> Outcome<T>,
+) -> Outcome<T> {
+    loop {
+        match attempt().await {
+            Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
+                tracing::warn!(%fault, "waiting for {whom}");
+                pause(PAUSE).await;
+            }
+            done => return done,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use tower::ServiceExt;
 use crate::backlog::Watched;
 use crate::config::Config;
 use crate::http_shell::pause;
+use crate::servers::until_there;
 use crate::usage;
 
 /// Most bytes of a service's readiness.
@@ -86,7 +87,8 @@ pub async fn run_all(
     let (mut stops, mut scrapes) = (Vec::new(), Vec::new());
     for (service, ports) in ports {
         let service = *service;
-        let started = run(service, ports.clone(), outside, setup).await;
+        let start = async || run(service, ports.clone(), outside, setup).await;
+        let started = until_there(&format!("what {} needs", service.name()), start).await;
         let started = started.with_context(|| format!("{} did not start", service.name()))?;
         routers.insert(service, started.router);
         stops.push(started.stop);

@@ -98,10 +98,12 @@ pub async fn within<T>(asked: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     answer.unwrap_or_else(late)
 }
 
-/// Says of each topic that exists what is not as wanted: a start changes nothing. Queues are refused when they
+/// Says of each topic that exists what is not as wanted, where that is found out in time: a start changes nothing. Queues are refused when they
 /// are declared.
 pub async fn warn_of_topics(config: &Config) {
-    for row in at_topics(config).await.rows.iter().filter(|row| row.state == State::Differs) {
+    let look = timeout(&*local_mode::runtime(), LIMIT, at_topics(config)).await;
+    let rows = look.unwrap_or_default().rows;
+    for row in rows.iter().filter(|row| row.state == State::Differs) {
         let Row { object, setting, wanted, found, .. } = row;
         tracing::warn!(
             "{object}: {setting} is {found}, and {wanted} is wanted; nothing was changed: see \

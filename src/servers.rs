@@ -61,7 +61,11 @@ impl Servers {
         services: &[Service],
         runtime: &Arc<dyn Runtime>,
     ) -> anyhow::Result<BTreeMap<Service, Ports>> {
+        let session_timeout = config.session_timeout.value;
         let settings = kafka::Settings {
+            session_timeout,
+            // A third at most, as Kafka advises: one lost beat must not cost a membership.
+            heartbeat: (session_timeout / 3).min(kafka::Settings::default().heartbeat),
             topics: topology::topics_wanted(config),
             ..kafka::Settings::default()
         };

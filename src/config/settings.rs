@@ -134,6 +134,10 @@ settings! {
     /// How long leaving may take: first for open requests, then for the services.
     "drain" drain: Duration = "5s", Span(ms(100), s(600));
 
+    /// How long a process of a consumer group may be silent before others get its partitions: after a crash
+    /// they rest so long. The broker bounds it.
+    "kafka.session_timeout" session_timeout: Duration = "45s", Span(s(1), s(1800));
+
     /// Copies of each topic, as far as there are brokers. From three on, two must have a record before it counts.
     "topology.replication" replication: i32 = "3", Whole(1, 9);
     /// How long topics keep events. `catalog.events` keeps the last of each product instead.

@@ -160,7 +160,8 @@ fn topology(area: &'static str, look: Look) -> Vec<Finding> {
         findings.push(Finding::warn(area, format!("missing: {}", names.join(", ")), next));
     }
     for of_object in rows.chunk_by(|a, b| a.object == b.object) {
-        let wrong: Vec<&Row> = of_object.iter().filter(|row| row.state != State::Agrees).collect();
+        let right = |row: &&Row| matches!(row.state, State::Agrees | State::Ignored);
+        let wrong: Vec<&Row> = of_object.iter().filter(|row| !right(row)).collect();
         let Some(first) = wrong.first() else { continue };
         let words: Vec<String> = wrong.iter().map(|row| words(row)).collect();
         let said = format!("{}: {}", first.object, words.join(", "));
@@ -187,7 +188,9 @@ fn words(row: &Row) -> String {
     match state {
         State::Differs => format!("{setting} is {found} instead of {wanted}"),
         State::Unknown if setting.is_empty() => "unknown".to_owned(),
-        State::Agrees | State::Missing | State::Unknown => format!("{setting} {}", state.word()),
+        State::Agrees | State::Ignored | State::Missing | State::Unknown => {
+            format!("{setting} {}", state.word())
+        }
     }
 }
 

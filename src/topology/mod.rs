@@ -182,7 +182,7 @@ fn confirmed() -> std::io::Result<bool> {
 
 fn words(state: State) -> &'static str {
     match state {
-        State::Agrees => "all agrees",
+        State::Agrees | State::Ignored => "all agrees",
         State::Differs | State::Missing => {
             "something differs; nothing of it is changed but by `shakedown topology apply`"
         }
@@ -192,7 +192,7 @@ fn words(state: State) -> &'static str {
 
 fn code(state: State) -> ExitCode {
     match state {
-        State::Agrees => ExitCode::SUCCESS,
+        State::Agrees | State::Ignored => ExitCode::SUCCESS,
         State::Differs | State::Missing => ExitCode::FAILURE,
         State::Unknown => ExitCode::from(CANNOT_TELL),
     }

@@ -55,12 +55,8 @@ pub fn compare(queue: &Queue, found: Outcome<FoundQueue>, server: &Server) -> Ve
         .into_iter()
         .filter(|(name, _)| !differences.iter().any(|difference| difference.argument == *name))
         .map(|(name, wanted)| {
-            let since = ignored.iter().find(|(ignored, _)| *ignored == name);
-            match since {
-                Some((_, (major, minor))) => {
-                    let found = format!("{} ignores it, {major}.{minor} knows it", server.version);
-                    row(&name, &wanted, &found, State::Agrees, None)
-                }
+            match ignored.iter().find(|(ignored, _)| *ignored == name) {
+                Some((_, why)) => row(&name, &wanted, why, State::Ignored, None),
                 // With another type the server compares nothing more.
                 None if other_type => row(&name, &wanted, "", State::Unknown, None),
                 None => row(&name, &wanted, &wanted, State::Agrees, None),
@@ -104,7 +100,7 @@ mod tests {
     #[test]
     fn an_argument_that_differs_has_a_way_out_and_the_others_agree() {
         let rows = rows(Ok(FoundQueue::Exists(vec![differs("x-delivery-limit")])), "4.0.9");
-        let wrong: Vec<&Row> = rows.iter().filter(|row| row.state != State::Agrees).collect();
+        let wrong: Vec<&Row> = rows.iter().filter(|row| row.state == State::Differs).collect();
         assert_eq!(wrong.len(), 1);
         assert_eq!((&*wrong[0].setting, &*wrong[0].found), ("x-delivery-limit", "5"));
         let next = wrong[0].next.as_deref().unwrap();
@@ -112,11 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn what_an_old_server_ignores_is_said_and_is_no_difference() {
-        let rows = rows(Ok(FoundQueue::Exists(vec![])), "3.10.8");
-        assert_eq!(verdict(&rows), State::Agrees);
-        let ignored = rows.iter().find(|row| row.setting == "x-consumer-timeout").unwrap();
-        assert_eq!(ignored.found, "3.10.8 ignores it, 3.12 knows it");
+    fn what_a_server_ignores_is_said_and_is_no_difference() {
+        for (version, words) in [
+            ("3.10.8", "3.10.8 does not know it, 3.12 does"),
+            ("4.0.5", "4.0.5 does not compare it"),
+        ] {
+            let rows = rows(Ok(FoundQueue::Exists(vec![])), version);
+            assert_eq!(verdict(&rows), State::Agrees);
+            let ignored = rows.iter().find(|row| row.setting == "x-consumer-timeout").unwrap();
+            assert_eq!((&*ignored.found, ignored.state), (words, State::Ignored));
+        }
     }
 
     #[test]

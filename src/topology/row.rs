@@ -10,6 +10,8 @@ pub enum State {
     Agrees,
     /// It is not.
     Differs,
+    /// The server accepts any value: it counts neither way.
+    Ignored,
     /// Topic or queue does not exist.
     Missing,
     /// Nobody could tell.
@@ -52,6 +54,7 @@ impl State {
         match self {
             State::Agrees => "agrees",
             State::Differs => "differs",
+            State::Ignored => "ignored",
             State::Missing => "missing",
             State::Unknown => "unknown",
         }

@@ -20,6 +20,9 @@ const DIFFERENCES_MAX: usize = 16;
 const SINCE: [(&str, (u32, u32)); 2] =
     [("x-dead-letter-strategy", (3, 10)), ("x-consumer-timeout", (3, 12))];
 
+/// Known, and yet 4.0 takes a declaration with another value for the same queue.
+const NOT_COMPARED: &str = "x-consumer-timeout";
+
 /// A queue, or the dead-letter queue that is declared with it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Queue {
@@ -69,11 +72,17 @@ impl Queue {
         all.map(|(name, value)| (name.to_string(), shown(value))).collect()
     }
 
-    /// Those of its arguments that a server of this release ignores, and since when they are known.
-    pub fn ignored(&self, server: &Server) -> Vec<(&'static str, (u32, u32))> {
-        let old = |since: (u32, u32)| server.release().is_some_and(|release| release < since);
-        let ours = |name: &str| self.arguments.contains_key(name);
-        SINCE.into_iter().filter(|(name, since)| ours(name) && old(*since)).collect()
+    /// Those of its arguments that this server accepts whatever they are, and why.
+    pub fn ignored(&self, server: &Server) -> Vec<(&'static str, String)> {
+        let why = |name: &str, (major, minor): (u32, u32)| {
+            if server.release().is_some_and(|release| release < (major, minor)) {
+                return Some(format!("{} does not know it, {major}.{minor} does", server.version));
+            }
+            let known = || format!("{} does not compare it", server.version);
+            (name == NOT_COMPARED).then(known)
+        };
+        let ours = SINCE.into_iter().filter(|(name, _)| self.arguments.contains_key(name));
+        ours.filter_map(|(name, since)| Some((name, why(name, since)?))).collect()
     }
 }
 
@@ -181,6 +190,7 @@ impl Inequivalent {
     fn said(self) -> Difference {
         let words = |said| match said {
             Said::None => "not set".to_owned(),
+            Said::Value(value, _) if value.is_empty() => "\"\"".to_owned(),
             Said::Value(value, _) => value,
         };
         let (wanted, found) = (words(self.received), words(self.current));
@@ -294,14 +304,16 @@ mod tests {
     }
 
     #[test]
-    fn an_older_server_ignores_what_came_later() {
+    fn what_a_server_accepts_whatever_it_is_is_known() {
         let spec =
             QueueSpec { name: "q".into(), delivery_limit: 10, dead_letters: Some("d".into()) };
         let [dead, jobs] = &Queue::of(&spec)[..] else { panic!("two queues") };
         let server = |version: &str| Server { product: "RabbitMQ".into(), version: version.into() };
-        for (version, ignored) in [("3.9.1", 2), ("3.10.8", 1), ("3.12.0", 0), ("4.3.0", 0)] {
-            assert_eq!(jobs.ignored(&server(version)).len(), ignored, "{version}");
-        }
+        let timeout = |why: &str| ("x-consumer-timeout", why.to_owned());
+        assert_eq!(jobs.ignored(&server("3.9.1")).len(), 2);
+        let old = timeout("3.10.8 does not know it, 3.12 does");
+        assert_eq!(jobs.ignored(&server("3.10.8")), [old]);
+        assert_eq!(jobs.ignored(&server("4.0.5")), [timeout("4.0.5 does not compare it")]);
         assert_eq!(dead.ignored(&server("3.10.8")), []);
         assert!(jobs.arguments().contains(&("x-delivery-limit".into(), "10".into())));
     }

@@ -132,7 +132,7 @@ pub struct ServerAddresses {
     /// PostgreSQL: postgres://user:password@host:port/database [env: SHAKEDOWN_POSTGRES]
     #[arg(long, value_name = "URL")]
     pub postgres: Option<String>,
-    /// Before the name of every topic and queue; give the separator with it (test.)
+    /// Before the name of every topic, queue, group and schema; give the separator with it (test.)
     /// [env: SHAKEDOWN_PREFIX]
     #[arg(long, value_name = "TEXT")]
     pub prefix: Option<String>,

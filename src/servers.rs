@@ -63,6 +63,7 @@ impl Servers {
     ) -> anyhow::Result<BTreeMap<Service, Ports>> {
         let session_timeout = config.session_timeout.value;
         let settings = kafka::Settings {
+            group_prefix: config.prefix.value.clone(),
             session_timeout,
             // A third at most, as Kafka advises: one lost beat must not cost a membership.
             heartbeat: (session_timeout / 3).min(kafka::Settings::default().heartbeat),

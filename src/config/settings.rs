@@ -127,7 +127,7 @@ settings! {
     "rabbit" rabbit: Secret = "", Server { form: "amqp://user:password@host:port/vhost" };
     /// PostgreSQL.
     "postgres" postgres: Secret = "", Server { form: "postgres://user:password@host:port/database" };
-    /// Before the name of every topic and queue, with its separator (`test.`). Real servers only.
+    /// Before the name of every topic, queue, group and schema, with its separator (`test.`). Real servers only.
     "prefix" prefix: String = "", PREFIX;
     /// Partitions of each topic. Fixed when the topics are made.
     "partitions" partitions: i32 = "6", Whole(1, 1000);

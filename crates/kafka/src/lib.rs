@@ -69,7 +69,8 @@ impl EventLog for Kafka {
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
-        Ok(Box::new(KafkaConsumer::join(&self.clients, group, topics).await?))
+        let group = self.clients.group(group);
+        Ok(Box::new(KafkaConsumer::join(&self.clients, &group, topics).await?))
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
@@ -77,6 +78,7 @@ impl EventLog for Kafka {
     }
 
     async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
-        self.admin.committed(self.clients.reader(group), topics.to_vec()).await
+        let group = self.clients.group(group);
+        self.admin.committed(self.clients.reader(&group), topics.to_vec()).await
     }
 }

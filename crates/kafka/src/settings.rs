@@ -21,6 +21,8 @@ pub enum Assignor {
 /// Time-outs and choices that a deployment may set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Before the name of every group, as a deployment has a prefix before its topics.
+    pub group_prefix: String,
     /// `session.timeout.ms`: a crashed member's partitions move after so long (K24).
     pub session_timeout: Duration,
     /// `heartbeat.interval.ms`.
@@ -44,6 +46,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            group_prefix: String::new(),
             session_timeout: Duration::from_secs(45),
             heartbeat: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
@@ -119,6 +122,11 @@ impl Clients {
             config.set(name, value);
         }
         config
+    }
+
+    /// A group's name on the brokers.
+    pub fn group(&self, group: &str) -> String {
+        format!("{}{group}", self.settings.group_prefix)
     }
 
     /// For the one producer of a service.

@@ -81,7 +81,7 @@ impl Queue {
             let known = || format!("{} does not compare it", server.version);
             (name == NOT_COMPARED).then(known)
         };
-        let ours = SINCE.into_iter().filter(|(name, _)| self.arguments.contains_key(*name));
+        let ours = SINCE.into_iter().filter(|(name, _)| self.arguments.contains_key(name));
         ours.filter_map(|(name, since)| Some((name, why(name, since)?))).collect()
     }
 }

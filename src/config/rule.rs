@@ -319,22 +319,45 @@ pub fn redacted(address: &str) -> String {
     format!("{scheme}{}", without_parameters(&rest))
 }
 
-/// Hides the values of parameters whose names say that they are secret.
+/// Hides the values of parameters whose names say that they are secret: to the next one that has a name, for a
+/// value may hold the character that would end it.
 fn without_parameters(text: &str) -> String {
     let secret = |name: &str| {
         let name = name.trim().to_ascii_lowercase();
-        ["password", "passwd", "pwd", "secret", "token"].iter().any(|word| name.contains(word))
+        let words = ["password", "passwd", "pwd", "passphrase", "secret", "token", ".pem"];
+        words.iter().any(|word| name.contains(word))
     };
     let ends = |c: char| matches!(c, '?' | '&' | ';') || c.is_whitespace();
+    let (mut hiding, mut quoted) = (false, false);
     let pieces = text.split_inclusive(ends).map(|piece| {
-        let Some((name, value)) = piece.split_once('=') else { return piece.to_owned() };
-        if !secret(name) {
+        let (body, end) = match piece.char_indices().next_back().filter(|(_, c)| ends(*c)) {
+            Some((at, _)) => piece.split_at(at),
+            None => (piece, ""),
+        };
+        // `password = 'a b'` has blanks around its sign, and in its value.
+        let named = body.split_once('=').filter(|(name, _)| !quoted && !name.is_empty());
+        let Some((name, value)) = named else {
+            if !hiding {
+                hiding = secret(body);
+                return piece.to_owned();
+            }
+            let value = body.strip_prefix('=').unwrap_or(body);
+            quoted = (quoted || value.starts_with('\'')) && !closes(value);
+            return format!("{HIDDEN}{end}");
+        };
+        hiding = secret(name);
+        if !hiding {
             return piece.to_owned();
         }
-        let end = value.chars().next_back().filter(|c| ends(*c));
-        format!("{name}={HIDDEN}{}", end.map_or(String::new(), String::from))
+        quoted = value.starts_with('\'') && !closes(value);
+        format!("{name}={HIDDEN}{end}")
     });
     pieces.collect()
+}
+
+/// Whether a piece of a quoted value is its last.
+fn closes(value: &str) -> bool {
+    value.len() > 1 && value.ends_with('\'') && !value.ends_with("\\'")
 }
 
 #[cfg(test)]
@@ -355,6 +378,18 @@ mod tests {
             ),
             ("host=h password=p user=u", "host=h password=*** user=u"),
             ("host=h user=u sslpassword=p", "host=h user=u sslpassword=***"),
+            ("host=h password = p dbname=d", "host=h password *** *** dbname=d"),
+            ("password='a b=c' user=u", "password=*** *** user=u"),
+            (r"password='a\' b=c' user=u", "password=*** *** user=u"),
+            (
+                "kafka://h:1?sasl.username=u&sasl.password=a&b&ssl.ca.location=/ca.pem",
+                "kafka://h:1?sasl.username=u&sasl.password=***&***&ssl.ca.location=/ca.pem",
+            ),
+            (
+                "kafka://h:1?ssl.key.pem=k&client.rack=r",
+                "kafka://h:1?ssl.key.pem=***&client.rack=r",
+            ),
+            ("amqps://u:p@h/%2f?certfile=/c.pem", "amqps://u:***@h/%2f?certfile=/c.pem"),
         ] {
             assert_eq!(redacted(address), shown);
         }

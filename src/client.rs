@@ -17,7 +17,7 @@ use bytes::Bytes;
 use clap::Args;
 use contract::Service;
 use futures_util::future::{Either, join_all, select};
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client as Hyper, Error as Unreached};
 use hyper_util::rt::TokioExecutor;
@@ -31,6 +31,12 @@ const ATTEMPTS_MAX: u32 = 40;
 
 /// How long one request may take: longer than the shell lets it.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
+
+/// Most bytes of an answer: a page has a few hundred rows.
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What a process says of a service that another one runs.
+const NOT_HERE: &str = "urn:shakedown:problem:not-here";
 
 /// Rows on a page.
 const PAGE: usize = 200;
@@ -221,7 +227,7 @@ impl Client {
     /// One GET of a thing that may not exist: `None` on 404, an error on anything else but 200.
     pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         let answer = self.get(path).await?;
-        if answer.status == StatusCode::NOT_FOUND {
+        if answer.status == StatusCode::NOT_FOUND && !answer.is_not_here() {
             return Ok(None);
         }
         answer.expect(StatusCode::OK).with_context(|| format!("GET {path}")).map(Some)
@@ -261,7 +267,7 @@ impl Client {
         }
     }
 
-    /// One request, taken once: where nobody listens, the next address is asked.
+    /// One request, taken once: where nobody listens, or the service is not, the next address is asked.
     pub async fn once(
         &self,
         method: Method,
@@ -281,12 +287,13 @@ impl Client {
         let mut answer = None;
         for address in able {
             let asked = self.at(&address.base, method.clone(), path, key, body).await;
-            let missed = asked.as_ref().is_err_and(|error| {
-                let unreached = error.chain().find_map(|cause| cause.downcast_ref::<Unreached>());
-                unreached.is_some_and(Unreached::is_connect)
-            });
+            let elsewhere = match &asked {
+                Ok(said) => said.is_not_here(),
+                // What was only read may be read again, what was written not without being asked to.
+                Err(error) => method == Method::GET || nobody_listens(error),
+            };
             answer = Some(asked);
-            if !missed {
+            if !elsewhere {
                 break;
             }
         }
@@ -315,7 +322,8 @@ impl Client {
         let asked = async {
             let response = self.hyper.request(request).await.map_err(|e| unreached(base, e))?;
             let status = response.status();
-            let bytes = response.into_body().collect().await?.to_bytes();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            let bytes = body.map_err(anyhow::Error::from_boxed)?.to_bytes();
             anyhow::Ok((status, bytes))
         };
         let context = || format!("{method} {path}");
@@ -380,7 +388,18 @@ impl Pages<'_> {
     }
 }
 
+/// Whether the request was sent to nobody.
+fn nobody_listens(error: &anyhow::Error) -> bool {
+    let unreached = error.chain().find_map(|cause| cause.downcast_ref::<Unreached>());
+    unreached.is_some_and(Unreached::is_connect)
+}
+
 impl Answer {
+    /// Whether another process runs that service.
+    fn is_not_here(&self) -> bool {
+        self.body["type"] == NOT_HERE
+    }
+
     /// The body, if this is the status; else an error that shows what came.
     pub fn expect(self, status: StatusCode) -> anyhow::Result<Value> {
         if self.status != status {

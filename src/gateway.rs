@@ -100,7 +100,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
 pub fn router(gateway: Arc<JournaledGateway>) -> Router {
     let health = async || Json(json!({ "status": "ok" }));
     Router::new()
-        .route(OPERATIONS, post(carry_out))
+        .route("/gateway/operations", post(carry_out))
         .route("/health/live", get(health))
         .route("/health/ready", get(health))
         .with_state(gateway.clone())

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::mpsc;
+use std::thread::JoinHandle;
 
 use anyhow::{Context, bail, ensure};
 use async_trait::async_trait;
@@ -33,7 +34,19 @@ struct Append {
 /// The gateway. Calls at the same time share a sync.
 pub struct JournaledGateway {
     gateway: SimulatedGateway,
-    journal: mpsc::Sender<Append>,
+    /// There until it is dropped.
+    journal: Option<mpsc::Sender<Append>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Drop for JournaledGateway {
+    /// The file is closed, and free for the next one.
+    fn drop(&mut self) {
+        self.journal = None;
+        if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
+            tracing::error!("the journal's thread panicked");
+        }
+    }
 }
 
 impl JournaledGateway {
@@ -60,8 +73,8 @@ impl JournaledGateway {
         let gateway = replay(lines).with_context(context)?;
         gateway.steer(|rules| *rules = steering);
         let (journal, appends) = mpsc::channel();
-        start_writer(file, appends)?;
-        Ok(JournaledGateway { gateway, journal })
+        let writer = Some(start_writer(file, appends)?);
+        Ok(JournaledGateway { gateway, journal: Some(journal), writer })
     }
 
     /// Its books.
@@ -94,7 +107,8 @@ impl Gateway for JournaledGateway {
         };
         let (synced, wait) = oneshot::channel();
         // Where the disk refused, the answer must not be given: the caller asks again.
-        if self.journal.send(Append { line, synced }).is_err() || wait.await.is_err() {
+        let sent = self.journal.as_ref().is_some_and(|to| to.send(Append { line, synced }).is_ok());
+        if !sent || wait.await.is_err() {
             return Answer::Unknown;
         }
         answer
@@ -143,7 +157,10 @@ fn replay(lines: Vec<Line>) -> anyhow::Result<SimulatedGateway> {
 
 /// One thread owns the file: it writes what is there, syncs once, and tells all of them.
 #[allow(clippy::disallowed_methods, reason = "a sync blocks; the gateway is outside the services")]
-fn start_writer(mut file: File, appends: mpsc::Receiver<Append>) -> anyhow::Result<()> {
+fn start_writer(
+    mut file: File,
+    appends: mpsc::Receiver<Append>,
+) -> std::io::Result<JoinHandle<()>> {
     let write = move || {
         while let Ok(first) = appends.recv() {
             let batch: Vec<Append> = std::iter::once(first).chain(appends.try_iter()).collect();
@@ -158,8 +175,7 @@ fn start_writer(mut file: File, appends: mpsc::Receiver<Append>) -> anyhow::Resu
             }
         }
     };
-    std::thread::Builder::new().name("gateway-journal".to_owned()).spawn(write)?;
-    Ok(())
+    std::thread::Builder::new().name("gateway-journal".to_owned()).spawn(write)
 }
 
 #[cfg(test)]

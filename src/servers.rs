@@ -72,13 +72,13 @@ impl Servers {
         };
         let log = Kafka::connect(&self.kafka, "shakedown", settings);
         let log: Arc<dyn EventLog> = Arc::new(log.context("Kafka: check --kafka")?);
-        let queue = until_there("RabbitMQ", async || Rabbit::connect(&self.rabbit).await).await;
+        let queue = until_there("RabbitMQ", || Rabbit::connect(&self.rabbit)).await;
         let queue = queue.context("RabbitMQ: check --rabbit, and that it runs")?;
         let queue: Arc<dyn JobQueue> = Arc::new(queue);
         let mut all = BTreeMap::new();
         for service in services.iter().copied() {
             let schema = schema(&config.prefix.value, service);
-            let store = async || PostgresStore::connect(&self.postgres, &schema).await;
+            let store = || PostgresStore::connect(&self.postgres, &schema);
             let store = until_there("PostgreSQL", store).await;
             let store = store.context("PostgreSQL: check --postgres, and that it runs")?;
             let (log, queue, runtime) = (log.clone(), queue.clone(), runtime.clone());
@@ -90,14 +90,19 @@ impl Servers {
 
 /// Tries again for as long as a server may still come: a process that starts beside its servers waits for
 /// them. Returns what is refused.
-pub async fn until_there<T>(
+pub async fn until_there<T, F: Future<Output = Outcome<T>>>(
     whom: &str,
-    mut attempt: impl AsyncFnMut() -> Outcome<T>,
+    attempt: impl Fn() -> F,
 ) -> Outcome<T> {
+    let mut said = None;
     loop {
         match attempt().await {
             Err(fault @ (Fault::Retry(_) | Fault::Unknown(_))) => {
-                tracing::warn!(%fault, "waiting for {whom}");
+                // Each reason once.
+                if said.as_ref() != Some(&fault) {
+                    tracing::warn!(%fault, "waiting for {whom}");
+                    said = Some(fault);
+                }
                 pause(PAUSE).await;
             }
             done => return done,

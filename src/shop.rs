@@ -87,7 +87,7 @@ pub async fn run_all(
     let (mut stops, mut scrapes) = (Vec::new(), Vec::new());
     for (service, ports) in ports {
         let service = *service;
-        let start = async || run(service, ports.clone(), outside, setup).await;
+        let start = || run(service, ports.clone(), outside, setup);
         let started = until_there(&format!("what {} needs", service.name()), start).await;
         let started = started.with_context(|| format!("{} did not start", service.name()))?;
         routers.insert(service, started.router);

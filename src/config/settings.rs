@@ -102,9 +102,10 @@ const FORMATS: Word<LogFormat> = Word(&[("pretty", LogFormat::Pretty), ("json", 
 
 const PREFIX: Text = Text {
     least: 0,
-    most: 100,
+    // With a service's name behind it, it is the name of a schema: PostgreSQL cuts those at 63 bytes.
+    most: 40,
     of: |c| c.is_ascii_alphanumeric() || "._-".contains(c),
-    words: "at most 100 letters, digits, dots, dashes and underscores",
+    words: "at most 40 letters, digits, dots, dashes and underscores",
 };
 
 const CURRENCY: Text = Text {
@@ -136,7 +137,7 @@ settings! {
 
     /// How long a process of a consumer group may be silent before others get its partitions: after a crash
     /// they rest so long. The broker bounds it.
-    "kafka.session_timeout" session_timeout: Duration = "45s", Span(s(1), s(1800));
+    "consumers.session_timeout" session_timeout: Duration = "45s", Span(s(1), s(1800));
 
     /// Copies of each topic, as far as there are brokers. From three on, two must have a record before it counts.
     "topology.replication" replication: i32 = "3", Whole(1, 9);

@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use axum::http::{Method, Request, StatusCode};
 use chassis::{Ports, Trace};
 use contract::{Service, Stream, Streams};
 use envelope::Envelope;
+use futures_util::future::{Either, select};
 use local::Local;
 use payments::simulated::Steering;
 use ports::{Consumer, Polled};
@@ -313,19 +315,29 @@ fn rabbit() -> (u16, std::thread::JoinHandle<Vec<u8>>) {
     (port, served)
 }
 
-#[test]
-fn a_password_is_sent_where_it_belongs_and_never_logged() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_is_sent_where_it_belongs_and_never_logged() {
     let folder = tempfile::tempdir().unwrap();
     let (port, served) = rabbit();
     let rabbit = format!("amqp://shop:hunter2@127.0.0.1:{port}/%2f");
     let arguments = ["--log", "trace", "--kafka", "kafka://127.0.0.1:9", "--rabbit", &rabbit];
     let postgres = ["--postgres", "postgres://shop:hunter2@127.0.0.1:9/shop"];
-    let output = serve(folder.path(), &[&arguments[..], &postgres].concat()).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "it says that RabbitMQ hung up");
+    let mut serving = serve(folder.path(), &[&arguments[..], &postgres].concat()).spawn().unwrap();
     let sent = served.join().unwrap();
+    let waits = async {
+        let log = folder.path().join("log");
+        while !fs::read_to_string(&log).unwrap_or_default().contains("waiting for RabbitMQ") {
+            pause(Duration::from_millis(50)).await;
+        }
+    };
+    let late = pause(Duration::from_secs(30));
+    let said = matches!(select(pin!(waits), pin!(late)).await, Either::Left(_));
+    assert!(said, "it says that RabbitMQ hung up, and waits for it");
+    serving.kill().unwrap();
+    let output = serving.wait_with_output().unwrap();
     assert!(sent.windows(7).any(|bytes| bytes == b"hunter2"), "the password was sent");
     let log = fs::read_to_string(folder.path().join("log")).unwrap();
-    assert!(log.contains("RabbitMQ"), "{log}");
+    assert!(log.contains("waiting for RabbitMQ"), "{log}");
     for text in [&log, &*String::from_utf8_lossy(&output.stdout)] {
         assert!(!text.contains("hunter2"), "{text}");
     }

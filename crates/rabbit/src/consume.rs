@@ -145,8 +145,9 @@ impl Open {
             channel.basic_qos(prefetch, BasicQosOptions::default()).await
         };
         match limited(Stage::Ask, "basic.ack", asked).await {
+            // Whatever came back: the ack had no effect, and the channel is given up.
             Ok(()) => Fault::refused(format!("unknown delivery tag {tag}")),
-            Err(fault) => fault,
+            Err(fault) => Fault::refused(format!("unknown delivery tag {tag}: {fault}")),
         }
     }
 }

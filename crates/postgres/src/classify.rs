@@ -23,7 +23,11 @@ pub(crate) fn classify(error: &Error, during: During) -> Fault {
     let text = match error.as_db_error() {
         // Not the detail: it can hold a row.
         Some(error) => format!("{}: {}", error.code().code(), error.message()),
-        None => error.to_string(),
+        // The driver's own text leaves its cause out.
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     };
     by_state(error.code().map(|state| state.code()), during, text)
 }

@@ -11,9 +11,11 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use ports::{Fault, Outcome};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Error, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, NoTls, Row, SimpleQueryMessage, Socket};
 
+use crate::address::Address;
 use crate::classify::{During, classify};
 use crate::pipeline::Call;
 use crate::statement::Statement;
@@ -54,7 +56,7 @@ pub(crate) type Results = Vec<Result<Vec<Row>, Error>>;
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    config: Config,
+    address: Address,
     session: String,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
@@ -62,8 +64,9 @@ pub(crate) struct Pool {
 
 impl Pool {
     /// Of at most so many connections; their tables are in `schema`, a plain name.
-    pub(crate) fn new(mut config: Config, schema: &str, connections: usize) -> Self {
-        config
+    pub(crate) fn new(mut address: Address, schema: &str, connections: usize) -> Self {
+        address
+            .config
             .application_name(schema)
             .connect_timeout(CONNECT_WAIT)
             .keepalives(true)
@@ -71,7 +74,7 @@ impl Pool {
             .keepalives_interval(Duration::from_secs(5))
             .tcp_user_timeout(Duration::from_secs(10));
         Pool {
-            config,
+            address,
             session: format!("{SESSION}SET search_path = \"{schema}\""),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(connections)),
@@ -97,7 +100,25 @@ impl Pool {
     }
 
     async fn open(&self) -> Outcome<Connection> {
-        let connecting = limited(CONNECT_WAIT, self.config.connect(NoTls)).await;
+        #[cfg(feature = "tls")]
+        let client = match self.address.connector.clone() {
+            Some(tls) => self.client(tls).await?,
+            None => self.client(NoTls).await?,
+        };
+        #[cfg(not(feature = "tls"))]
+        let client = self.client(NoTls).await?;
+        let told = limited(CALL_WAIT, client.batch_execute(&self.session)).await;
+        told.ok_or_else(|| Fault::retry("the server does not answer"))?
+            .map_err(|error| classify(&error, During::Statement))?;
+        Ok(Connection { client, statements: BTreeMap::new() })
+    }
+
+    /// A session, with what drives it in the background.
+    async fn client<T>(&self, tls: T) -> Outcome<Client>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    {
+        let connecting = limited(CONNECT_WAIT, self.address.config.connect(tls)).await;
         let (client, connection) = connecting
             .ok_or_else(|| Fault::retry("the server does not answer"))?
             .map_err(|error| classify(&error, During::Statement))?;
@@ -106,10 +127,7 @@ impl Pool {
                 tracing::debug!(%error, "connection to PostgreSQL ended");
             }
         });
-        let told = limited(CALL_WAIT, client.batch_execute(&self.session)).await;
-        told.ok_or_else(|| Fault::retry("the server does not answer"))?
-            .map_err(|error| classify(&error, During::Statement))?;
-        Ok(Connection { client, statements: BTreeMap::new() })
+        Ok(client)
     }
 }
 

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use ports::{Fault, Outcome};
 use tokio::sync::Mutex;
 
+use crate::address::Address;
 use crate::fault::{Stage, limited};
 use crate::message::short;
 
@@ -24,7 +24,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that is there when it can be.
 pub(crate) struct Link {
-    uri: AMQPUri,
+    address: Address,
     name: &'static str,
     /// Finished attempts to connect: who waited for a failed one does not make the next.
     attempts: AtomicU64,
@@ -39,9 +39,9 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(mut uri: AMQPUri, name: &'static str) -> Self {
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Link { uri, name, attempts: AtomicU64::new(0), state: Mutex::default() }
+    pub(crate) fn new(mut address: Address, name: &'static str) -> Self {
+        address.uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Link { address, name, attempts: AtomicU64::new(0), state: Mutex::default() }
     }
 
     /// A new channel, on a new connection if need be.
@@ -84,7 +84,7 @@ impl Link {
         state.connection = None;
         tokio::time::sleep(backoff(state.failures, RandomState::new().hash_one(seen))).await;
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
-        let connect = Connection::connect_uri(self.uri.clone(), properties);
+        let connect = self.address.connect(properties);
         let result = limited(Stage::Connect, "connect", connect).await;
         self.attempts.fetch_add(1, Ordering::Release);
         match result {

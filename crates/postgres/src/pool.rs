@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -58,6 +59,8 @@ pub(crate) type Results = Vec<Result<Vec<Row>, Error>>;
 pub(crate) struct Pool {
     address: Address,
     session: String,
+    /// Whether a login has succeeded: the address is right, and what fails later may be mended.
+    known: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
@@ -76,6 +79,7 @@ impl Pool {
         Pool {
             address,
             session: format!("{SESSION}SET search_path = \"{schema}\""),
+            known: AtomicBool::new(false),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(connections)),
         }
@@ -121,7 +125,11 @@ impl Pool {
         let connecting = limited(CONNECT_WAIT, self.address.config.connect(tls)).await;
         let (client, connection) = connecting
             .ok_or_else(|| Fault::retry("the server does not answer"))?
-            .map_err(|error| classify(&error, During::Statement))?;
+            .map_err(|error| match self.known.load(Ordering::Relaxed) {
+                true => classify(&error, During::Statement),
+                false => classify(&error, During::Login),
+            })?;
+        self.known.store(true, Ordering::Relaxed);
         spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to PostgreSQL ended");

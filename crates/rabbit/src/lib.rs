@@ -51,7 +51,7 @@ impl Rabbit {
         let address = Address::parse(url)?;
         let consumers = Arc::new(Link::new(address.clone(), "shakedown-consume"));
         let publisher = Publisher::new(Link::new(address, "shakedown-publish"));
-        consumers.channel().await?;
+        consumers.log_in().await?;
         Ok(Rabbit { publisher, consumers })
     }
 

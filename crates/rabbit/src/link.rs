@@ -44,9 +44,14 @@ impl Link {
         Link { address, name, attempts: AtomicU64::new(0), state: Mutex::default() }
     }
 
+    /// The first connection.
+    pub(crate) async fn log_in(&self) -> Outcome<()> {
+        self.connection(Stage::Login).await.map(|_| ())
+    }
+
     /// A new channel, on a new connection if need be.
     pub(crate) async fn channel(&self) -> Outcome<Channel> {
-        let connection = self.connection().await?;
+        let connection = self.connection(Stage::Connect).await?;
         limited(Stage::Ask, "channel.open", connection.create_channel()).await
     }
 
@@ -68,7 +73,7 @@ impl Link {
     }
 
     #[allow(clippy::disallowed_methods)] // An adapter: real time.
-    async fn connection(&self) -> Outcome<Arc<Connection>> {
+    async fn connection(&self, stage: Stage) -> Outcome<Arc<Connection>> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.connection
@@ -85,7 +90,7 @@ impl Link {
         tokio::time::sleep(backoff(state.failures, RandomState::new().hash_one(seen))).await;
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
         let connect = self.address.connect(properties);
-        let result = limited(Stage::Connect, "connect", connect).await;
+        let result = limited(stage, "connect", connect).await;
         self.attempts.fetch_add(1, Ordering::Release);
         match result {
             Ok(connection) => {

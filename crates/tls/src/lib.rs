@@ -6,6 +6,7 @@
 #[cfg(feature = "tls")]
 mod openssl;
 
+use std::error::Error;
 use std::path::PathBuf;
 
 /// Whether this build can do TLS and SCRAM: the cargo feature `tls`.
@@ -35,6 +36,18 @@ pub enum Check {
     Authority,
     /// Nothing: whoever answers in the server's place can read along.
     Nothing,
+}
+
+/// Whether TLS itself failed (a certificate, a protocol), which no waiting mends; not a connection that
+/// broke meanwhile. Always `false` in a build without.
+pub fn refused(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "tls")]
+    return openssl::refused(error);
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
+    }
 }
 
 /// The parameters behind an address's `?`, percent-decoded, in their order. An error names the

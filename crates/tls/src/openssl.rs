@@ -1,8 +1,10 @@
 //! OpenSSL by a [`Tls`].
 
+use std::error::Error;
+use std::io;
 use std::path::Path;
 
-use openssl::ssl::{SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
+use openssl::ssl::{ErrorCode, SslConnector, SslFiletype, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::store::X509StoreBuilder;
 
 use crate::{Check, Tls};
@@ -48,6 +50,22 @@ impl Tls {
     pub fn host_is_checked(&self) -> bool {
         self.check == Check::Host
     }
+}
+
+/// See [`crate::refused`].
+pub(crate) fn refused(error: &(dyn Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<openssl::ssl::Error>() {
+            return error.code() == ErrorCode::SSL;
+        }
+        // An IO error's source is that of what it holds.
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn no_pem(path: &Path, what: &str) -> String {

@@ -50,6 +50,16 @@ impl Servers {
             ));
         }
         let [kafka, rabbit, postgres] = all.map(|(_, address)| address.value.reveal().to_owned());
+        let checked = [
+            kafka::Address::parse(&kafka).err(),
+            rabbit::Address::parse(&rabbit).err(),
+            postgres::Address::parse(&postgres).err(),
+        ];
+        for ((name, address), fault) in all.iter().zip(checked) {
+            if let Some(fault) = fault {
+                return Err(format!("--{name} ({}): {fault}", address.origin));
+            }
+        }
         Ok(Some(Servers { kafka, rabbit, postgres }))
     }
 
@@ -153,5 +163,25 @@ mod tests {
         let all =
             [&one[..], &["rabbit=amqp://localhost", "postgres=postgres://localhost"]].concat();
         assert!(Servers::read(&given(&all)).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_address_is_read_before_anything_connects_and_not_shown() {
+        let good = ["kafka=kafka://h:1", "rabbit=amqp://h", "postgres=postgres://h"];
+        for (at, bad) in [
+            "kafka=kafka://h:1?sasl.password=geheim",
+            "rabbit=amqp://u:geheim@h?cacertfile=/ca",
+            "postgres=postgres://u:geheim@h?sslmode=prefer",
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut set = good;
+            set[at] = bad;
+            let error = Servers::read(&given(&set)).err().unwrap();
+            let name = bad.split('=').next().unwrap();
+            assert!(error.starts_with(&format!("--{name} (--set {name})")), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
     }
 }

@@ -30,9 +30,33 @@ XML
   mv "$jars.part" "$jars"
 }
 
+# What an address has behind its brokers.
+kafka_access() {
+  [ "$security" = tls ] || return 0
+  printf '?security.protocol=SASL_SSL&sasl.mechanism=%s&sasl.username=shakedown&sasl.password=%s&ssl.ca.location=%s' \
+    "${SHAKEDOWN_BROKERS_MECHANISM:-SCRAM-SHA-512}" "$(encoded_password)" "$home/tls/ca.pem"
+}
+
+# Clients and brokers by SASL over TLS; only the controllers, on loopback, speak in plain text.
+kafka_security() {
+  local login=org.apache.kafka.common.security
+  cat <<PROPERTIES
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+sasl.mechanism.inter.broker.protocol=PLAIN
+listener.name.sasl_ssl.plain.sasl.jaas.config=$login.plain.PlainLoginModule required username="broker" \\
+  password="$(password)" user_broker="$(password)" user_shakedown="$(password)";
+listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=$login.scram.ScramLoginModule required;
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=$login.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location=$home/tls/server.both
+ssl.truststore.type=PEM
+ssl.truststore.location=$home/tls/ca.pem
+PROPERTIES
+}
+
 # Properties of the server NAME. Of three, two must have a record before it counts as written.
 kafka_properties() {
-  local name=$1 client controller id=1 voters minimum=1
+  local name=$1 client controller id=1 voters minimum=1 protocol=PLAINTEXT
   client=127.0.0.1:$(port_of "$name")
   controller=127.0.0.1:$(port_of "$name-controller")
   voters=1@127.0.0.1:$(port_of kafka-1-controller)
@@ -41,15 +65,17 @@ kafka_properties() {
     voters+=,2@127.0.0.1:$(port_of kafka-2-controller),3@127.0.0.1:$(port_of kafka-3-controller)
     minimum=2
   fi
+  [ "$security" = plain ] || protocol=SASL_SSL
   # A short broker session makes a restart after kill -9 take 3 s, not 12; short group sessions are for tests.
   cat <<PROPERTIES
 process.roles=broker,controller
 node.id=$id
 controller.quorum.voters=$voters
-listeners=PLAINTEXT://$client,CONTROLLER://$controller
-advertised.listeners=PLAINTEXT://$client
+listeners=$protocol://$client,CONTROLLER://$controller
+advertised.listeners=$protocol://$client
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,$protocol:$protocol
 controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
+inter.broker.listener.name=$protocol
 log.dirs=$home/$name/data
 auto.create.topics.enable=false
 default.replication.factor=$kafka_count
@@ -70,22 +96,28 @@ group.consumer.heartbeat.interval.ms=500
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
 PROPERTIES
+  [ "$security" = plain ] || kafka_security
 }
 
 start_kafka() {
-  local name=$1 dir=$home/$1 memory=512m jvm log
+  local name=$1 dir=$home/$1 memory=512m jvm log users=() mechanism
   log=$(log_of "$name")
   mkdir -p "$dir"
   need_free "$name"
   need_free "$name-controller"
   [ "$kafka_count" = 1 ] || memory=256m
-  kafka_properties "$name" >"$dir/server.properties"
+  (umask 077 && kafka_properties "$name" >"$dir/server.properties")
+  if [ "$security" = tls ]; then
+    for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
+      users+=(--add-scram "$mechanism=[name=shakedown,password=$(password)]")
+    done
+  fi
   jvm=("-Xms$memory" "-Xmx$memory" -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Djava.net.preferIPv4Stack=true
     -Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true
     -cp "$home/kafka/jars-$KAFKA_VERSION/*")
   if [ ! -e "$dir/data.complete" ]; then
     rm -rf "$dir/data"
-    java "${jvm[@]}" kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" >"$log" 2>&1 ||
+    java "${jvm[@]}" kafka.tools.StorageTool format -t "$KAFKA_CLUSTER_ID" -c "$dir/server.properties" "${users[@]}" >"$log" 2>&1 ||
       fail "$name" "its storage could not be formatted. Kafka $KAFKA_VERSION wants Java 17 or later as \`java\`." "$log"
     touch "$dir/data.complete"
   fi

@@ -28,18 +28,40 @@ postgres_dir() {
   readlink -f "$dir"
 }
 
-sql() { PGCONNECT_TIMEOUT=2 "$(postgres_bin)/psql" -h 127.0.0.1 -p "$(port_of postgres)" -U postgres -X -A -t -q -d "$1" -c "$2"; }
+postgres_address() {
+  if [ "$security" = plain ]; then
+    printf 'postgres://postgres@127.0.0.1:%s/shakedown' "$(port_of postgres)"
+  else
+    printf 'postgres://postgres:%s@127.0.0.1:%s/shakedown?sslmode=verify-full&sslrootcert=%s' \
+      "$(encoded_password)" "$(port_of postgres)" "$home/tls/ca.pem"
+  fi
+}
+
+# sql DATABASE STATEMENT, as the superuser.
+sql() {
+  local protected=()
+  [ "$security" = plain ] || protected=(PGPASSWORD="$(password)" PGSSLMODE=verify-full PGSSLROOTCERT="$home/tls/ca.pem")
+  env PGCONNECT_TIMEOUT=2 "${protected[@]}" "$(postgres_bin)/psql" -h 127.0.0.1 -p "$(port_of postgres)" -U postgres \
+    -X -A -t -q -d "$1" -c "$2"
+}
 
 start_postgres() {
-  local dir bin log
+  local dir bin log login=(-A trust) protected=()
   bin=$(postgres_bin) || fail postgres "no server in /usr/lib/postgresql. Install Debian's package postgresql."
   log=$(log_of postgres)
   dir=$(postgres_dir)
   cd "$dir" || fail postgres "its folder $dir is not accessible."
   need_free postgres
+  if [ "$security" = tls ]; then
+    (umask 077 && cp "$home/tls/server.pem" "$home/tls/server.key" "$dir/" && password >"$dir/password")
+    [ "$(id -u)" != 0 ] || chown postgres: "$dir"/server.{pem,key} "$dir/password"
+    echo 'hostssl all all 127.0.0.1/32 scram-sha-256' >"$dir/hba.conf"
+    login=(-A scram-sha-256 --pwfile "$dir/password")
+    protected=(-c ssl=on -c ssl_cert_file="$dir/server.pem" -c ssl_key_file="$dir/server.key" -c hba_file="$dir/hba.conf")
+  fi
   if [ ! -e "$dir/data.complete" ]; then
     rm -rf "$dir/data"
-    "${as_postgres[@]}" "$bin/initdb" -D "$dir/data" -U postgres -A trust -E UTF8 --locale=C --no-sync --no-instructions >"$log" 2>&1 ||
+    "${as_postgres[@]}" "$bin/initdb" -D "$dir/data" -U postgres "${login[@]}" -E UTF8 --locale=C --no-sync --no-instructions >"$log" 2>&1 ||
       fail postgres "initdb failed." "$log"
     touch "$dir/data.complete"
   fi
@@ -53,5 +75,5 @@ start_postgres() {
     sleep 0.1
   done
   launch postgres "${as_postgres[@]}" "$bin/postgres" -D "$dir/data" -p "$(port_of postgres)" \
-    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200
+    -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c max_connections=200 "${protected[@]}"
 }

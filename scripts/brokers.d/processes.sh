@@ -48,6 +48,12 @@ launch() {
 # answers PORT BYTES: the server replies to a client's first bytes of its own protocol.
 answers() {
   local got
+  if [ "$security" = tls ]; then
+    got=$( { printf '%b' "$2"; sleep 1; } 2>/dev/null | timeout 2 openssl s_client -quiet -verify_quiet -verify_return_error \
+      -CAfile "$home/tls/ca.pem" -connect "127.0.0.1:$1" 2>/dev/null | head -c 4 | wc -c) || true
+    [ "$got" = 4 ]
+    return
+  fi
   got=$( { exec 3<>"/dev/tcp/127.0.0.1/$1" && printf '%b' "$2" >&3 && timeout 2 head -c 4 <&3; } 2>/dev/null | wc -c)
   [ "$got" = 4 ]
 }

@@ -3,6 +3,14 @@
 
 rabbitmq_ready() { answers "$(port_of rabbitmq)" 'AMQP\x00\x00\x09\x01'; }
 
+rabbitmq_address() {
+  if [ "$security" = plain ]; then
+    printf 'amqp://guest:guest@127.0.0.1:%s/%%2f' "$(port_of rabbitmq)"
+  else
+    printf 'amqps://shakedown:%s@127.0.0.1:%s/%%2f?cacertfile=%s' "$(encoded_password)" "$(port_of rabbitmq)" "$home/tls/ca.pem"
+  fi
+}
+
 # The newest installed under a root; failing (by pipefail) where there is none.
 rabbitmq_sbin() { compgen -G "${1:-}/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin" | sort -V | tail -n 1; }
 
@@ -32,6 +40,27 @@ in_debian_13() {
     exec chroot "$folder" "$@"' debian-13 "$home/debian-13" "$home/rabbitmq")
 }
 
+# Its data is made with the user of rabbitmq.conf, which counts at the first start only.
+rabbitmq_settings() {
+  printf '%s\n' 'log.console = true' 'log.console.level = warning' 'log.file = false'
+  if [ "$security" = plain ]; then
+    echo "listeners.tcp.1 = 127.0.0.1:$(port_of rabbitmq)"
+    return 0
+  fi
+  # Beside the data: in Debian 13's folder there is nothing else of ours.
+  (umask 077 && cp "$home/tls/ca.pem" "$home/tls/server.pem" "$home/tls/server.key" "$home/rabbitmq/")
+  cat <<CONF
+listeners.tcp = none
+listeners.ssl.1 = 127.0.0.1:$(port_of rabbitmq)
+ssl_options.cacertfile = $home/rabbitmq/ca.pem
+ssl_options.certfile = $home/rabbitmq/server.pem
+ssl_options.keyfile = $home/rabbitmq/server.key
+ssl_options.verify = verify_none
+default_user = shakedown
+default_pass = $(password)
+CONF
+}
+
 start_rabbitmq() {
   local dir=$home/rabbitmq root="" prefix=() sbin port end
   if [ "$rabbit_version" = 4.0 ]; then
@@ -54,12 +83,7 @@ start_rabbitmq() {
       sleep 0.05
     done
   fi
-  cat >"$dir/rabbitmq.conf" <<CONF
-listeners.tcp.1 = 127.0.0.1:$port
-log.console = true
-log.console.level = warning
-log.file = false
-CONF
+  (umask 077 && rabbitmq_settings >"$dir/rabbitmq.conf")
   echo '[].' >"$dir/enabled_plugins"
   [ -e "$dir/.erlang.cookie" ] || (umask 077 && od -An -N16 -tx8 /dev/urandom | tr -d ' \n' >"$dir/.erlang.cookie")
   # RUNNING_UNDER_SYSTEMD makes the script become the server, so that the remembered pid is the server's.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ports::{Fault, Offsets, Outcome, Partition, TopicSpec};
 use rdkafka::admin::AdminClient;
@@ -12,10 +12,13 @@ use rdkafka::types::RDKafkaErrorCode as Code;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::detached::Detached;
-use crate::faults::{Call, classify, fault};
-use crate::logs::Logs;
+use crate::faults::{Call, classify, fault, not_created};
+use crate::logs::{Door, Logs};
 use crate::settings::Clients;
 use crate::topology::Topic;
+
+/// How long to wait for the brokers before a look at the door.
+const SLICE: Duration = Duration::from_millis(500);
 
 type Client = Arc<Detached<AdminClient<Logs>>>;
 
@@ -25,16 +28,18 @@ pub(crate) struct Admin {
     pub timeout: Duration,
     /// As those topics should be that this shop wants in a certain way.
     topics: Vec<Topic>,
+    door: Door,
 }
 
 impl Admin {
     pub fn new(clients: &Clients) -> Outcome<Self> {
         let client: Result<AdminClient<_>, _> = clients.admin().create_with_context(Logs);
-        let client = client.map_err(|error| Fault::refused(error.to_string()))?;
+        let client = client.map_err(not_created)?;
         Ok(Admin {
             client: Arc::new(Detached::new(client)),
             timeout: clients.settings.request_timeout,
             topics: clients.settings.topics.clone(),
+            door: clients.door.clone(),
         })
     }
 
@@ -98,7 +103,7 @@ impl Admin {
                 }
             }
             let consumer: Result<BaseConsumer, _> = config.create();
-            let consumer = consumer.map_err(|error| Fault::refused(error.to_string()))?;
+            let consumer = consumer.map_err(not_created)?;
             let found = consumer.committed_offsets(asked, timeout);
             let found = found.map_err(|error| fault(Call::Read, &error))?;
             let mut offsets = Offsets::new();
@@ -129,12 +134,23 @@ impl Admin {
         }
     }
 
-    /// How many brokers there are, and the partition counts of all topics.
+    /// How many brokers there are, and the partition counts of all topics. `Refused` as soon as a
+    /// broker has turned us down, or we it.
+    #[allow(clippy::disallowed_methods)] // An adapter: real time.
     async fn counts(&self) -> Outcome<(i32, BTreeMap<String, i32>)> {
-        let (client, timeout) = (self.client.clone(), self.timeout);
+        let (client, door, timeout) = (self.client.clone(), self.door.clone(), self.timeout);
         blocking(move || {
-            let metadata = client.inner().fetch_metadata(None, timeout);
-            let metadata = metadata.map_err(|error| fault(Call::Read, &error))?;
+            let begun = Instant::now();
+            let metadata = loop {
+                let left = timeout.saturating_sub(begun.elapsed());
+                match (client.inner().fetch_metadata(None, left.min(SLICE)), door.closed()) {
+                    (Ok(metadata), _) => break metadata,
+                    (Err(_), Some(reason)) => return Err(Fault::refused(reason)),
+                    (Err(error), None) if left <= SLICE => return Err(fault(Call::Read, &error)),
+                    (Err(_), None) => {}
+                }
+            };
+            door.opened();
             let topics = metadata.topics().iter();
             let counts = topics.map(|t| (t.name().to_owned(), t.partitions().len() as i32));
             Ok((metadata.brokers().len() as i32, counts.collect()))

@@ -99,6 +99,17 @@ pub(crate) fn fault(call: Call, error: &KafkaError) -> Fault {
     }
 }
 
+/// The fault where a client cannot be made. The library's text may hold the value, which may be a
+/// password.
+pub(crate) fn not_created(error: KafkaError) -> Fault {
+    match error {
+        KafkaError::ClientConfig(_, _, name, _) => {
+            Fault::refused(format!("{name}: the client library does not take this value"))
+        }
+        _ => Fault::refused(error.to_string()),
+    }
+}
+
 /// Whether the client is beyond repair and a new one is needed (K8).
 pub(crate) fn is_fatal(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))

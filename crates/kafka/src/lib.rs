@@ -2,6 +2,7 @@
 //! and never blocks a thread of the async runtime.
 #![warn(missing_docs)]
 
+mod address;
 mod admin;
 mod consumer;
 mod detached;
@@ -20,8 +21,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ports::{Consumer, EventLog, Offsets, Outcome, Partition, Record, TopicSpec};
 
+pub use address::Address;
 pub use faults::{Call, classify};
-pub use settings::{Address, Assignor, Settings};
+pub use settings::{Assignor, Settings};
 pub use topology::{Cluster, FoundTopic, Keep, Topic};
 
 use admin::Admin;
@@ -44,8 +46,12 @@ impl Kafka {
     /// Clients for `kafka://host:port[,host:port]`, known to the brokers as `name`. Connects in the
     /// background. `Refused` where the address or a setting is wrong.
     pub fn connect(url: &str, name: &str, settings: Settings) -> Outcome<Kafka> {
-        let clients =
-            settings::Clients { address: Address::parse(url)?, name: name.into(), settings };
+        let clients = settings::Clients {
+            address: Address::parse(url)?,
+            name: name.into(),
+            settings,
+            door: logs::Door::default(),
+        };
         let producer = Producer::new(&clients)?;
         let admin = Admin::new(&clients)?;
         Ok(Kafka { clients, producer, admin })

@@ -11,11 +11,11 @@ use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 
 use crate::detached::Detached;
-use crate::faults::{Call, fault, is_fatal};
-use crate::logs::Logs;
+use crate::faults::{Call, fault, is_fatal, not_created};
+use crate::logs::Doorkeeper;
 use crate::settings::Clients;
 
-type Client = Arc<Detached<FutureProducer<Logs>>>;
+type Client = Arc<Detached<FutureProducer<Doorkeeper>>>;
 
 /// The one producer of a service; a new one takes its place after a fatal error (K8).
 pub(crate) struct Producer {
@@ -97,12 +97,17 @@ impl Producer {
 }
 
 fn create(clients: &Clients) -> Outcome<Client> {
-    let producer: Result<FutureProducer<Logs>, _> = clients.producer().create_with_context(Logs);
-    let producer = producer.map_err(|error| Fault::refused(error.to_string()))?;
+    let context = Doorkeeper(clients.door.clone());
+    let producer: Result<FutureProducer<Doorkeeper>, _> =
+        clients.producer().create_with_context(context);
+    let producer = producer.map_err(not_created)?;
     Ok(Arc::new(Detached::new(producer)))
 }
 
-fn enqueue(client: &FutureProducer<Logs>, record: &Record) -> Result<DeliveryFuture, KafkaError> {
+fn enqueue(
+    client: &FutureProducer<Doorkeeper>,
+    record: &Record,
+) -> Result<DeliveryFuture, KafkaError> {
     let headers =
         record.headers.iter().fold(
             OwnedHeaders::new_with_capacity(record.headers.len()),

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
-use ports::{Fault, Outcome};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::address::Address;
+use crate::logs::Door;
 use crate::topology::Topic;
 
 /// How a group's leader deals the partitions. All members of a group must use the same one.
@@ -60,52 +61,13 @@ impl Default for Settings {
     }
 }
 
-/// Where a cluster is, and how to get in.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Address {
-    brokers: String,
-    access: Vec<(String, String)>,
-}
-
-/// The settings that an address may carry behind its `?`: who we are and how we get in.
-const ACCESS: [&str; 4] = ["client.rack", "security.protocol", "sasl.", "ssl."];
-
-impl Address {
-    /// From `kafka://host:port[,host:port][?setting=value[&…]]`. The settings are `client.rack`,
-    /// `security.protocol`, `sasl.*` and `ssl.*`; others are refused.
-    pub fn parse(url: &str) -> Outcome<Address> {
-        let rest = url.strip_prefix("kafka://");
-        let rest = rest.ok_or_else(|| Fault::refused("the address must start with kafka://"))?;
-        let (brokers, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let brokers = brokers.trim_end_matches('/');
-        for broker in brokers.split(',') {
-            let port = broker.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-            if port.is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-                return Err(Fault::refused("the address must be kafka://host:port[,host:port]"));
-            }
-        }
-        let mut access = Vec::new();
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let known = ACCESS.iter().any(|known| match known.ends_with('.') {
-                true => name.starts_with(known),
-                false => name == *known,
-            });
-            if !known {
-                return Err(Fault::refused(format!("{name} is not a setting of an address")));
-            }
-            access.push((name.to_owned(), value.to_owned()));
-        }
-        Ok(Address { brokers: brokers.to_owned(), access })
-    }
-}
-
 /// What all clients of one [`crate::Kafka`] are made from.
 #[derive(Clone)]
 pub(crate) struct Clients {
     pub address: Address,
     pub name: String,
     pub settings: Settings,
+    pub door: Door,
 }
 
 impl Clients {
@@ -212,26 +174,11 @@ mod tests {
 
     fn clients(url: &str) -> Clients {
         let address = Address::parse(url).expect("a good address");
-        Clients { address, name: "orders".into(), settings: Settings::default() }
-    }
-
-    #[test]
-    fn addresses_name_brokers_and_access_only() {
-        let clients =
-            clients("kafka://a:9092,b:9093?security.protocol=SSL&ssl.ca.location=/ca.pem");
-        let config = clients.producer();
-        assert_eq!(config.get("bootstrap.servers"), Some("a:9092,b:9093"));
-        assert_eq!(config.get("security.protocol"), Some("SSL"));
-        let bad = [
-            "a:9092",
-            "kafka://",
-            "kafka://a",
-            "kafka://:1",
-            "kafka://a:1,b",
-            "kafka://a:1?acks=0",
-        ];
-        for url in bad {
-            assert!(matches!(Address::parse(url), Err(Fault::Refused(_))), "{url}");
+        Clients {
+            address,
+            name: "orders".into(),
+            settings: Settings::default(),
+            door: Door::default(),
         }
     }
 

@@ -11,9 +11,11 @@ use rdkafka::admin::{
 };
 use rdkafka::types::RDKafkaErrorCode as Code;
 
+use crate::address::Address;
 use crate::admin::{Admin, blocking};
 use crate::faults::{Call, classify, fault};
-use crate::settings::{Address, Clients, Settings};
+use crate::logs::Door;
+use crate::settings::{Clients, Settings};
 
 /// How often a change is looked for, and the pause between: what the controller took is with the broker that is
 /// asked a little later.
@@ -98,7 +100,9 @@ pub struct Cluster {
 impl Cluster {
     /// A client for an address as [`crate::Kafka::connect`] has it. Connects in the background.
     pub fn connect(url: &str, name: &str, settings: Settings) -> Outcome<Cluster> {
-        let clients = Clients { address: Address::parse(url)?, name: name.into(), settings };
+        // Nobody feeds its door: there is no producer here.
+        let (address, door) = (Address::parse(url)?, Door::default());
+        let clients = Clients { address, name: name.into(), settings, door };
         Ok(Cluster { admin: Admin::new(&clients)? })
     }
 

@@ -20,7 +20,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc as replies, oneshot};
 
-use crate::faults::{Call, fault, is_fatal};
+use crate::faults::{Call, fault, is_fatal, not_created};
 use crate::logs::Logs;
 use crate::settings::{Assignor, Clients};
 use crate::watchdog::Watchdog;
@@ -142,9 +142,9 @@ impl Worker {
         let context = Changes { assignor, queue: Mutex::default(), closing };
         let consumer: Result<BaseConsumer<Changes>, _> =
             clients.consumer(group).create_with_context(context);
-        let consumer = consumer.map_err(|error| Fault::refused(error.to_string()))?;
+        let consumer = consumer.map_err(not_created)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
-        consumer.subscribe(&names).map_err(|error| Fault::refused(error.to_string()))?;
+        consumer.subscribe(&names).map_err(not_created)?;
         Ok(Worker {
             consumer,
             assignor,
@@ -552,7 +552,7 @@ fn list<'a>(
             None => drop(list.add_partition(&partition.topic, partition.index)),
             Some(offset) => list
                 .add_partition_offset(&partition.topic, partition.index, Offset::Offset(offset))
-                .map_err(|error| Fault::refused(error.to_string()))?,
+                .map_err(not_created)?,
         }
     }
     Ok(list)

@@ -7,6 +7,8 @@ use tokio_postgres::Error;
 /// When an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum During {
+    /// The first login of a store, which says whether the address is right.
+    Login,
     /// A statement, with no COMMIT sent behind it.
     Statement,
     /// A statement with a COMMIT behind it in the same pipeline.
@@ -23,8 +25,15 @@ pub(crate) fn classify(error: &Error, during: During) -> Fault {
     let text = match error.as_db_error() {
         // Not the detail: it can hold a row.
         Some(error) => format!("{}: {}", error.code().code(), error.message()),
-        None => error.to_string(),
+        // The driver's own text leaves its cause out.
+        None => match std::error::Error::source(error) {
+            Some(cause) => format!("{error}: {cause}"),
+            None => error.to_string(),
+        },
     };
+    if during == During::Login && std::error::Error::source(error).is_some_and(tls::refused) {
+        return Fault::refused(text);
+    }
     by_state(error.code().map(|state| state.code()), during, text)
 }
 
@@ -34,7 +43,7 @@ fn by_state(state: Option<&str>, during: During, text: String) -> Fault {
         return Fault::retry("a row has another version");
     }
     match (state.and_then(|state| state.get(..2)), during) {
-        (Some("22" | "23"), _) => Fault::refused(text),
+        (Some("22" | "23"), _) | (Some("28"), During::Login) => Fault::refused(text),
         // Even a session that was told to end may have committed before it ended: the wait for a
         // synchronous standby comes after the local commit.
         (None | Some("08" | "57" | "58" | "XX"), During::Commit) => Fault::unknown(text),
@@ -97,6 +106,10 @@ mod tests {
             (Some("42501"), "retry", "retry", "retry"),
             (Some("42P01"), "retry", "retry", "retry"),
         ];
+        // who we say we are, at the first login and later
+        assert_eq!(name(Some("28P01"), During::Login), "refused");
+        assert_eq!(name(Some("28P01"), During::Statement), "retry");
+        assert_eq!(name(None, During::Login), "retry");
         for (state, statement, before_commit, commit) in table {
             assert_eq!(name(state, During::Statement), statement, "{state:?}");
             assert_eq!(name(state, During::StatementBeforeCommit), before_commit, "{state:?}");

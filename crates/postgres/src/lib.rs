@@ -4,6 +4,7 @@
 #![warn(missing_docs)]
 
 mod about;
+mod address;
 mod classify;
 mod pipeline;
 mod placeholders;
@@ -13,5 +14,6 @@ mod statement;
 mod store;
 
 pub use about::About;
+pub use address::Address;
 pub use schema::Standing;
 pub use store::PostgresStore;

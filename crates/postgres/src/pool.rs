@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,9 +12,11 @@ use std::time::Duration;
 use futures_util::future::maybe_done;
 use ports::{Fault, Outcome};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, Config, Error, NoTls, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, NoTls, Row, SimpleQueryMessage, Socket};
 
+use crate::address::Address;
 use crate::classify::{During, classify};
 use crate::pipeline::Call;
 use crate::statement::Statement;
@@ -54,16 +57,19 @@ pub(crate) type Results = Vec<Result<Vec<Row>, Error>>;
 
 #[derive(Debug)]
 pub(crate) struct Pool {
-    config: Config,
+    address: Address,
     session: String,
+    /// Whether a login has succeeded: the address is right, and what fails later may be mended.
+    known: AtomicBool,
     idle: Mutex<Vec<Connection>>,
     permits: Arc<Semaphore>,
 }
 
 impl Pool {
     /// Of at most so many connections; their tables are in `schema`, a plain name.
-    pub(crate) fn new(mut config: Config, schema: &str, connections: usize) -> Self {
-        config
+    pub(crate) fn new(mut address: Address, schema: &str, connections: usize) -> Self {
+        address
+            .config
             .application_name(schema)
             .connect_timeout(CONNECT_WAIT)
             .keepalives(true)
@@ -71,8 +77,9 @@ impl Pool {
             .keepalives_interval(Duration::from_secs(5))
             .tcp_user_timeout(Duration::from_secs(10));
         Pool {
-            config,
+            address,
             session: format!("{SESSION}SET search_path = \"{schema}\""),
+            known: AtomicBool::new(false),
             idle: Mutex::new(Vec::new()),
             permits: Arc::new(Semaphore::new(connections)),
         }
@@ -97,19 +104,38 @@ impl Pool {
     }
 
     async fn open(&self) -> Outcome<Connection> {
-        let connecting = limited(CONNECT_WAIT, self.config.connect(NoTls)).await;
+        #[cfg(feature = "tls")]
+        let client = match self.address.connector.clone() {
+            Some(tls) => self.client(tls).await?,
+            None => self.client(NoTls).await?,
+        };
+        #[cfg(not(feature = "tls"))]
+        let client = self.client(NoTls).await?;
+        let told = limited(CALL_WAIT, client.batch_execute(&self.session)).await;
+        told.ok_or_else(|| Fault::retry("the server does not answer"))?
+            .map_err(|error| classify(&error, During::Statement))?;
+        Ok(Connection { client, statements: BTreeMap::new() })
+    }
+
+    /// A session, with what drives it in the background.
+    async fn client<T>(&self, tls: T) -> Outcome<Client>
+    where
+        T: MakeTlsConnect<Socket, Stream: Send + 'static>,
+    {
+        let connecting = limited(CONNECT_WAIT, self.address.config.connect(tls)).await;
         let (client, connection) = connecting
             .ok_or_else(|| Fault::retry("the server does not answer"))?
-            .map_err(|error| classify(&error, During::Statement))?;
+            .map_err(|error| match self.known.load(Ordering::Relaxed) {
+                true => classify(&error, During::Statement),
+                false => classify(&error, During::Login),
+            })?;
+        self.known.store(true, Ordering::Relaxed);
         spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "connection to PostgreSQL ended");
             }
         });
-        let told = limited(CALL_WAIT, client.batch_execute(&self.session)).await;
-        told.ok_or_else(|| Fault::retry("the server does not answer"))?
-            .map_err(|error| classify(&error, During::Statement))?;
-        Ok(Connection { client, statements: BTreeMap::new() })
+        Ok(client)
     }
 }
 

@@ -6,9 +6,9 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
 use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
-use tokio_postgres::Config;
 
 use crate::about::About;
+use crate::address::Address;
 use crate::classify::{During, classify, keeps_session};
 use crate::pipeline::{self, Call};
 use crate::placeholders::Placeholders;
@@ -28,21 +28,20 @@ pub struct PostgresStore {
 }
 
 impl PostgresStore {
-    /// Connects to the server at `url` (`postgres://user@host:port/database`), for tables in
-    /// `schema` (`[a-z_][a-z0-9_]*`). `Refused` where one of the two cannot be read.
+    /// Connects to the server at `url` (`postgres://user@host:port/database`, for TLS with libpq's
+    /// parameters `sslmode`, `sslrootcert`, `sslcert` and `sslkey`), for tables in `schema`
+    /// (`[a-z_][a-z0-9_]*`). `Refused` where one of the two cannot be read.
     pub async fn connect(url: &str, schema: &str) -> Outcome<Self> {
         Self::connect_with(url, schema, CONNECTIONS).await
     }
 
     /// The same, with at most `connections` (at least 1) open at a time.
     pub async fn connect_with(url: &str, schema: &str, connections: usize) -> Outcome<Self> {
-        // Not the error's text: it may hold what stands in the address.
-        let config: Config =
-            url.parse().map_err(|_| Fault::refused("not an address of PostgreSQL"))?;
+        let address = Address::parse(url)?;
         if !statement::is_plain(schema) {
             return Err(Fault::refused("not a name for a schema"));
         }
-        let pool = Arc::new(Pool::new(config, schema, connections.max(1)));
+        let pool = Arc::new(Pool::new(address, schema, connections.max(1)));
         pool.lease().await?.give_back();
         Ok(PostgresStore { pool, schema: schema.into(), tables: Arc::default() })
     }

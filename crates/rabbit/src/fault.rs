@@ -18,7 +18,9 @@ pub(crate) const ACK_LIMIT: Duration = Duration::from_secs(5);
 /// Where a call was when the error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Connecting and logging in.
+    /// The first login, which says whether the address is right.
+    Login,
+    /// Connecting and logging in later.
     Connect,
     /// A request that changes nothing for others: a channel, a consumer, a count.
     Ask,
@@ -44,7 +46,7 @@ pub(crate) fn classify(stage: Stage, error: &Error) -> Fault {
             },
             AMQPErrorKind::Hard(hard) => match hard {
                 AMQPHardError::NOTALLOWED | AMQPHardError::INVALIDPATH
-                    if stage == Stage::Connect =>
+                    if matches!(stage, Stage::Login | Stage::Connect) =>
                 {
                     Meaning::Never
                 }
@@ -57,6 +59,9 @@ pub(crate) fn classify(stage: Stage, error: &Error) -> Fault {
         | ErrorKind::InvalidChannel(_)
         | ErrorKind::InvalidChannelState(..)
         | ErrorKind::InvalidConnectionState(_) => Meaning::NotNow,
+        ErrorKind::IOError(error) if stage == Stage::Login && tls::refused(&**error) => {
+            Meaning::Never
+        }
         ErrorKind::SerialisationError(_)
         | ErrorKind::InvalidProtocolVersion(_)
         | ErrorKind::AuthProviderError(_)
@@ -66,7 +71,9 @@ pub(crate) fn classify(stage: Stage, error: &Error) -> Fault {
     match (stage, meaning) {
         (Stage::Sent, _) | (Stage::Change, Meaning::Lost) => Fault::unknown(text),
         (_, Meaning::Never) => Fault::refused(text),
-        (_, Meaning::NotNow) | (Stage::Connect | Stage::Ask, Meaning::Lost) => Fault::retry(text),
+        (_, Meaning::NotNow) | (Stage::Login | Stage::Connect | Stage::Ask, Meaning::Lost) => {
+            Fault::retry(text)
+        }
     }
 }
 
@@ -117,7 +124,7 @@ async fn in_time<T>(
         Err(_) => {
             let text = format!("no answer to {what} within {} s", limit.as_secs());
             Err(match stage {
-                Stage::Connect | Stage::Ask => Fault::retry(text),
+                Stage::Login | Stage::Connect | Stage::Ask => Fault::retry(text),
                 Stage::Change | Stage::Sent => Fault::unknown(text),
             })
         }

@@ -4,6 +4,7 @@
 //! lapin's own auto-recovery stays off: after it, delivery tags are dead without the caller knowing.
 #![warn(missing_docs)]
 
+mod address;
 mod consume;
 mod fault;
 mod link;
@@ -18,8 +19,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
 use ports::{Deliveries, Fault, JobQueue, Outcome, QueueSpec, Record};
+
+pub use address::Address;
 
 use consume::Subscription;
 use fault::{Stage, limited};
@@ -41,13 +43,15 @@ pub struct Rabbit {
 }
 
 impl Rabbit {
-    /// A client for `amqp://user:password@host:port/vhost`, connected. `Refused` for an address that
-    /// is not one and for credentials that the server turns down, `Retry` while it is unreachable.
+    /// A client for `amqp://user:password@host:port/vhost`, connected; `amqps://` is the same over TLS,
+    /// with RabbitMQ's URI parameters `cacertfile`, `certfile`, `keyfile` and `verify`. `Refused` for an
+    /// address that is not one and for credentials that the server turns down, `Retry` while it is
+    /// unreachable.
     pub async fn connect(url: &str) -> Outcome<Rabbit> {
-        let uri: AMQPUri = url.parse().map_err(|error: String| Fault::refused(error))?;
-        let consumers = Arc::new(Link::new(uri.clone(), "shakedown-consume"));
-        let publisher = Publisher::new(Link::new(uri, "shakedown-publish"));
-        consumers.channel().await?;
+        let address = Address::parse(url)?;
+        let consumers = Arc::new(Link::new(address.clone(), "shakedown-consume"));
+        let publisher = Publisher::new(Link::new(address, "shakedown-publish"));
+        consumers.log_in().await?;
         Ok(Rabbit { publisher, consumers })
     }
 

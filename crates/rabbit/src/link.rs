@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use lapin::uri::AMQPUri;
 use lapin::{Channel, Connection, ConnectionProperties};
 use ports::{Fault, Outcome};
 use tokio::sync::Mutex;
 
+use crate::address::Address;
 use crate::fault::{Stage, limited};
 use crate::message::short;
 
@@ -24,7 +24,7 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
 /// A connection that is there when it can be.
 pub(crate) struct Link {
-    uri: AMQPUri,
+    address: Address,
     name: &'static str,
     /// Finished attempts to connect: who waited for a failed one does not make the next.
     attempts: AtomicU64,
@@ -39,14 +39,19 @@ struct State {
 }
 
 impl Link {
-    pub(crate) fn new(mut uri: AMQPUri, name: &'static str) -> Self {
-        uri.query.heartbeat.get_or_insert(HEARTBEAT);
-        Link { uri, name, attempts: AtomicU64::new(0), state: Mutex::default() }
+    pub(crate) fn new(mut address: Address, name: &'static str) -> Self {
+        address.uri.query.heartbeat.get_or_insert(HEARTBEAT);
+        Link { address, name, attempts: AtomicU64::new(0), state: Mutex::default() }
+    }
+
+    /// The first connection.
+    pub(crate) async fn log_in(&self) -> Outcome<()> {
+        self.connection(Stage::Login).await.map(|_| ())
     }
 
     /// A new channel, on a new connection if need be.
     pub(crate) async fn channel(&self) -> Outcome<Channel> {
-        let connection = self.connection().await?;
+        let connection = self.connection(Stage::Connect).await?;
         limited(Stage::Ask, "channel.open", connection.create_channel()).await
     }
 
@@ -68,7 +73,7 @@ impl Link {
     }
 
     #[allow(clippy::disallowed_methods)] // An adapter: real time.
-    async fn connection(&self) -> Outcome<Arc<Connection>> {
+    async fn connection(&self, stage: Stage) -> Outcome<Arc<Connection>> {
         let seen = self.attempts.load(Ordering::Acquire);
         let mut state = self.state.lock().await;
         if let Some(connection) = &state.connection
@@ -84,8 +89,8 @@ impl Link {
         state.connection = None;
         tokio::time::sleep(backoff(state.failures, RandomState::new().hash_one(seen))).await;
         let properties = ConnectionProperties::default().with_connection_name(self.name.into());
-        let connect = Connection::connect_uri(self.uri.clone(), properties);
-        let result = limited(Stage::Connect, "connect", connect).await;
+        let connect = self.address.connect(properties);
+        let result = limited(stage, "connect", connect).await;
         self.attempts.fetch_add(1, Ordering::Release);
         match result {
             Ok(connection) => {

@@ -4,11 +4,13 @@
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use lapin::tcp::{AMQPUriTcpExt, TLSConfig};
+use lapin::tcp::{AMQPUriTcpExt, HandshakeError};
 use lapin::types::AMQPValue;
 use lapin::types::parsing::parse_field_table;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use ports::{Fault, Outcome};
+
+use crate::address::Address;
 
 /// What a client of AMQP 0-9-1 begins with.
 const HEADER: &[u8; 8] = b"AMQP\0\0\x09\x01";
@@ -33,9 +35,10 @@ pub struct Server {
 impl Server {
     /// Asks the server at `url`, which may take as long as `limit` for each step.
     pub async fn ask(url: &str, limit: Duration) -> Outcome<Server> {
-        let mut uri: AMQPUri = url.parse().map_err(|error: String| Fault::refused(error))?;
-        uri.query.connection_timeout = Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
-        let asked = tokio::task::spawn_blocking(move || greeting(&uri, limit));
+        let mut address = Address::parse(url)?;
+        address.uri.query.connection_timeout =
+            Some(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        let asked = tokio::task::spawn_blocking(move || greeting(&address, limit));
         let payload = asked.await.map_err(|_| Fault::retry("the question was cut short"))?;
         let payload = payload.map_err(|error| Fault::retry(error.to_string()))?;
         read(&payload)
@@ -50,12 +53,18 @@ impl Server {
 }
 
 /// The payload of the first frame; empty where it is none.
-fn greeting(uri: &AMQPUri, limit: Duration) -> std::io::Result<Vec<u8>> {
-    let stream = uri.connect_with_config(TLSConfig::default());
-    let mut stream = stream.map_err(|error| std::io::Error::other(error.to_string()))?;
+fn greeting(address: &Address, limit: Duration) -> std::io::Result<Vec<u8>> {
+    let broken = |error: HandshakeError| std::io::Error::other(error.to_string());
+    // Without TLS first: its handshake shall keep to the limit.
+    let tcp = AMQPUri { scheme: AMQPScheme::AMQP, ..address.uri.clone() };
+    let mut stream = tcp.connect().map_err(broken)?;
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(limit))?;
     stream.set_write_timeout(Some(limit))?;
+    #[cfg(feature = "tls")]
+    if let Some(connector) = &address.connector {
+        stream = stream.into_openssl(connector, &address.uri.authority.host).map_err(broken)?;
+    }
     stream.write_all(HEADER)?;
     stream.flush()?;
     let mut head = [0; FRAME_HEAD];

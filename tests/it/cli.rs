@@ -110,7 +110,8 @@ fn a_wrong_command_line_is_2() {
 
 #[test]
 fn nothing_listens_beyond_loopback() {
-    let servers = ["--kafka", "kafka://k:9092", "--rabbit", "amqp://r", "--postgres", "postgres://p"];
+    let servers =
+        ["--kafka", "kafka://k:9092", "--rabbit", "amqp://r", "--postgres", "postgres://p"];
     for more in [&[][..], &servers] {
         let (code, _, stderr) = run(&[&["serve", "--listen", "0.0.0.0:0"], more].concat());
         assert_eq!(code, 2);

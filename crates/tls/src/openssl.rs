@@ -31,7 +31,12 @@ impl Tls {
             fits.map_err(|_| format!("{} is not the certificate's key", key.display()))?;
         }
         match self.check {
-            Check::Nothing => builder.set_verify(SslVerifyMode::NONE),
+            Check::Nothing => {
+                tracing::warn!(
+                    "by its address a server's certificate is not checked: who answers in its place reads along"
+                );
+                builder.set_verify(SslVerifyMode::NONE);
+            }
             // OpenSSL's error says no more than that the check failed.
             Check::Host | Check::Authority => {
                 builder.set_verify_callback(SslVerifyMode::PEER, |passed, context| {

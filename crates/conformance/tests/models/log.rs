@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use local::Local;
-use model::log::{LogServer, Settings};
+use model::log::{Assignor, LogServer, Settings};
 use ports::{EventLog, Runtime, TopicSpec};
 use shakedown_conformance::NotApplicable;
 use shakedown_conformance::log::{Life, LogBackend, before_the_kill};
@@ -25,7 +25,17 @@ pub struct InProcess {
 
 impl InProcess {
     pub fn on_the_model(runtime: Arc<dyn Runtime>) -> Self {
-        let settings = Settings::default();
+        // As the adapter and local mode.
+        InProcess::of(Assignor::CooperativeSticky, runtime)
+    }
+
+    /// With eager rebalances.
+    pub fn eager(runtime: Arc<dyn Runtime>) -> Self {
+        InProcess::of(Assignor::Range, runtime)
+    }
+
+    fn of(assignor: Assignor, runtime: Arc<dyn Runtime>) -> Self {
+        let settings = Settings { assignor, ..Settings::default() };
         let server = Server::Model(LogServer::new(settings.clone()));
         InProcess { server, runtime, settings, topics: AtomicU32::new(0) }
     }

@@ -31,8 +31,8 @@ impl Cluster {
     pub fn new() -> Self {
         let mock = MockCluster::new(1).unwrap();
         let mut topics: BTreeMap<i32, Vec<Arc<str>>> = BTreeMap::new();
-        for partitions in [1, 2, 6] {
-            for n in 0..4 {
+        for partitions in [1, 2, 3, 4, 6] {
+            for n in 0..8 {
                 let name = format!("topic-{partitions}-{n}");
                 mock.create_topic(&name, partitions, 1).unwrap();
                 topics.entry(partitions).or_default().push(name.into());

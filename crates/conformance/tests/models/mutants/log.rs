@@ -14,16 +14,54 @@ use crate::log;
 /// What is wrong with a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogLie {
-    /// Another hash chooses the partition (K1).
+    /// Another hash chooses the partition.
     OtherHash,
-    /// A producer of the same name is known again, and what it sends again left out (K9).
+    /// The high watermark is one too low.
+    LowWatermark,
+    /// A producer of the same name is known again, and what it sends again left out.
     Dedup,
-    /// A commit is of the last offset, not of the next (K16).
+    /// A batch is written from its end.
+    LastFirst,
+    /// One record that is refused takes its batch with it.
+    RefusesTogether,
+    /// A group without offsets begins at the end.
+    BeginsAtTheEnd,
+    /// A commit is of the last offset, not of the next.
     LastNotNext,
-    /// A close is silent (K24).
+    /// Only a higher offset is committed.
+    NeverBack,
+    /// All partitions are revoked in each rebalance.
+    Eager,
+    /// A close is silent.
     SilentClose,
-    /// A kill says goodbye (K24).
+    /// A kill says goodbye.
     PoliteKill,
+    /// What is not held is left out of a commit in silence.
+    CommitsWhatItCan,
+    /// A seek changes nothing.
+    NoSeek,
+    /// A pause changes nothing.
+    NoPause,
+}
+
+impl LogLie {
+    /// All of them, with the statements that each breaks.
+    pub const ALL: [(LogLie, &'static [&'static str]); 14] = [
+        (LogLie::OtherHash, &["K1"]),
+        (LogLie::LowWatermark, &["K3", "K4"]),
+        (LogLie::Dedup, &["K9"]),
+        (LogLie::LastFirst, &["K10"]),
+        (LogLie::RefusesTogether, &["K12"]),
+        (LogLie::BeginsAtTheEnd, &["K15"]),
+        (LogLie::LastNotNext, &["K16"]),
+        (LogLie::NeverBack, &["K16"]),
+        (LogLie::Eager, &["K22"]),
+        (LogLie::SilentClose, &["K24"]),
+        (LogLie::PoliteKill, &["K24"]),
+        (LogLie::CommitsWhatItCan, &["K25"]),
+        (LogLie::NoSeek, &[""]),
+        (LogLie::NoPause, &[""]),
+    ];
 }
 
 /// Topic, key and payload of what was produced.
@@ -94,6 +132,7 @@ impl EventLog for Client {
     async fn produce(&self, mut batch: Vec<Record>) -> Vec<Outcome<()>> {
         let count = batch.len();
         match self.lie {
+            LogLie::LastFirst => batch.reverse(),
             LogLie::OtherHash => {
                 for record in &mut batch {
                     record.key = format!("~{}", record.key).into();
@@ -106,19 +145,31 @@ impl EventLog for Client {
                     produced.insert(id)
                 });
             }
-            LogLie::LastNotNext | LogLie::SilentClose | LogLie::PoliteKill => {}
+            _ => {}
         }
-        self.truth.produce(batch).await;
-        vec![Ok(()); count]
+        let outcomes = self.truth.produce(batch).await;
+        match self.lie {
+            LogLie::RefusesTogether => {
+                let refused = outcomes.iter().find(|outcome| outcome.is_err()).cloned();
+                refused.map_or(outcomes, |refused| vec![refused; count])
+            }
+            LogLie::Dedup => vec![Ok(()); count],
+            _ => outcomes,
+        }
     }
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
         let truth = self.truth.subscribe(group, topics).await?;
-        Ok(Box::new(Member { truth, lie: self.lie }))
+        let (lie, log) = (self.lie, self.truth.clone());
+        Ok(Box::new(Member { truth, lie, log, held: BTreeSet::new(), most: Offsets::new() }))
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
-        self.truth.watermarks(topic).await
+        let mut marks = self.truth.watermarks(topic).await?;
+        if self.lie == LogLie::LowWatermark {
+            marks.values_mut().for_each(|(low, high)| *high = (*high - 1).max(*low));
+        }
+        Ok(marks)
     }
 
     async fn committed(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Offsets> {
@@ -133,6 +184,10 @@ impl EventLog for Client {
 struct Member {
     truth: Box<dyn Consumer>,
     lie: LogLie,
+    log: Arc<dyn EventLog>,
+    held: BTreeSet<Partition>,
+    /// The highest offset of each partition that was committed.
+    most: Offsets,
 }
 
 #[async_trait]
@@ -144,13 +199,30 @@ impl Consumer for Member {
                 fetched.record.key = fetched.record.key[1..].into();
             }
         }
+        if let Polled::Assigned(partitions) = &polled {
+            self.held.extend(partitions.iter().cloned());
+            if self.lie == LogLie::BeginsAtTheEnd {
+                let marks = self.log.watermarks(&partitions[0].topic).await?;
+                let ends = partitions.iter().map(|it| (it.clone(), marks[it].1)).collect();
+                self.truth.seek(&ends).await?;
+            }
+        }
         Ok(polled)
     }
 
     async fn commit(&mut self, next: &Offsets) -> Outcome<()> {
         let mut next = next.clone();
-        if self.lie == LogLie::LastNotNext {
-            next.values_mut().for_each(|offset| *offset += 1);
+        match self.lie {
+            LogLie::LastNotNext => next.values_mut().for_each(|offset| *offset += 1),
+            LogLie::CommitsWhatItCan => next.retain(|partition, _| self.held.contains(partition)),
+            LogLie::NeverBack => {
+                for (partition, offset) in &mut next {
+                    let most = self.most.entry(partition.clone()).or_insert(*offset);
+                    *most = (*most).max(*offset);
+                    *offset = *most;
+                }
+            }
+            _ => {}
         }
         self.truth.commit(&next).await
     }
@@ -160,11 +232,13 @@ impl Consumer for Member {
     }
 
     async fn seek(&mut self, next: &Offsets) -> Outcome<()> {
-        self.truth.seek(next).await
+        if self.lie == LogLie::NoSeek { Ok(()) } else { self.truth.seek(next).await }
     }
 
     fn pause(&mut self, partitions: &[Partition], paused: bool) {
-        self.truth.pause(partitions, paused);
+        if self.lie != LogLie::NoPause {
+            self.truth.pause(partitions, paused);
+        }
     }
 
     async fn close(self: Box<Self>) {

@@ -56,15 +56,13 @@ pub async fn all(
     fast: &Arc<dyn Runtime>,
     limit: Duration,
 ) -> Vec<String> {
-    let logs = [
-        (LogLie::OtherHash, "K1"),
-        (LogLie::Dedup, "K9"),
-        (LogLie::LastNotNext, "K16"),
-        (LogLie::SilentClose, "K24"),
-        (LogLie::PoliteKill, "K24"),
-    ]
-    .map(|(lie, id)| async move {
-        let backend = LyingLog::new(crate::log::InProcess::on_the_model(fast.clone()), lie);
+    let logs = LogLie::ALL.into_iter().flat_map(|(lie, ids)| ids.iter().map(move |id| (lie, *id)));
+    let logs = logs.map(|(lie, id)| async move {
+        let truth = match lie {
+            LogLie::Eager => crate::log::InProcess::eager(fast.clone()),
+            _ => crate::log::InProcess::on_the_model(fast.clone()),
+        };
+        let backend = LyingLog::new(truth, lie);
         let cases = shakedown_conformance::log::cases();
         // A lie that starves a case ends here; that is in the fast clock's time.
         tell(format!("{lie:?}"), id, cases, &backend, &**fast, limit).await
@@ -99,6 +97,7 @@ pub async fn all(
     let (logs, queues, stores, impatient) =
         join4(join_all(logs), join_all(queues), join_all(stores), impatient).await;
     let mut wrong = never_seen(&shakedown_conformance::queue::cases(), &queues);
+    wrong.extend(never_seen(&shakedown_conformance::log::cases(), &logs));
     let all = [logs, queues, stores, vec![impatient]].into_iter().flatten();
     wrong.extend(all.filter_map(|told| told.wrong));
     wrong

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::State;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::rejection::JsonRejection;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -81,7 +82,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering())?);
     let router = router(gateway).merge(outside_http::mailbox(mails));
     let shell = Shell::bind(listen).await?;
-    println!("a simulated payment gateway, listening on http://{}", shell.address());
+    println!("a simulated payment gateway\nlistening on http://{}", shell.address());
     let (leave, left) = oneshot::channel::<()>();
     let until = async move { drop(left.await) };
     let serving = pin!(shell.serve(router, until, config.drain.value));
@@ -105,6 +106,10 @@ pub fn router(gateway: Arc<JournaledGateway>) -> Router {
         .route("/health/ready", get(health))
         .with_state(gateway.clone())
         .merge(outside_http::gateway(gateway))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Problem::method_not_allowed(method.as_str(), uri.path())
+        })
+        .fallback(async |uri: Uri| Problem::not_found("resource", uri.path()))
 }
 
 /// What is asked for.
@@ -126,8 +131,9 @@ struct Said {
 async fn carry_out(
     State(gateway): State<Arc<JournaledGateway>>,
     headers: HeaderMap,
-    Json(asked): Json<Asked>,
+    asked: Result<Json<Asked>, JsonRejection>,
 ) -> Result<Response, Problem> {
+    let Json(asked) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
     let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
     let key = key.ok_or_else(|| Problem::invalid("an Idempotency-Key is needed"))?;
     let Asked { operation, order_id, amount } = asked;
@@ -185,6 +191,25 @@ mod tests {
     async fn ask(gateway: &HttpGateway, operation: Operation, amount: i64) -> Answer {
         let order = OrderId::parse("o").unwrap();
         gateway.call(&operation.key(&order), operation, &order, Some(amount)).await
+    }
+
+    #[tokio::test]
+    async fn what_is_no_definite_answer_is_unknown() {
+        let approved = r#"{"answer":"approved"}"#;
+        for (status, body) in [(500, approved), (200, "<p>approved</p>"), (200, ""), (200, "{}")] {
+            let answer = async move || (StatusCode::from_u16(status).unwrap(), body);
+            let router = Router::new().fallback(answer);
+            let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+            let gateway = HttpGateway::at(shell.address().into());
+            let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO));
+            let asked = pin!(ask(&gateway, Operation::Authorise, 100));
+            match select(asked, serving).await {
+                futures_util::future::Either::Left((said, _)) => {
+                    assert_eq!(said, Answer::Unknown, "{body}")
+                }
+                futures_util::future::Either::Right(_) => panic!("it is served"),
+            }
+        }
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use http_body_util::LengthLimitError;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 /// What a connection and a request may take. A request beyond it is answered by a problem.
@@ -64,9 +64,12 @@ impl Default for Limits {
 /// with a problem, so that nearly everybody gets one.
 const HEAD_BYTES_MAX: usize = 65_536;
 
-/// A bound address, not yet served.
+/// Connections that may wait to be taken.
+const BACKLOG: u32 = 1024;
+
+/// A bound address, not yet served: whoever connects is refused, and may ask another process.
 pub struct Shell {
-    listener: TcpListener,
+    socket: TcpSocket,
     address: SocketAddr,
     limits: Limits,
 }
@@ -82,11 +85,10 @@ impl Shell {
             io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
             _ => "choose another address with --listen",
         };
-        let listener = TcpListener::bind(address).await;
-        let listener =
-            listener.map_err(|e| anyhow!("cannot listen on {address}: {e}; {}", next(&e)))?;
-        let address = listener.local_addr()?;
-        Ok(Shell { listener, address, limits: Limits::default() })
+        let bound = bound(address);
+        let socket = bound.map_err(|e| anyhow!("cannot listen on {address}: {e}; {}", next(&e)))?;
+        let address = socket.local_addr()?;
+        Ok(Shell { socket, address, limits: Limits::default() })
     }
 
     /// With other limits.
@@ -99,15 +101,26 @@ impl Shell {
         self.address
     }
 
-    /// Serves until `until`. Then idle connections are closed and streams end at once, and open
-    /// requests finish, at most `drain`.
-    pub async fn serve(
+    /// Listens from now on, and serves until `until`. Then idle connections are closed and streams end at
+    /// once, and open requests finish, at most `drain`.
+    pub fn serve(
         self,
         router: Router,
         until: impl Future<Output = ()> + Send + 'static,
         drain: Duration,
+    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
+        let Shell { socket, limits, .. } = self;
+        let listening = socket.listen(BACKLOG);
+        async move { Shell::accept_all(listening?, limits, router, until, drain).await }
+    }
+
+    async fn accept_all(
+        listener: TcpListener,
+        limits: Limits,
+        router: Router,
+        until: impl Future<Output = ()> + Send + 'static,
+        drain: Duration,
     ) -> io::Result<()> {
-        let Shell { listener, limits, .. } = self;
         let connections_max = limits.connections_max;
         let permits = Arc::new(Semaphore::new(connections_max as usize));
         let (leave, leaving) = watch::channel(false);
@@ -134,6 +147,17 @@ impl Shell {
         }
         Ok(())
     }
+}
+
+fn bound(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // What an earlier process left behind on the port is no reason to wait.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
 }
 
 /// Sleeps by the real clock: allowed here, outside every service.

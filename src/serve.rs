@@ -39,6 +39,12 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
                  (--kafka, --rabbit and --postgres)",
             ));
         }
+        None if config.gateway.value.is_some() => {
+            return Ok(usage(&format!(
+                "local mode has a gateway of its own; payments.gateway ({}) wants real servers",
+                config.gateway.origin
+            )));
+        }
         None => start_local(&config).await?,
         Some(servers) => {
             let starting = pin!(start_on(&servers, &config, only));

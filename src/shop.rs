@@ -244,8 +244,8 @@ pub fn router(services: BTreeMap<Service, Router>) -> Router {
 /// The services that have their resources at the root. They get the request as it is.
 async fn at_root(State(services): State<Services>, mut request: Request) -> Response {
     if let Some((service, uri)) = of_service(request.uri()) {
-        *request.uri_mut() = uri;
         if let Some(routes) = services.get(&service) {
+            *request.uri_mut() = uri;
             return routes.clone().oneshot(request).await.into_response();
         }
     }
@@ -361,7 +361,7 @@ mod tests {
     use super::*;
     use http_body_util::BodyExt;
 
-    fn shop() -> Router {
+    fn shop(services: &[Service]) -> Router {
         let routes = |service: Service| {
             let at = move |uri: axum::http::Uri| async move {
                 let name = service.name();
@@ -375,17 +375,35 @@ mod tests {
             };
             Router::new().route("/health/ready", get(ready)).fallback(at)
         };
-        router(Service::ALL.map(|service| (service, routes(service))).into_iter().collect())
+        router(services.iter().map(|service| (*service, routes(*service))).collect())
     }
 
     async fn ask(path: &str) -> (StatusCode, String, String) {
+        ask_of(&Service::ALL, path).await
+    }
+
+    async fn ask_of(services: &[Service], path: &str) -> (StatusCode, String, String) {
         let request = Request::builder().uri(path).body(Body::empty()).unwrap();
-        let response = shop().oneshot(request).await.unwrap();
+        let response = shop(services).oneshot(request).await.unwrap();
         let status = response.status();
         let location = response.headers().get(header::LOCATION);
         let location = location.map_or(String::new(), |l| l.to_str().unwrap().to_owned());
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap(), location)
+    }
+
+    #[tokio::test]
+    async fn what_runs_elsewhere_is_not_here() {
+        let some = [Service::Orders, Service::Query];
+        assert_eq!(ask_of(&some, "/orders/1").await.1, "orders /orders/1");
+        assert_eq!(ask_of(&some, "/query/orders").await.1, "query /orders");
+        for path in ["/payments/1", "/inventory/stock", "/services/catalog/dead-letters"] {
+            let (status, body, _) = ask_of(&some, path).await;
+            assert_eq!(status, StatusCode::NOT_FOUND);
+            assert!(body.contains("urn:shakedown:problem:not-here"), "{path}: {body}");
+        }
+        let (_, body, _) = ask_of(&some, "/nothing").await;
+        assert!(body.contains("urn:shakedown:problem:not-found"), "{body}");
     }
 
     #[tokio::test]

@@ -36,10 +36,11 @@ impl Served {
         let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap().with(limits);
         let address = shell.address();
         let ((leave, left), (end, ended)) = (oneshot::channel(), oneshot::channel());
+        let until = async { drop(left.await) };
+        // A drain that waits for what has to end at once is noticed: it waits for ever.
+        let serving = shell.serve(router, until, Duration::from_secs(86_400));
         tokio::spawn(async move {
-            let until = async { drop(left.await) };
-            // A drain that waits for what has to end at once is noticed: it waits for ever.
-            shell.serve(router, until, Duration::from_secs(86_400)).await.unwrap();
+            serving.await.unwrap();
             let _ = end.send(());
         });
         Served { address, leave, ended }

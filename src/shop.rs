@@ -243,11 +243,11 @@ pub fn router(services: BTreeMap<Service, Router>) -> Router {
 
 /// The services that have their resources at the root. They get the request as it is.
 async fn at_root(State(services): State<Services>, mut request: Request) -> Response {
-    if let Some((service, uri)) = of_service(request.uri()) {
-        if let Some(routes) = services.get(&service) {
-            *request.uri_mut() = uri;
-            return routes.clone().oneshot(request).await.into_response();
-        }
+    if let Some((service, uri)) = of_service(request.uri())
+        && let Some(routes) = services.get(&service)
+    {
+        *request.uri_mut() = uri;
+        return routes.clone().oneshot(request).await.into_response();
     }
     let path = request.uri().path();
     let Some(service) = service_of(path) else { return no_such_route(path).into_response() };

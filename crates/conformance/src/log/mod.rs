@@ -156,6 +156,17 @@ async fn produce_orders(log: &dyn EventLog, topic: &Arc<str>, count: usize) {
     produce(log, batch.collect()).await;
 }
 
+/// First and next offset of each partition. A topic that is new may have no leader yet.
+async fn watermarks(log: &dyn EventLog, topic: &str) -> BTreeMap<Partition, (i64, i64)> {
+    loop {
+        match log.watermarks(topic).await {
+            Ok(marks) => return marks,
+            Err(Fault::Retry(_)) => {}
+            Err(fault) => panic!("no watermarks: {fault}"),
+        }
+    }
+}
+
 async fn join_group(log: &dyn EventLog, group: &str, topic: &Arc<str>) -> Box<dyn Consumer> {
     log.subscribe(group, std::slice::from_ref(topic)).await.unwrap()
 }
@@ -252,7 +263,7 @@ async fn a_restarted_producer_duplicates(backend: &dyn LogBackend) -> Observed {
         produce(&*producer, batch()).await;
     }
     let log = backend.client("reader").await;
-    let marks = log.watermarks(&topic).await.unwrap();
+    let marks = watermarks(&*log, &topic).await;
     assert_eq!(marks.into_values().collect::<Vec<_>>(), [(0, 6)], "two times three records");
     let mut consumer = join_group(&*log, &format!("{topic}.readers"), &topic).await;
     assigned(&mut consumer).await;
@@ -311,7 +322,7 @@ async fn a_new_owner_reads_from_the_committed_offset(backend: &dyn LogBackend) -
     two.close().await;
     three.close().await;
     let committed = log.committed(&group, std::slice::from_ref(&topic)).await.unwrap();
-    let marks = log.watermarks(&topic).await.unwrap();
+    let marks = watermarks(&*log, &topic).await;
     for (partition, next) in committed {
         let expected =
             if last.contains_key(&partition) { marks[&partition].1 } else { half[&partition] };
@@ -358,10 +369,8 @@ async fn a_killed_member_holds_on(backend: &dyn LogBackend) -> Observed {
     assert!(took + 2 * backend.heartbeat() >= session, "after {took:?} of {session:?}");
     assert!(took < 2 * session, "only after {took:?} of {session:?}");
     let committed = log.committed(&life.group, std::slice::from_ref(&topic)).await.unwrap();
-    let wanted: i64 = log
-        .watermarks(&topic)
+    let wanted: i64 = watermarks(&*log, &topic)
         .await
-        .unwrap()
         .iter()
         .map(|(partition, (_, high))| high - committed[partition])
         .sum();

@@ -8,6 +8,7 @@ use ports::{Fault, Offsets, Polled, Record};
 
 use super::{
     LogBackend, assigned, by_partition, join_group, poll, produce, produce_orders, read, record,
+    watermarks,
 };
 use crate::Observed;
 
@@ -20,10 +21,10 @@ const TOO_LARGE_BYTES: usize = 1_100_000;
 pub(super) async fn offsets_rise(backend: &dyn LogBackend) -> Observed {
     let topic = backend.topic(3).await;
     let log = backend.client("one").await;
-    let empty = log.watermarks(&topic).await.unwrap();
+    let empty = watermarks(&*log, &topic).await;
     assert!(empty.len() == 3 && empty.values().all(|marks| *marks == (0, 0)), "{empty:?}");
     produce_orders(&*log, &topic, 48).await;
-    let marks = log.watermarks(&topic).await.unwrap();
+    let marks = watermarks(&*log, &topic).await;
     let mut consumer = join_group(&*log, &format!("{topic}.readers"), &topic).await;
     assigned(&mut consumer).await;
     let all = by_partition(read(&mut consumer, 48).await);
@@ -49,7 +50,7 @@ pub(super) async fn confirmed_can_be_read(backend: &dyn LogBackend) -> Observed 
     assigned(&mut consumer).await;
     for n in 0..5 {
         produce(&*writer, vec![record(&topic, "order-0", n)]).await;
-        let high = reader.watermarks(&topic).await.unwrap().into_values().next().unwrap().1;
+        let high = watermarks(&*reader, &topic).await.into_values().next().unwrap().1;
         assert_eq!(high, n as i64 + 1, "its offset is below the high watermark at once");
         let found = read(&mut consumer, 1).await;
         assert_eq!(found[0].record, record(&topic, "order-0", n), "to the byte");

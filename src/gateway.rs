@@ -2,7 +2,6 @@
 //! Payments calls it, or another that speaks the same, at `payments.gateway`. Never guesses: whatever is no
 //! definite answer is unknown, and is asked again under the same key.
 
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -16,18 +15,16 @@ use axum::{Json, Router};
 use chassis::http::Problem;
 use clap::Args;
 use contract::OrderId;
-use futures_util::future::select;
 use payments::gateway::Gateway as Port;
 use payments::rules::{Answer, Operation};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use tokio::sync::oneshot;
 
 use crate::client::{BaseUrl, Client};
 use crate::config::{Config, Sources};
 use crate::gateway_journal::JournaledGateway;
 use crate::http_shell::Shell;
-use crate::outside_http;
+use crate::local_mode;
 use crate::serve::{Signals, loopback, steering};
 use crate::usage;
 
@@ -76,36 +73,23 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         Err(text) => return Ok(usage(&text)),
     };
     let mut signals = Signals::new()?;
-    let folder = &config.data_dir.value;
-    let mails = folder.join("mails");
-    std::fs::create_dir_all(&mails)?;
-    let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering())?);
-    let router = router(gateway).merge(outside_http::mailbox(mails));
+    let (outside, gateway, _) =
+        local_mode::outside(&config.data_dir.value, steering(), &local_mode::runtime())?;
+    let router = router(gateway).merge(outside.books);
     let shell = Shell::bind(listen).await?;
     println!("a simulated payment gateway\nlistening on http://{}", shell.address());
-    let (leave, left) = oneshot::channel::<()>();
-    let until = async move { drop(left.await) };
-    let serving = pin!(shell.serve(router, until, config.drain.value));
-    let signalled = pin!(async {
-        signals.next().await;
-        drop(leave);
-    });
-    match select(serving, signalled).await {
-        futures_util::future::Either::Left((served, _)) => served?,
-        futures_util::future::Either::Right(((), serving)) => serving.await?,
-    }
+    shell.serve(router, async move { signals.next().await }, config.drain.value).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The simulated gateway's routes: operations, books, health.
+/// The simulated gateway's routes beside its books: operations and health.
 pub fn router(gateway: Arc<JournaledGateway>) -> Router {
     let health = async || Json(json!({ "status": "ok" }));
     Router::new()
         .route("/gateway/operations", post(carry_out))
         .route("/health/live", get(health))
         .route("/health/ready", get(health))
-        .with_state(gateway.clone())
-        .merge(outside_http::gateway(gateway))
+        .with_state(gateway)
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
             Problem::method_not_allowed(method.as_str(), uri.path())
         })
@@ -182,8 +166,10 @@ impl Port for HttpGateway {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::time::Duration;
 
+    use futures_util::future::{Either, select};
     use payments::simulated::Steering;
 
     use super::*;
@@ -204,10 +190,10 @@ mod tests {
             let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO));
             let asked = pin!(ask(&gateway, Operation::Authorise, 100));
             match select(asked, serving).await {
-                futures_util::future::Either::Left((said, _)) => {
+                Either::Left((said, _)) => {
                     assert_eq!(said, Answer::Unknown, "{body}")
                 }
-                futures_util::future::Either::Right(_) => panic!("it is served"),
+                Either::Right(_) => panic!("it is served"),
             }
         }
     }

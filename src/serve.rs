@@ -30,21 +30,21 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
         Ok(read) => read,
         Err(text) => return Ok(usage(&text)),
     };
+    if servers.is_none() && !only.is_empty() {
+        return Ok(usage(
+            "local mode is one process with all services in it; --only wants real servers \
+             (--kafka, --rabbit and --postgres)",
+        ));
+    }
+    if servers.is_none() && config.gateway.value.is_some() {
+        return Ok(usage(&format!(
+            "local mode has a gateway of its own; payments.gateway ({}) wants real servers",
+            config.gateway.origin
+        )));
+    }
     let mut signals = Signals::new()?;
     let shell = Shell::bind(listen).await?;
     let shop = match servers {
-        None if !only.is_empty() => {
-            return Ok(usage(
-                "local mode is one process with all services in it; --only wants real servers \
-                 (--kafka, --rabbit and --postgres)",
-            ));
-        }
-        None if config.gateway.value.is_some() => {
-            return Ok(usage(&format!(
-                "local mode has a gateway of its own; payments.gateway ({}) wants real servers",
-                config.gateway.origin
-            )));
-        }
         None => start_local(&config).await?,
         Some(servers) => {
             let starting = pin!(start_on(&servers, &config, only));

@@ -223,14 +223,9 @@ impl Shop {
 pub fn router(services: BTreeMap<Service, Router>) -> Router {
     let mut router = Router::new();
     for (service, routes) in &services {
-        let prefix = match service {
-            Service::Orders | Service::Payments | Service::NotificationsApi => continue,
-            Service::Catalog => "/catalog",
-            Service::Inventory => "/inventory",
-            Service::Query => "/query",
-            Service::NotificationsWorker => "/worker",
-        };
-        router = nested(router, prefix, routes.clone());
+        if let Some(prefix) = prefix(*service) {
+            router = nested(router, prefix, routes.clone());
+        }
     }
     router
         .route("/health/live", get(async || axum::Json(json!({ "status": "ok" }))))
@@ -252,7 +247,9 @@ async fn at_root(State(services): State<Services>, mut request: Request) -> Resp
     let path = request.uri().path();
     let Some(service) = service_of(path) else { return no_such_route(path).into_response() };
     match services.get(&service) {
-        Some(routes) if rooted(service) => routes.clone().oneshot(request).await.into_response(),
+        Some(routes) if prefix(service).is_none() => {
+            routes.clone().oneshot(request).await.into_response()
+        }
         // Below its own prefix, which it has not got.
         Some(_) => no_such_route(path).into_response(),
         None => {
@@ -272,17 +269,22 @@ pub(crate) fn service_of(path: &str) -> Option<Service> {
         "orders" | "stubs" => Service::Orders,
         "payments" => Service::Payments,
         "notifications" => Service::NotificationsApi,
-        "catalog" => Service::Catalog,
-        "inventory" => Service::Inventory,
-        "query" => Service::Query,
-        "worker" => Service::NotificationsWorker,
-        _ => return None,
+        below => {
+            let has = |service: &Service| prefix(*service).is_some_and(|it| it[1..] == *below);
+            Service::ALL.into_iter().find(has)?
+        }
     })
 }
 
-/// Whether a service has its resources at the root.
-fn rooted(service: Service) -> bool {
-    matches!(service, Service::Orders | Service::Payments | Service::NotificationsApi)
+/// Below what a service has its resources; `None` at the root.
+fn prefix(service: Service) -> Option<&'static str> {
+    match service {
+        Service::Orders | Service::Payments | Service::NotificationsApi => None,
+        Service::Catalog => Some("/catalog"),
+        Service::Inventory => Some("/inventory"),
+        Service::Query => Some("/query"),
+        Service::NotificationsWorker => Some("/worker"),
+    }
 }
 
 /// The service that `/services/<service>/...` names, and the rest as its own.

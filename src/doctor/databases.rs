@@ -15,9 +15,9 @@ pub const NONE_YET: &str = "no version yet";
 
 const BROUGHT_UP: &str = "the next start brings it up";
 
-/// The tables of a service, the chassis' own first.
-pub fn tables(service: Service) -> Vec<&'static Table> {
-    let own: &[&'static Table] = match service {
+/// What a service keeps, without the chassis' own tables.
+pub fn own_tables(service: Service) -> &'static [&'static Table] {
+    match service {
         Service::Catalog => &catalog::rows::TABLES,
         Service::Orders => &orders::rows::TABLES,
         Service::Inventory => &inventory::rows::ALL,
@@ -25,8 +25,12 @@ pub fn tables(service: Service) -> Vec<&'static Table> {
         Service::Query => &query::rows::ALL,
         Service::NotificationsApi => &notifications_api::rows::ALL,
         Service::NotificationsWorker => &notifications_worker::rows::ALL,
-    };
-    chassis::TABLES.iter().chain(own).copied().collect()
+    }
+}
+
+/// All tables of a service, the chassis' own first.
+pub fn tables(service: Service) -> Vec<&'static Table> {
+    chassis::TABLES.iter().chain(own_tables(service)).copied().collect()
 }
 
 /// What to do about a fault of a database.

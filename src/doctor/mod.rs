@@ -13,7 +13,7 @@ use contract::Profile;
 use futures_util::future::join3;
 use serde_json::json;
 
-pub use databases::tables;
+pub use databases::{own_tables, tables};
 pub use finding::{Finding, Verdict};
 
 use crate::cli::ServerAddresses;

@@ -98,8 +98,8 @@ pub async fn within<T>(asked: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     answer.unwrap_or_else(late)
 }
 
-/// Says of each topic that exists what is not as wanted, where that is found out in time: a start changes nothing. Queues are refused when they
-/// are declared.
+/// Says of each topic that exists what is not as wanted, where that is found out in time: a start changes
+/// nothing. Queues are refused when they are declared.
 pub async fn warn_of_topics(config: &Config) {
     let look = timeout(&*local_mode::runtime(), LIMIT, at_topics(config)).await;
     let rows = look.unwrap_or_default().rows;

@@ -43,6 +43,14 @@ impl<B: ?Sized> Case<B> {
     }
 }
 
+/// Cases by number, statement, releases and function.
+macro_rules! cases {
+    ($( $id:literal $statement:literal ($versions:expr) $run:path; )+) => {
+        vec![$( $crate::Case::new($id, $statement, $versions, |backend| Box::pin($run(backend))) ),+]
+    };
+}
+pub(crate) use cases;
+
 /// What came out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {

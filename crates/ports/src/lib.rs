@@ -4,6 +4,7 @@
 //! Ports carry keys, headers and bytes: nothing here knows an event, and nothing here does IO.
 #![warn(missing_docs)]
 
+pub mod columns;
 mod fault;
 pub mod headers;
 mod log;

@@ -109,11 +109,8 @@ fn protection(url: &str) -> Outcome<(String, Option<Tls>)> {
         }
         return Ok((rest, None));
     };
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        _ => return Err(Fault::refused("sslcert and sslkey go together")),
-    };
+    let identity =
+        tls::identity(certificate, key, ["sslcert", "sslkey"]).map_err(Fault::refused)?;
     // libpq's word for what the system trusts.
     let authorities = authorities.filter(|file| file != "system").map(Into::into);
     Ok((rest, Some(Tls { check, authorities, identity })))

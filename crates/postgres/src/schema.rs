@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ports::{Fault, Outcome, Table};
+use ports::{Fault, Outcome, Table, columns};
 
 use crate::pool::Lease;
 use crate::statement::is_plain;
@@ -152,22 +152,11 @@ fn next(schema: &str, found: &Found, tables: &[&Table], steps: &[&str]) -> Outco
 /// `Refused` for a table that exists with other columns.
 fn check_columns(schema: &str, table: &str, wanted: &[&str], found: &Found) -> Outcome<()> {
     let Some(found) = found.tables.get(table) else { return Ok(()) };
-    let missing: Vec<&str> = wanted.iter().copied().filter(|name| !found.contains(*name)).collect();
-    let more: Vec<&str> =
-        found.iter().map(String::as_str).filter(|name| !wanted.contains(name)).collect();
-    if missing.is_empty() && more.is_empty() {
-        return Ok(());
-    }
-    let mut said = Vec::new();
-    for (verb, columns) in [("lacks", missing), ("has also", more)] {
-        if !columns.is_empty() {
-            said.push(format!("{verb} {}", columns.join(", ")));
-        }
-    }
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    let Some(said) = columns::difference(wanted, &found) else { return Ok(()) };
     Err(Fault::refused(format!(
-        "table {schema}.{table} {}: another version made it, and there is no step between the two; \
-         use that version, or an empty schema",
-        said.join(" and ")
+        "table {schema}.{table} {said}: another version made it, and there is no step between the \
+         two; use that version, or an empty schema"
     )))
 }
 

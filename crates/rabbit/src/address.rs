@@ -90,11 +90,8 @@ fn protection(scheme: &AMQPScheme, query: &str) -> Outcome<Option<Tls>> {
             return Err(Fault::refused(format!("{name} is of no effect without amqps://")));
         }
     }
-    let identity = match (certificate, key) {
-        (Some(certificate), Some(key)) => Some((certificate, key)),
-        (None, None) => None,
-        _ => return Err(Fault::refused("certfile and keyfile go together")),
-    };
+    let identity =
+        tls::identity(certificate, key, ["certfile", "keyfile"]).map_err(Fault::refused)?;
     let tls = Tls { check, authorities, identity };
     Ok((*scheme == AMQPScheme::AMQPS).then_some(tls))
 }

@@ -38,6 +38,19 @@ pub enum Check {
     Nothing,
 }
 
+/// Our own certificate and key, which go together; `names` are the address's words for them.
+pub fn identity(
+    certificate: Option<PathBuf>,
+    key: Option<PathBuf>,
+    names: [&str; 2],
+) -> Result<Option<(PathBuf, PathBuf)>, String> {
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        _ => Err(format!("{} and {} go together", names[0], names[1])),
+    }
+}
+
 /// Whether TLS itself failed (a certificate, a protocol), which no waiting mends; not a connection that
 /// broke meanwhile. Always `false` in a build without.
 pub fn refused(error: &(dyn Error + 'static)) -> bool {

@@ -20,6 +20,7 @@ use payments::simulated::{SimulatedGateway, Steering};
 use ports::{EventLog, JobQueue, Partition, Record, Runtime, Table};
 use serde_json::{Value, json};
 use shakedown::config::Config;
+use shakedown::doctor::own_tables;
 use shakedown::shop::{Outside, Setup, run_all};
 use tower::ServiceExt;
 
@@ -269,7 +270,8 @@ impl Shop {
     pub fn known_to(&self, about: &str) -> Vec<Service> {
         let known = |service: &Service| {
             self.stores[service].with(|db| {
-                let mut keys = tables(*service).iter().flat_map(|t| db.rows(t)).map(|(key, _)| key);
+                let mut keys =
+                    own_tables(*service).iter().flat_map(|t| db.rows(t)).map(|(key, _)| key);
                 keys.any(|key| key.split('|').next() == Some(about))
             })
         };
@@ -281,7 +283,7 @@ impl Shop {
         let mut books = Books::new();
         for (service, store) in &self.stores {
             store.with(|db| {
-                for table in tables(*service) {
+                for table in own_tables(*service) {
                     let rows = db.rows(table).filter(|(_, row)| row.version > 0);
                     let at =
                         |key: &str| (format!("{} {}", service.name(), table.name), key.to_owned());
@@ -296,18 +298,5 @@ impl Shop {
             }
         });
         books
-    }
-}
-
-/// What each service keeps.
-fn tables(service: Service) -> &'static [&'static Table] {
-    match service {
-        Service::Catalog => &catalog::rows::TABLES,
-        Service::Orders => &orders::rows::TABLES,
-        Service::Inventory => &inventory::rows::ALL,
-        Service::Payments => &payments::rows::ALL,
-        Service::Query => &query::rows::ALL,
-        Service::NotificationsApi => &notifications_api::rows::ALL,
-        Service::NotificationsWorker => &notifications_worker::rows::ALL,
     }
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use futures_util::future::join;
 use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Partition, Polled, Record, Runtime};
 
+use crate::case::cases;
 use crate::{Case, NotApplicable, Observed};
 
 /// What a case needs of an event log beyond the port.
@@ -66,56 +67,23 @@ pub async fn before_the_kill(log: &dyn EventLog, life: &Life) -> Box<dyn Consume
 
 /// All cases.
 pub fn cases() -> Vec<Case<dyn LogBackend>> {
-    vec![
-        Case::new("K1", "same key, same partition, as by Java's murmur2", "all", |backend| {
-            Box::pin(same_key_same_partition(backend))
-        }),
-        Case::new("K3", "offsets rise, between the watermarks", "all", |backend| {
-            Box::pin(reading::offsets_rise(backend))
-        }),
-        Case::new("K4", "what is confirmed can be read", "all", |backend| {
-            Box::pin(reading::confirmed_can_be_read(backend))
-        }),
-        Case::new("K9", "what a restarted producer sends again is there twice", "all", |backend| {
-            Box::pin(a_restarted_producer_duplicates(backend))
-        }),
-        Case::new("K10", "a key keeps its order", "all", |backend| {
-            Box::pin(reading::a_key_keeps_its_order(backend))
-        }),
-        Case::new(
-            "K12",
-            "what is too large is refused, its neighbours are not",
-            "all",
-            |backend| Box::pin(reading::too_large_is_refused_alone(backend)),
-        ),
-        Case::new("K15", "a group without offsets begins at the beginning", "all", |backend| {
-            Box::pin(reading::a_new_group_begins_at_the_beginning(backend))
-        }),
-        Case::new("K16", "a new owner reads on from the committed offset", "all", |backend| {
-            Box::pin(a_new_owner_reads_from_the_committed_offset(backend))
-        }),
-        Case::new("K16", "the last commit counts, a lower one too", "all", |backend| {
-            Box::pin(reading::a_commit_may_go_back(backend))
-        }),
-        Case::new("K22", "cooperative: only what moves is revoked", "all", |backend| {
-            Box::pin(membership::only_what_moves_is_revoked(backend))
-        }),
-        Case::new("K24", "a closed member's partitions move at once", "all", |backend| {
-            Box::pin(a_closed_member_lets_go(backend))
-        }),
-        Case::new("K24", "a killed member's, after the session time-out", "all", |backend| {
-            Box::pin(a_killed_member_holds_on(backend))
-        }),
-        Case::new("K25", "only what is held is committed", "all", |backend| {
-            Box::pin(membership::only_what_is_held_is_committed(backend))
-        }),
-        Case::new("", "a seek says where to go on", "all", |backend| {
-            Box::pin(reading::a_seek_says_where_to_go_on(backend))
-        }),
-        Case::new("", "a paused partition rests, and goes on where it stood", "all", |backend| {
-            Box::pin(reading::a_paused_partition_rests(backend))
-        }),
-    ]
+    cases! {
+        "K1" "same key, same partition, as by Java's murmur2" ("all") same_key_same_partition;
+        "K3" "offsets rise, between the watermarks" ("all") reading::offsets_rise;
+        "K4" "what is confirmed can be read" ("all") reading::confirmed_can_be_read;
+        "K9" "what a restarted producer sends again is there twice" ("all") a_restarted_producer_duplicates;
+        "K10" "a key keeps its order" ("all") reading::a_key_keeps_its_order;
+        "K12" "what is too large is refused, its neighbours are not" ("all") reading::too_large_is_refused_alone;
+        "K15" "a group without offsets begins at the beginning" ("all") reading::a_new_group_begins_at_the_beginning;
+        "K16" "a new owner reads on from the committed offset" ("all") a_new_owner_reads_from_the_committed_offset;
+        "K16" "the last commit counts, a lower one too" ("all") reading::a_commit_may_go_back;
+        "K22" "cooperative: only what moves is revoked" ("all") membership::only_what_moves_is_revoked;
+        "K24" "a closed member's partitions move at once" ("all") a_closed_member_lets_go;
+        "K24" "a killed member's, after the session time-out" ("all") a_killed_member_holds_on;
+        "K25" "only what is held is committed" ("all") membership::only_what_is_held_is_committed;
+        "" "a seek says where to go on" ("all") reading::a_seek_says_where_to_go_on;
+        "" "a paused partition rests, and goes on where it stood" ("all") reading::a_paused_partition_rests;
+    }
 }
 
 /// Keys and their partitions of six: murmur2 with the sign bit off, modulo 6. The first six keys and

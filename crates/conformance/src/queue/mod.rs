@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use ports::{Delivered, Deliveries, Delivery, JobQueue, Outcome, QueueSpec, Record, Runtime};
 
+use crate::case::cases;
 use crate::{Case, NotApplicable};
 
 /// What a case needs of a job queue beyond the port.
@@ -38,13 +39,6 @@ pub trait QueueBackend: Send + Sync {
 
     /// Cuts all links of the client of this name, without goodbye.
     async fn cut(&self, client: &str) -> Result<(), NotApplicable>;
-}
-
-/// A case by its number, statement, releases and function.
-macro_rules! cases {
-    ($( $id:literal $statement:literal ($versions:expr) $run:path; )+) => {
-        vec![$( Case::new($id, $statement, $versions, |backend| Box::pin($run(backend))) ),+]
-    };
 }
 
 /// Releases with quorum queues.

@@ -80,27 +80,13 @@ fn columns(connection: &Connection, table: &str) -> Outcome<Option<Vec<String>>>
 
 fn check_columns(connection: &Connection, table: &Table, found: &[String]) -> Outcome<()> {
     let wanted: Vec<&str> = OWN.iter().chain(table.index).copied().collect();
-    let missing: Vec<&str> = wanted
-        .iter()
-        .copied()
-        .filter(|column| !found.iter().any(|found| found == column))
-        .collect();
-    let more: Vec<&str> =
-        found.iter().map(String::as_str).filter(|column| !wanted.contains(column)).collect();
-    let said: Vec<String> = [("lacks", missing), ("has also", more)]
-        .into_iter()
-        .filter(|(_, columns)| !columns.is_empty())
-        .map(|(verb, columns)| format!("{verb} {}", columns.join(", ")))
-        .collect();
-    if said.is_empty() {
-        return Ok(());
-    }
+    let found: Vec<&str> = found.iter().map(String::as_str).collect();
+    let Some(said) = ports::columns::difference(&wanted, &found) else { return Ok(()) };
     Err(Fault::refused(format!(
-        "{}: table {} {}: another version made it, and there is no step between the two; use that \
-         version, or an empty folder",
+        "{}: table {} {said}: another version made it, and there is no step between the two; use \
+         that version, or an empty folder",
         name(connection),
-        table.name,
-        said.join(" and ")
+        table.name
     )))
 }
 

@@ -18,11 +18,14 @@ use crate::stop::Working;
 use crate::tables::position_key;
 use crate::touched::document;
 use crate::transaction::{json, rows};
-use crate::trial::{self, Step, Trial};
+use crate::trial;
 use crate::vitals::Loop;
 use crate::{Document, Handler, POSITIONS, Position, meters};
 
+mod marks;
 mod waiting;
+
+use marks::{Round, Suspect};
 
 /// A record in hand.
 pub(crate) struct Taken {
@@ -41,15 +44,6 @@ pub(crate) struct Work {
     /// Whether nothing else may share its transaction: the process may die of it.
     pub(crate) alone: bool,
     pub(crate) done: oneshot::Sender<Done>,
-}
-
-/// Records in hand, parted.
-struct Round {
-    records: Vec<Taken>,
-    /// See [`Work::alone`].
-    alone: bool,
-    /// What comes after them.
-    later: Vec<Fetched>,
 }
 
 /// What became of them.
@@ -83,12 +77,6 @@ struct Held {
     again: Option<i64>,
     /// Set where a process may have died of what is read next.
     suspect: Option<Suspect>,
-}
-
-/// What its position says of a partition that was claimed again without progress.
-struct Suspect {
-    claims: u32,
-    trial: Option<Trial>,
 }
 
 /// Why a membership ends.
@@ -252,11 +240,11 @@ impl<H: Handler> Member<'_, H> {
         let mut claim = self.held.values().any(|held| held.epoch.is_none());
         let before: BTreeSet<Partition> = self.held.keys().cloned().collect();
         while !records.is_empty() {
-            let Round { records: round, alone, later } = self.mark(records).await;
-            if !round.is_empty() {
-                self.hand_over(round, alone).await?;
+            let mut round = self.mark(records).await;
+            records = std::mem::take(&mut round.later);
+            if !round.records.is_empty() {
+                self.hand_over(round).await?;
             }
-            records = later;
             records.append(&mut self.later);
             self.drop_unclaimed(&mut records);
         }
@@ -276,8 +264,10 @@ impl<H: Handler> Member<'_, H> {
         self.drop_unhandled(&firsts(&unclaimed));
     }
 
-    /// Hands records to the batch and waits for their commit.
-    async fn hand_over(&mut self, records: Vec<Taken>, alone: bool) -> Outcome<()> {
+    /// Hands records to the batch and waits for their commit. What was marked for it and did not come
+    /// through did not end the process either.
+    async fn hand_over(&mut self, round: Round) -> Outcome<()> {
+        let Round { records, alone, mut marked, .. } = round;
         let mut first = Offsets::new();
         for taken in &records {
             if let Source::Log { partition, offset } = &taken.source {
@@ -285,11 +275,12 @@ impl<H: Handler> Member<'_, H> {
             }
         }
         let epochs = first.keys().filter_map(|p| Some((p.clone(), self.epoch(p)?))).collect();
-        let (done, committed) = oneshot::channel();
-        let work = Work { records, epochs, alone, done };
-        let leaving = || Fault::retry("the service is leaving");
-        self.work.send(work).await.map_err(|_| leaving())?;
-        let done = self.outcome(committed).await?;
+        let done = self.committed(records, epochs, alone).await;
+        if let Ok(Done { next, .. }) = &done {
+            marked.retain(|partition, _| !next.contains_key(partition));
+        }
+        self.take_back(marked).await;
+        let done = done?;
         for (partition, next) in &done.next {
             if let Some(held) = self.held.get_mut(partition)
                 && let Some(suspect) = held.suspect.take()
@@ -306,101 +297,17 @@ impl<H: Handler> Member<'_, H> {
         Ok(())
     }
 
-    /// What is to be handled now, and what after it. Of a partition that is suspected of a crash loop
-    /// a mark is written first, and where that fails its records are left for later.
-    async fn mark(&mut self, records: Vec<Fetched>) -> Round {
-        let (mut marks, mut crashed) = (BTreeMap::new(), BTreeMap::new());
-        let mut alone = None;
-        for (partition, first) in firsts(&records) {
-            let held = self.held.get(&partition).and_then(|held| held.suspect.as_ref());
-            let Some(Suspect { claims, trial }) = held else { continue };
-            let end = records.iter().rfind(|record| record.partition == partition);
-            let stretch = (first, end.map_or(first, |last| last.offset) + 1);
-            match trial::step(*claims, trial.as_ref(), stretch, records.len() == 1) {
-                Step::Handle => {}
-                Step::MarkAll(mark) => drop(marks.insert(partition, mark)),
-                Step::MarkFirst(mark) => {
-                    alone = Some(partition.clone());
-                    marks = BTreeMap::from([(partition, mark)]);
-                    break;
-                }
-                Step::GiveUp => {
-                    let times = trial.as_ref().map_or(0, |trial| trial.marks) + 1;
-                    crashed.insert(partition, times);
-                }
-            }
-        }
-        let unmarked = self.write_marks(marks).await;
-        let mut round = Round { records: Vec::new(), alone: alone.is_some(), later: Vec::new() };
-        let (mut begun, mut unhandled) = (BTreeSet::new(), Offsets::new());
-        for record in records {
-            let more = !begun.insert(record.partition.clone());
-            let waits = match &alone {
-                Some(alone) => more || record.partition != *alone,
-                None => more && crashed.contains_key(&record.partition),
-            };
-            if unmarked.contains(&record.partition) {
-                unhandled.entry(record.partition).or_insert(record.offset);
-            } else if waits {
-                round.later.push(record);
-            } else {
-                let Fetched { partition, offset, at, record } = record;
-                let crashed = crashed.get(&partition).copied();
-                let source = Source::Log { partition, offset };
-                round.records.push(Taken { source, record, produced_at: Some(at), crashed });
-            }
-        }
-        self.drop_unhandled(&unhandled);
-        round
-    }
-
-    /// Writes marks into positions. Gives the partitions where that did not succeed.
-    async fn write_marks(&mut self, marks: BTreeMap<Partition, Trial>) -> BTreeSet<Partition> {
-        if marks.is_empty() {
-            return BTreeSet::new();
-        }
-        match self.try_marks(&marks).await {
-            Ok(fenced) => {
-                for (partition, mark) in marks.into_iter().filter(|(p, _)| !fenced.contains(p)) {
-                    tracing::warn!(service = self.shared.settings.service, %partition, ?mark,
-                        "claimed again without progress: the process may die of what comes next");
-                    if let Some(held) = self.held.get_mut(&partition) {
-                        held.suspect = Some(Suspect { claims: 0, trial: Some(mark) });
-                    }
-                }
-                fenced
-            }
-            Err(fault) => {
-                tracing::debug!(service = self.shared.settings.service, %fault, "not marked");
-                marks.into_keys().collect()
-            }
-        }
-    }
-
-    async fn try_marks(
+    async fn committed(
         &mut self,
-        marks: &BTreeMap<Partition, Trial>,
-    ) -> Outcome<BTreeSet<Partition>> {
-        let keys = marks.keys().map(position_key).collect();
-        let lock = Op::Lock { table: &POSITIONS, keys };
-        let (tx, replies) = self.shared.ports.store.begin(vec![lock]).await?;
-        let positions = rows(replies.into_iter().next());
-        let (mut puts, mut fenced) = (Rows::new(), BTreeSet::new());
-        for (partition, mark) in marks {
-            let key = position_key(partition);
-            let row = positions.get(&key).cloned().unwrap_or_default();
-            let position = document::<Position>(&row);
-            let Some(position) = position.filter(|it| Some(it.epoch) == self.epoch(partition))
-            else {
-                fenced.insert(partition.clone());
-                continue;
-            };
-            let marked = Position { trial: Some(mark.clone()), ..position };
-            let (index, body) = (marked.index(), json(&marked));
-            puts.insert(key, Row { version: row.version, index, body });
-        }
-        tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await?;
-        Ok(fenced)
+        records: Vec<Taken>,
+        epochs: BTreeMap<Partition, u64>,
+        alone: bool,
+    ) -> Outcome<Done> {
+        let (done, committed) = oneshot::channel();
+        let work = Work { records, epochs, alone, done };
+        let leaving = || Fault::retry("the service is leaving");
+        self.work.send(work).await.map_err(|_| leaving())?;
+        self.outcome(committed).await
     }
 
     /// What is now in the database is to be committed to the log, if it is still ours by the group.

@@ -3,7 +3,8 @@
 //!
 //! A record that ends the process leaves no trace but this: the partition is claimed again and its
 //! position has not moved. That happens to idle partitions too, so nobody is accused for it; from the
-//! second such claim on, what is handled next is marked first. Marked without progress, the records
+//! second such claim on, what is handled next is marked first. A process that did not die of it takes its
+//! mark back. Marked without progress, the records
 //! are handled one by one, each in a transaction that has nothing else in it, and the one that was
 //! alone twice is given up: it becomes a dead letter. So a record that comes alone ends the process
 //! three times, one among others four times.
@@ -69,6 +70,13 @@ pub(crate) fn after(trial: Option<&Trial>, next: i64) -> Option<Trial> {
     Some(Trial { upto: next, marks: 0, alone_until: Some(until) })
 }
 
+/// What is left of a trial when the process that made a mark did not die of it; `None` where the trial is
+/// not of what was marked. One mark is as good as another: who took back first does not matter.
+pub(crate) fn without(trial: &Trial, mark: &Trial) -> Option<Option<Trial>> {
+    let marks = (trial.upto == mark.upto).then(|| trial.marks.checked_sub(1))??;
+    Some(trial.alone_until.map(|_| Trial { marks, ..trial.clone() }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,6 +128,28 @@ mod tests {
             assert_eq!(dead, [deadly]);
             assert_eq!(crashes, 4, "{deadly}");
         }
+    }
+
+    #[test]
+    fn marks_that_are_taken_back_accuse_nobody() {
+        let mark = |trial: Option<&Trial>| match step(9, trial, (5, 6), true) {
+            Step::MarkFirst(mark) => mark,
+            other => panic!("{other:?}"),
+        };
+        // One after the other, and two at once in either order.
+        let first = mark(None);
+        let none = without(&first, &first).unwrap();
+        let second = mark(none.as_ref());
+        assert_eq!(second.marks, 1);
+        let both = mark(Some(&first));
+        assert_eq!(both.marks, 2);
+        for (a, b) in [(&first, &both), (&both, &first)] {
+            let one = without(&both, a).unwrap().unwrap();
+            assert_eq!(without(&one, b).unwrap().unwrap().marks, 0);
+        }
+        // Not of what is no longer tried, and never below nothing.
+        assert_eq!(without(&Trial { upto: 9, ..first.clone() }, &first), None);
+        assert_eq!(without(&Trial { marks: 0, ..first.clone() }, &first), None);
     }
 
     #[test]

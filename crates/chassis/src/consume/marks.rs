@@ -1,0 +1,202 @@
+//! Crash loops at the consumer: what is handled next is marked where a process may have died of it, and
+//! the mark is taken back where none did: a group that does not come to rest accuses nobody. What to
+//! mark, and whom to give up, is decided by the position under its lock, in which others take back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ports::{Fault, Fetched, Key, Offsets, Op, Outcome, Partition, Row, Rows, Store, Tx};
+
+use super::{Held, Member, Taken, firsts};
+use crate::slot::Source;
+use crate::tables::position_key;
+use crate::touched::document;
+use crate::transaction::{json, rows};
+use crate::trial::{self, Step, Trial};
+use crate::{Document, Handler, POSITIONS, Position};
+
+/// Tries to take marks back. Where none succeeds they stand, as those of a process that died.
+const TAKE_BACK_TRIES: u32 = 3;
+
+/// What its position says of a partition that was claimed again without progress.
+pub(super) struct Suspect {
+    /// Claims without progress, the present one included.
+    pub(super) claims: u32,
+    /// As it stood; its position has it as it stands.
+    pub(super) trial: Option<Trial>,
+}
+
+/// Records in hand, parted.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) records: Vec<Taken>,
+    /// See [`super::Work::alone`].
+    pub(super) alone: bool,
+    /// The marks that were written for them.
+    pub(super) marked: BTreeMap<Partition, Trial>,
+    /// What comes after them.
+    pub(super) later: Vec<Fetched>,
+}
+
+/// What is decided of partitions that are suspected.
+#[derive(Default)]
+struct Decided {
+    marks: BTreeMap<Partition, Trial>,
+    /// Whose first record is handled alone.
+    alone: Option<Partition>,
+    /// Whose first record is given up, and how often the process ended when it was handled.
+    crashed: BTreeMap<Partition, u32>,
+    /// Claimed by somebody else, or not to be told.
+    left: BTreeSet<Partition>,
+}
+
+impl<H: Handler> Member<'_, H> {
+    /// What is to be handled now, and what after it. Of a partition that is suspected of a crash loop
+    /// a mark is written first, and where that fails its records are left for later.
+    pub(super) async fn mark(&mut self, records: Vec<Fetched>) -> Round {
+        let mut suspected = firsts(&records);
+        suspected.retain(|p, _| self.held.get(p).is_some_and(|held| held.suspect.is_some()));
+        let decided = match suspected.is_empty() {
+            true => Decided::default(),
+            false => match self.decide(&suspected, &records).await {
+                Ok(decided) => decided,
+                Err(fault) => {
+                    tracing::debug!(service = self.shared.settings.service, %fault, "not marked");
+                    Decided { left: suspected.into_keys().collect(), ..Decided::default() }
+                }
+            },
+        };
+        let Decided { marks, alone, crashed, left } = decided;
+        let mut round = Round { alone: alone.is_some(), marked: marks, ..Round::default() };
+        let (mut begun, mut unhandled) = (BTreeSet::new(), Offsets::new());
+        for record in records {
+            let more = !begun.insert(record.partition.clone());
+            let waits = match &alone {
+                Some(alone) => more || record.partition != *alone,
+                None => more && crashed.contains_key(&record.partition),
+            };
+            if left.contains(&record.partition) {
+                unhandled.entry(record.partition).or_insert(record.offset);
+            } else if waits {
+                round.later.push(record);
+            } else {
+                let Fetched { partition, offset, at, record } = record;
+                let crashed = crashed.get(&partition).copied();
+                let source = Source::Log { partition, offset };
+                round.records.push(Taken { source, record, produced_at: Some(at), crashed });
+            }
+        }
+        self.drop_unhandled(&unhandled);
+        round
+    }
+
+    /// Decides by the positions of what is suspected, and writes the marks.
+    async fn decide(&mut self, suspected: &Offsets, records: &[Fetched]) -> Outcome<Decided> {
+        let locked = Locked::of(&*self.shared.ports.store, suspected.keys()).await?;
+        let mut decided = Decided::default();
+        for (partition, first) in suspected {
+            let held = self.held.get(partition);
+            let Some(Held { epoch: Some(epoch), suspect: Some(suspect), .. }) = held else {
+                continue;
+            };
+            let position = locked.positions.get(partition).map(|(_, position)| position);
+            let Some(position) = position.filter(|position| position.epoch == *epoch) else {
+                decided.left.insert(partition.clone());
+                continue;
+            };
+            let trial = position.trial.as_ref();
+            let end = records.iter().rfind(|record| record.partition == *partition);
+            let stretch = (*first, end.map_or(*first, |last| last.offset) + 1);
+            match trial::step(suspect.claims, trial, stretch, records.len() == 1) {
+                Step::Handle => {}
+                Step::MarkAll(mark) => drop(decided.marks.insert(partition.clone(), mark)),
+                Step::MarkFirst(mark) => {
+                    decided.alone = Some(partition.clone());
+                    decided.marks = BTreeMap::from([(partition.clone(), mark)]);
+                    break;
+                }
+                Step::GiveUp => {
+                    let times = trial.map_or(0, |trial| trial.marks) + 1;
+                    decided.crashed.insert(partition.clone(), times);
+                }
+            }
+        }
+        let trials = decided.marks.iter().map(|(p, mark)| (p.clone(), Some(mark.clone())));
+        if let Err(fault) = locked.commit(trials.collect()).await {
+            if let Fault::Unknown(_) = fault {
+                self.take_back(decided.marks).await;
+            }
+            return Err(fault);
+        }
+        for (partition, mark) in &decided.marks {
+            tracing::warn!(service = self.shared.settings.service, %partition, ?mark,
+                "claimed again without progress: the process may die of what comes next");
+            if let Some(held) = self.held.get_mut(partition) {
+                held.suspect = Some(Suspect { claims: 0, trial: Some(mark.clone()) });
+            }
+        }
+        Ok(decided)
+    }
+
+    /// Takes marks back: what they stand for was handed over and did not end the process. Whoever
+    /// claimed the partition since may have marked it, too: those marks stay.
+    pub(super) async fn take_back(&mut self, marked: BTreeMap<Partition, Trial>) {
+        for _ in 0..TAKE_BACK_TRIES {
+            if marked.is_empty() {
+                return;
+            }
+            match self.try_take_back(&marked).await {
+                Ok(()) => return,
+                Err(fault) => tracing::debug!(service = self.shared.settings.service, %fault,
+                    "marks not taken back"),
+            }
+        }
+    }
+
+    async fn try_take_back(&mut self, marked: &BTreeMap<Partition, Trial>) -> Outcome<()> {
+        let locked = Locked::of(&*self.shared.ports.store, marked.keys()).await?;
+        let mut trials = BTreeMap::new();
+        for (partition, mark) in marked {
+            if let Some((_, Position { trial: Some(trial), .. })) = locked.positions.get(partition)
+                && let Some(without) = trial::without(trial, mark)
+            {
+                trials.insert(partition.clone(), without);
+            }
+        }
+        locked.commit(trials).await
+    }
+}
+
+/// Positions under their locks, with the versions of their rows.
+struct Locked {
+    positions: BTreeMap<Partition, (i64, Position)>,
+    tx: Box<dyn Tx>,
+}
+
+impl Locked {
+    async fn of(store: &dyn Store, partitions: impl Iterator<Item = &Partition>) -> Outcome<Self> {
+        let keys: BTreeMap<Key, &Partition> = partitions.map(|p| (position_key(p), p)).collect();
+        let lock = Op::Lock { table: &POSITIONS, keys: keys.keys().cloned().collect() };
+        let (tx, replies) = store.begin(vec![lock]).await?;
+        let locked = rows(replies.into_iter().next()).into_iter();
+        let positions = locked
+            .filter_map(|(key, row)| Some((keys[&key].clone(), (row.version, document(&row)?))));
+        Ok(Locked { positions: positions.collect(), tx })
+    }
+
+    /// Writes trials into the positions, if there are any, and lets the locks go.
+    async fn commit(self, trials: BTreeMap<Partition, Option<Trial>>) -> Outcome<()> {
+        if trials.is_empty() {
+            return Ok(());
+        }
+        let Locked { mut positions, tx } = self;
+        let mut puts = Rows::new();
+        for (partition, trial) in trials {
+            if let Some((version, position)) = positions.remove(&partition) {
+                let position = Position { trial, ..position };
+                let (index, body) = (position.index(), json(&position));
+                puts.insert(position_key(&partition), Row { version, index, body });
+            }
+        }
+        tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await
+    }
+}

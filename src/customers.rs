@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use ports::Runtime;
 use serde_json::{Value, json};
 
-use crate::client::{Client, escaped};
+use crate::client::{Answer, Client, escaped};
 use crate::groceries::{Basket, Product};
 use crate::http_shell::pause;
 use crate::progress::Progress;
@@ -143,6 +143,12 @@ impl Customers {
         Ok(Posted { order_id, took })
     }
 
+    /// Whether an order is final in the read model.
+    pub async fn is_final(&self, order_id: &str) -> anyhow::Result<bool> {
+        let answer = self.client.get(&format!("/query/orders/{}", escaped(order_id))).await?;
+        Ok(is_final(&answer))
+    }
+
     /// Looks at the order in the read model until it is final. `begun` is when it was wanted, by the
     /// runtime's monotonic clock; returned is how long it took from then, and the order.
     pub async fn follow(
@@ -157,8 +163,7 @@ impl Customers {
         pause(usual.first_look().saturating_sub(so_far)).await;
         loop {
             let answer = self.client.get(&path).await?;
-            let known = answer.status == StatusCode::OK;
-            if known && !answer.body["terminal"].is_null() && !answer.body["createdAt"].is_null() {
+            if is_final(&answer) {
                 let took = self.runtime.elapsed().saturating_sub(begun);
                 usual.learn(took);
                 return Ok((took, answer.body));
@@ -174,4 +179,9 @@ impl Customers {
             pause(LOOK).await;
         }
     }
+}
+
+fn is_final(answer: &Answer) -> bool {
+    let Answer { status, body, .. } = answer;
+    *status == StatusCode::OK && !body["terminal"].is_null() && !body["createdAt"].is_null()
 }

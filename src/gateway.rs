@@ -73,8 +73,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
         Err(text) => return Ok(usage(&text)),
     };
     let mut signals = Signals::new()?;
-    let (outside, gateway, _) =
-        local_mode::outside(&config.data_dir.value, steering(), &local_mode::runtime())?;
+    let (outside, gateway, _) = local_mode::outside(&config.data_dir.value, steering())?;
     let router = router(gateway).merge(outside.books);
     let shell = Shell::bind(listen).await?;
     println!("a simulated payment gateway\nlistening on http://{}", shell.address());

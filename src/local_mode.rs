@@ -39,24 +39,19 @@ pub struct LocalMode {
 pub fn outside(
     folder: &Path,
     steering: Steering,
-    runtime: &Arc<dyn Runtime>,
 ) -> anyhow::Result<(Outside, Arc<JournaledGateway>, PathBuf)> {
     // The folder first: the journal is in it.
     let mails = mails(folder)?;
     let gateway = Arc::new(JournaledGateway::open(&folder.join("gateway.jsonl"), steering)?);
-    let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
+    let sink = Arc::new(mailbox(&mails)?);
     let books = outside_http::gateway(gateway.clone()).merge(outside_http::mailbox(mails.clone()));
     Ok((Outside { gateway: gateway.clone(), mails: sink, books }, gateway, mails))
 }
 
 /// The same with a gateway that keeps its books elsewhere.
-pub fn with_gateway(
-    folder: &Path,
-    gateway: impl Gateway,
-    runtime: &Arc<dyn Runtime>,
-) -> anyhow::Result<Outside> {
+pub fn with_gateway(folder: &Path, gateway: impl Gateway) -> anyhow::Result<Outside> {
     let mails = mails(folder)?;
-    let sink = Arc::new(EmlFolder::new(&mails, runtime.clone()));
+    let sink = Arc::new(mailbox(&mails)?);
     Ok(Outside { gateway: Arc::new(gateway), mails: sink, books: outside_http::mailbox(mails) })
 }
 
@@ -64,6 +59,10 @@ fn mails(folder: &Path) -> anyhow::Result<PathBuf> {
     let mails = folder.join("mails");
     std::fs::create_dir_all(&mails).with_context(|| format!("the folder {}", mails.display()))?;
     Ok(mails)
+}
+
+fn mailbox(mails: &Path) -> anyhow::Result<EmlFolder> {
+    EmlFolder::open(mails).with_context(|| format!("the folder {}", mails.display()))
 }
 
 /// The runtime port of this process. Call it on a multi-threaded tokio runtime.
@@ -94,7 +93,7 @@ impl LocalMode {
             };
             all.insert(service, ports);
         }
-        let (outside, gateway, mails) = outside(folder, steering, &runtime)?;
+        let (outside, gateway, mails) = outside(folder, steering)?;
         // The folder has one process at a time: after a crash the leases are its own again.
         let (instance, streams) = ("local".to_owned(), Streams::default());
         let setup = Setup { instance, streams, config: config.clone() };

@@ -103,12 +103,10 @@ async fn start_on(servers: &Servers, config: &Config, only: &[Service]) -> anyho
     services.retain(|service| only.is_empty() || only.contains(service));
     let ports = servers.connect(config, &services, &runtime).await?;
     let outside = match &config.gateway.value {
-        Some(base) => local_mode::with_gateway(folder, HttpGateway::at(base.clone()), &runtime)?,
-        None if services.contains(&Service::Payments) => {
-            local_mode::outside(folder, steering(), &runtime)?.0
-        }
+        Some(base) => local_mode::with_gateway(folder, HttpGateway::at(base.clone()))?,
+        None if services.contains(&Service::Payments) => local_mode::outside(folder, steering())?.0,
         // Nobody calls it.
-        None => local_mode::with_gateway(folder, SimulatedGateway::new(steering()), &runtime)?,
+        None => local_mode::with_gateway(folder, SimulatedGateway::new(steering()))?,
     };
     let instance = instance(&*runtime);
     let streams = Streams::prefixed(&config.prefix.value);

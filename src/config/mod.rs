@@ -113,6 +113,7 @@ impl Config {
             shards: self.shards.value,
             lease: self.lease.value,
             idle: self.idle.value,
+            offsets_every: self.offsets_every.value,
             relay_max: self.relay_max.value,
             backoff: self.backoff.value,
             backoff_max: self.backoff_max.value,

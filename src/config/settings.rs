@@ -166,7 +166,7 @@ settings! {
     /// Longest pause between two calls for one payment.
     "payments.retry_max" gateway_retry_max: Duration = "1m", Span(ms(10), s(DAY));
     /// Calls to the gateway at the same time.
-    "payments.parallel" gateway_parallel: usize = "16", Whole(1, 1000);
+    "payments.parallel" gateway_parallel: usize = "64", Whole(1, 1000);
 
     /// After this a sending counts as unknown, and the mail is sent again with its Message-ID.
     "mail.timeout" mail_timeout: Duration = "2s", Span(ms(10), s(600));
@@ -175,7 +175,7 @@ settings! {
     /// Longest pause between two sendings of one mail.
     "mail.retry_max" mail_retry_max: Duration = "5m", Span(ms(10), s(DAY));
     /// Mails sent at the same time.
-    "mail.parallel" mail_parallel: usize = "16", Whole(1, 1000);
+    "mail.parallel" mail_parallel: usize = "64", Whole(1, 1000);
 
     /// Most inputs in one transaction: large enough to share a commit, small enough to lock briefly.
     "chassis.batch_max" batch_max: usize = "256", Whole(1, 10_000);
@@ -193,6 +193,8 @@ settings! {
     "chassis.lease" lease: Duration = "10s", Span(s(1), s(600));
     /// How long relay and workers wait where nothing wakes them. At most a third of the lease.
     "chassis.idle" idle: Duration = "500ms", Span(ms(10), s(60));
+    /// Pause between two commits of offsets to Kafka: its copy of the positions, for whoever looks from outside.
+    "chassis.offsets_every" offsets_every: Duration = "1s", Span(Duration::ZERO, s(60));
     /// Most outbox rows in one sending.
     "chassis.relay_max" relay_max: usize = "512", Whole(1, 10_000);
     /// Pause after a failed attempt of a loop; it doubles, with jitter.

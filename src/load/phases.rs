@@ -1,14 +1,13 @@
-//! The phases of a load: warm-up, closed loop, open loop. Orders are followed by lanes of their own,
-//! so that a customer never waits for anything but the answer to its POST.
+//! The phases of a load: warm-up, closed loop, open loop. A customer never waits for anything but the
+//! answer to its POST, and whoever measures asks as little as it can: the last orders of a closed loop
+//! are followed, the others looked at when those have ended.
 
 use std::time::Duration;
 
 use anyhow::Context;
-use futures_util::future::join;
 use futures_util::{StreamExt, stream};
 use ports::Runtime;
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use super::Load;
 use super::measure::{Quantiles, Reading, Report};
@@ -20,8 +19,11 @@ use crate::http_shell::pause;
 use crate::progress::Progress;
 use crate::usage::Usage;
 
-/// Orders of the closed loop that are looked at at the same time, the oldest first.
+/// Orders that are looked at at the same time.
 const LANES: usize = 8;
+
+/// The last orders of a closed loop, as many as may be under way in one batch.
+const LAST: usize = 64;
 
 /// The pause between two looks for a mail.
 const LOOK: Duration = Duration::from_millis(10);
@@ -97,8 +99,8 @@ impl Phases<'_> {
         Some(sum)
     }
 
-    /// Customers place orders, each its next one when the last was accepted; lanes follow them. The
-    /// times are those of the POSTs.
+    /// Customers place orders, each its next one when the last was accepted. The times are those of the
+    /// POSTs.
     async fn closed_loop(
         &self,
         name: &'static str,
@@ -106,93 +108,98 @@ impl Phases<'_> {
         baskets: &[Basket],
         report: Option<&mut Report>,
     ) -> anyhow::Result<Looped> {
-        let progress = Progress::start(name, baskets.len() as u64);
         let reading = Reading::take(self.services().await);
         let begun = self.runtime().elapsed();
-        let (accepted, ids) = mpsc::unbounded_channel();
-        let placing = self.place_all(first, baskets, accepted);
-        let ((placed, posted), not_ended) = join(
-            async {
-                let placed = placing.await;
-                (placed, self.runtime().elapsed() - begun)
-            },
-            self.follow_all(ids, &progress),
-        )
-        .await;
-        let took = self.runtime().elapsed() - begun;
-        let times = placed?;
-        progress.end();
+        let (ids, times) = self.place_all(name, first, baskets).await?;
+        let posted = self.runtime().elapsed() - begun;
+        let (rest, last) = ids.split_at(ids.len().saturating_sub(LAST));
+        let mut not_ended = Vec::new();
+        for id in last.iter().rev() {
+            not_ended.extend(self.ended(id).await.err());
+        }
+        let mut took = self.runtime().elapsed() - begun;
+        let mut now = Reading::take(self.services().await);
+        let checking = Progress::start("each is final", rest.len() as u64);
+        let checking = &checking;
+        let mut checked = stream::iter(rest)
+            .map(|id| async move {
+                let over = self.is_over(id).await;
+                let waited = !matches!(over, Ok(true));
+                let ended = if waited { self.ended(id).await } else { Ok(()) };
+                checking.step();
+                (waited, ended)
+            })
+            .buffer_unordered(LANES);
+        while let Some((waited, ended)) = checked.next().await {
+            not_ended.extend(ended.err());
+            if waited {
+                took = self.runtime().elapsed() - begun;
+                now = Reading::take(self.services().await);
+            }
+        }
+        checking.end();
+        let not_ended: Vec<String> = not_ended.iter().map(|error| format!("{error:#}")).collect();
         if let Some(report) = report {
             report.wall_s = Some(took.as_secs_f64());
             report.post_s = Some(posted.as_secs_f64());
             report.sagas_per_s = Some((times.len() - not_ended.len()) as f64 / took.as_secs_f64());
-            let now = Reading::take(self.services().await);
             now.since(&reading, baskets.len(), took, report);
         }
         Ok(Looped { times, not_ended })
     }
 
+    /// The ids of the orders as they were accepted, and how long each POST took.
     async fn place_all(
         &self,
+        name: &'static str,
         first: usize,
         baskets: &[Basket],
-        accepted: mpsc::UnboundedSender<String>,
-    ) -> anyhow::Result<Vec<Duration>> {
-        let accepted = &accepted;
+    ) -> anyhow::Result<(Vec<String>, Vec<Duration>)> {
+        let progress = Progress::start(name, baskets.len() as u64);
         let mut placing = stream::iter(baskets.iter().enumerate())
             .map(|(number, basket)| self.customers.place(first + number, basket))
             .buffer_unordered(self.options.clients as usize);
-        let mut times = Vec::new();
+        let (mut ids, mut times) = (Vec::new(), Vec::new());
         while let Some(placed) = placing.next().await {
             let Posted { order_id, took } =
                 placed.context("the load stopped: an order was refused")?;
+            ids.push(order_id);
             times.push(took);
-            // Nobody follows any more: the load is over.
-            let _ = accepted.send(order_id);
-        }
-        Ok(times)
-    }
-
-    /// Follows orders until each is final and told of. Returns why some did not come so far.
-    async fn follow_all(
-        &self,
-        ids: mpsc::UnboundedReceiver<String>,
-        progress: &Progress,
-    ) -> Vec<String> {
-        let usual = Usual::default();
-        let usual = &usual;
-        let ids = stream::unfold(ids, |mut ids| async move {
-            let id = ids.recv().await?;
-            Some((id, ids))
-        });
-        let followed = ids.map(|id| async move {
-            let began = self.runtime().elapsed();
-            let ended = self.customers.follow(&id, began, usual).await;
-            let told = match ended {
-                Ok(_) => self.told(&id).await,
-                Err(error) => Err(error),
-            };
             progress.step();
-            told.err().map(|error| format!("{error:#}"))
-        });
-        followed.buffer_unordered(LANES).filter_map(|error| async { error }).collect().await
+        }
+        progress.end();
+        Ok((ids, times))
     }
 
-    /// Waits until the mail of a final order is sent, or never will be.
+    /// Whether an order is final and told of.
+    async fn is_over(&self, id: &str) -> anyhow::Result<bool> {
+        Ok(self.customers.is_final(id).await? && self.is_told(id).await?)
+    }
+
+    /// Waits until an order is final and told of.
+    async fn ended(&self, id: &str) -> anyhow::Result<()> {
+        let usual = Usual::default();
+        self.customers.follow(id, self.runtime().elapsed(), &usual).await?;
+        self.told(id).await
+    }
+
+    /// Whether the mail of a final order is sent, or never will be.
+    async fn is_told(&self, id: &str) -> anyhow::Result<bool> {
+        let mails = self.customers.client.list(&format!("/worker/mails/{}", escaped(id))).await?;
+        let over = |mail: &Value| mail["state"] != "pending";
+        Ok(!mails.is_empty() && mails.iter().all(over))
+    }
+
+    /// Waits for that.
     async fn told(&self, id: &str) -> anyhow::Result<()> {
-        let path = format!("/worker/mails/{}", escaped(id));
         let until = self.runtime().elapsed() + self.customers.patience;
-        loop {
-            let mails = self.customers.client.list(&path).await?;
-            let over = |mail: &Value| mail["state"] != "pending";
-            if !mails.is_empty() && mails.iter().all(over) {
-                return Ok(());
-            }
+        while !self.is_told(id).await? {
             if self.runtime().elapsed() > until {
                 anyhow::bail!("order {id} is final, and its mail was not sent in time");
             }
             pause(LOOK).await;
         }
+        Ok(())
     }
 
     async fn measured_open_loop(

@@ -142,7 +142,7 @@ async fn in_schemas(
         .map(|(service, number)| (service, History::new(Turns::new(seed * 16 + number))))
         .collect();
     let steering = Steering { declined_ending: Some(DECLINED_ENDING), ..Steering::default() };
-    let (outside, _, _) = local_mode::outside(folder.path(), steering, &runtime)?;
+    let (outside, _, _) = local_mode::outside(folder.path(), steering)?;
     let sources = Sources {
         set: SETTINGS.map(str::to_owned).to_vec(),
         config: Some("/dev/null".into()),

@@ -48,8 +48,7 @@ impl Seen {
             let store = local.store(service.name()).unwrap();
             all.insert(service, Ports { log, queue, store, runtime });
         }
-        let (outside, _, mails) =
-            local_mode::outside(folder, Steering::default(), &runtime).unwrap();
+        let (outside, _, mails) = local_mode::outside(folder, Steering::default()).unwrap();
         let (instance, streams) = ("local".to_owned(), Streams::default());
         let setup = Setup { instance, streams, config: Config::defaults() };
         let shop = run_all(&all, &outside, &setup).await.unwrap();

@@ -1,7 +1,7 @@
 //! A service as a whole: its ports, its handler, and the tasks that run them. Never decides.
 
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +20,7 @@ use crate::requests::{self, Around};
 use crate::stop::{Stage, Working};
 use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
+use crate::work::Desk;
 use crate::{
     Commands, Due, Exposition, Handler, Outside, Settings, Stop, TEXT_FORMAT, consume, drain, http,
     jobs, letters_http, meters, relay, retention, work,
@@ -45,10 +46,11 @@ pub(crate) struct Shared<H: Handler> {
     pub(crate) handler: H,
     /// Rung after a commit that appended to the outbox.
     pub(crate) appended: Notify,
-    /// Rung after a commit that put rows with something due.
-    pub(crate) due: Arc<Notify>,
+    /// Rung after a commit that put rows with index values.
+    pub(crate) changed: Arc<Notify>,
     /// Rung after a commit that left letters behind which nothing stands any more.
     pub(crate) drainable: Notify,
+    desks: Mutex<Vec<Arc<Desk>>>,
     pub(crate) stop: Stop,
     /// What the loops let be seen.
     pub(crate) vitals: Vitals,
@@ -85,6 +87,12 @@ impl Scrape {
 }
 
 impl<H: Handler> Shared<H> {
+    /// Where rows that a transaction makes due are claimed at once: nowhere when the service leaves.
+    pub(crate) fn desks(&self) -> Vec<Arc<Desk>> {
+        let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.stop.asked() { Vec::new() } else { desks.clone() }
+    }
+
     /// Pauses after a failure.
     pub(crate) async fn back_off(&self, what: &'static str, failures: &mut u32) {
         let pause = self.pause(what, failures);
@@ -113,7 +121,8 @@ impl<H: Handler> App<H> {
         // One batch of records in hand and one behind it: the log is the buffer.
         let (work, records) = mpsc::channel(2);
         let runtime = ports.runtime.clone();
-        let (appended, due, drainable) = (Notify::new(), Arc::new(Notify::new()), Notify::new());
+        let (appended, changed, drainable) =
+            (Notify::new(), Arc::new(Notify::new()), Notify::new());
         settings.metrics.announce(&meters::ALL);
         settings.metrics.announce(handler.meters());
         let (stop, vitals, looks) = (Stop::new(), Vitals::default(), Looks::default());
@@ -124,8 +133,9 @@ impl<H: Handler> App<H> {
             settings,
             handler,
             appended,
-            due,
+            changed,
             drainable,
+            desks: Mutex::default(),
             stop,
             vitals,
             looks,
@@ -164,7 +174,7 @@ impl<H: Handler> App<H> {
     /// How its HTTP notices rows that change while a request is open.
     pub fn watch(&self) -> Watch {
         let Ports { runtime, .. } = self.ports();
-        let (changed, stop) = (self.shared.due.clone(), self.shared.stop.clone());
+        let (changed, stop) = (self.shared.changed.clone(), self.shared.stop.clone());
         Watch { runtime: runtime.clone(), changed, stop }
     }
 
@@ -209,10 +219,10 @@ impl<H: Handler> App<H> {
     /// Claims what is due in a table, calls the outside for it, and hands in what comes of it. Timers
     /// are outside calls that answer at once.
     pub fn work(&self, due: Due, outside: impl Outside<H::Fact>) {
-        let (shared, commands) = (self.shared.clone(), self.commands.clone());
-        self.spawn("work", Stage::Intake, |working| {
-            Box::pin(work::run(shared, due, outside, commands, working))
-        });
+        let shared = self.shared.clone();
+        let desk = Arc::new(Desk::new(&shared, due, outside, self.commands.clone()));
+        shared.desks.lock().unwrap_or_else(PoisonError::into_inner).push(desk.clone());
+        self.spawn("work", Stage::Intake, |working| Box::pin(work::run(shared, desk, working)));
     }
 
     /// The service with its HTTP: the given routes, `/dead-letters`, `/health/live`, `/health/ready`

@@ -199,8 +199,8 @@ impl<H: Handler> Batches<H> {
                     if committed.appended || unknown {
                         self.shared.appended.notify_one();
                     }
-                    if committed.due || unknown {
-                        self.shared.due.notify_waiters();
+                    if committed.changed || unknown {
+                        self.shared.changed.notify_waiters();
                     }
                     if committed.drainable || unknown {
                         self.shared.drainable.notify_one();

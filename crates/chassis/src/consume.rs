@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::{Either, select};
@@ -63,6 +64,8 @@ struct Member<'a, H: Handler> {
     held: BTreeMap<Partition, Held>,
     /// In the database, not yet confirmed by the log.
     uncommitted: Offsets,
+    /// When it last was all confirmed, by the monotonic clock.
+    confirmed: Duration,
     /// Read while a batch was waited for; handled next.
     later: Vec<Fetched>,
     work: &'a mpsc::Sender<Work>,
@@ -104,9 +107,15 @@ pub(crate) async fn run<H: Handler>(
                 continue;
             }
         };
-        let (held, uncommitted, later) = (BTreeMap::new(), Offsets::new(), Vec::new());
-        let work = &work;
-        let mut member = Member { shared: &shared, consumer, held, uncommitted, later, work };
+        let mut member = Member {
+            shared: &shared,
+            consumer,
+            held: BTreeMap::new(),
+            uncommitted: Offsets::new(),
+            confirmed: Duration::ZERO,
+            later: Vec::new(),
+            work: &work,
+        };
         member.note(false);
         let leave = {
             let reading = pin!(member.read(&working, &mut failures));
@@ -252,7 +261,10 @@ impl<H: Handler> Member<'_, H> {
         if claim {
             self.claim().await?;
         }
-        self.commit(1).await;
+        let now = self.shared.ports.runtime.elapsed();
+        if now.saturating_sub(self.confirmed) >= self.shared.settings.offsets_every {
+            self.commit(1).await;
+        }
         Ok(())
     }
 
@@ -332,7 +344,10 @@ impl<H: Handler> Member<'_, H> {
                 return;
             }
             match self.consumer.commit(&self.uncommitted).await {
-                Ok(()) => self.uncommitted.clear(),
+                Ok(()) => {
+                    self.uncommitted.clear();
+                    self.confirmed = self.shared.ports.runtime.elapsed();
+                }
                 Err(fault) => {
                     tracing::debug!(service = self.shared.settings.service, %fault,
                         "offsets not committed; again later");

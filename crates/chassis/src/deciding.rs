@@ -42,7 +42,7 @@ pub(crate) struct Last {
     /// Whether the outbox grew.
     pub(crate) appended: bool,
     /// Whether rows with an index value, which may be an instant, were put.
-    pub(crate) due: bool,
+    pub(crate) changed: bool,
     /// Whether letters wait for nothing any more.
     pub(crate) drainable: bool,
     /// What the rules counted.
@@ -442,7 +442,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         let samples = self.touched.take_samples();
         let Writes { inbox, kept, outgoing, positions } = self.writes;
         let mut ops = self.touched.into_puts();
-        let due = ops.iter().any(|op| match op {
+        let changed = ops.iter().any(|op| match op {
             Op::Put { rows, .. } => rows.values().any(|row| row.index.iter().any(Option::is_some)),
             _ => false,
         });
@@ -465,7 +465,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             // Alone it is no reason to commit: the rollback forgets it too.
             ops.push(Op::Delete { table: &INBOX, keys: forget });
         }
-        Last { ops, writes, appended, due, drainable, samples }
+        Last { ops, writes, appended, changed, drainable, samples }
     }
 }
 

@@ -31,6 +31,9 @@ pub struct Settings {
     pub lease: Duration,
     /// How long the relay and the workers wait where nothing wakes them.
     pub idle: Duration,
+    /// Between two commits of offsets to the log while records flow: its copy of a position is for
+    /// whoever looks from outside, and may lag. A commit is a round trip in which nothing is read.
+    pub offsets_every: Duration,
     /// Most outbox rows in one sending.
     pub relay_max: usize,
     /// A batch that takes longer is slow: its consumer polls on meanwhile, with everything paused.
@@ -77,6 +80,7 @@ impl Settings {
             shards: 4,
             lease: Duration::from_secs(10),
             idle: Duration::from_millis(500),
+            offsets_every: Duration::from_secs(1),
             relay_max: 512,
             patience: Duration::from_secs(1),
             stall: Duration::from_secs(30),

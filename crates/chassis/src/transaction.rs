@@ -14,13 +14,14 @@ use crate::letters::{DEAD_LETTERS, Letters, PARKED, Wanted};
 use crate::retention::Expiry;
 use crate::slot::{Ended, Slot, State, panicked};
 use crate::tables::Lease;
+use crate::work::ClaimedAtOnce;
 use crate::{Document, Handler, INBOX, InboxRow, Input, POSITIONS, Reason, Touched};
 
 /// What a transaction did.
 pub(crate) struct Committed {
     pub(crate) ended: Vec<Ended>,
     pub(crate) appended: bool,
-    pub(crate) due: bool,
+    pub(crate) changed: bool,
     /// Letters wait for nothing any more.
     pub(crate) drainable: bool,
 }
@@ -169,13 +170,15 @@ async fn attempt<H: Handler>(
     if let Some(missing) = batch.missing() {
         return Ok(Attempt::Wider(missing));
     }
-    let Last { ops, writes, appended, due, drainable, samples } = batch.into_last();
+    let Last { mut ops, writes, appended, changed, drainable, samples } = batch.into_last();
     if writes {
+        let claimed = ClaimedAtOnce::of(&shared.desks(), &mut ops, now);
         tx.commit(ops).await?;
+        claimed.begin();
     }
     // Else the rollback frees the locks without a commit.
     shared.settings.metrics.record(samples);
-    Ok(Attempt::Done(Committed { ended, appended, due, drainable }))
+    Ok(Attempt::Done(Committed { ended, appended, changed, drainable }))
 }
 
 /// The inputs of a batch as one slice, and whose they are.

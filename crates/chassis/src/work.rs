@@ -1,4 +1,4 @@
-//! Timers and the outside world: claim what is due, call with a stable key outside any transaction,
+//! Timers and the outside world: claim what is due (in the transaction that makes it so, or by looking), call with a stable key outside any transaction,
 //! hand in the result as an input. Never decides what a result means.
 
 use std::pin::pin;
@@ -8,8 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures_util::future::{Either, select};
-use ports::{Fault, Key, Op, Outcome, Row, Rows, Table, timeout};
-use tokio::sync::Semaphore;
+use ports::{Fault, Key, Op, Outcome, Row, Rows, Runtime, Table, timeout};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::app::Shared;
 use crate::claim::{self, Claimed};
@@ -58,52 +58,119 @@ where
     }
 }
 
-/// Claims what is due as long as there is a place for a call. A call that takes long takes up its own
-/// place and nobody else's.
-pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
-    shared: Arc<Shared<H>>,
+/// Whether a row is for one of these calls, and how many of them are under way.
+pub(crate) struct Desk {
     due: Due,
-    outside: O,
-    commands: Commands<H::Fact>,
-    working: Working,
-) {
-    let outside = Arc::new(outside);
-    let all = Arc::new(Semaphore::new(due.parallel));
+    places: Arc<Semaphore>,
+    /// Rung after a commit that made rows due and found no place for them.
+    overdue: Notify,
+    start: Box<dyn Fn((Key, Row), OwnedSemaphorePermit) + Send + Sync>,
+}
+
+impl Desk {
+    pub(crate) fn new<H: Handler, O: Outside<H::Fact>>(
+        shared: &Shared<H>,
+        due: Due,
+        outside: O,
+        commands: Commands<H::Fact>,
+    ) -> Self {
+        let (service, limit) = (shared.settings.service, due.claim);
+        let (runtime, stop) = (shared.ports.runtime.clone(), shared.stop.clone());
+        let outside = Arc::new(outside);
+        let start = move |row: (Key, Row), place: OwnedSemaphorePermit| {
+            let (outside, commands) = (outside.clone(), commands.clone());
+            let working = stop.working(Stage::Intake);
+            let (late, clock) = (working.until_late(), runtime.clone());
+            let calling = async move {
+                let _held = (place, working);
+                let call = call(service, &*clock, outside.as_ref(), &commands, &row, limit);
+                select(pin!(call), pin!(late)).await;
+            };
+            runtime.spawn("call", Box::pin(calling));
+        };
+        let places = Arc::new(Semaphore::new(due.parallel));
+        Desk { due, places, overdue: Notify::new(), start: Box::new(start) }
+    }
+}
+
+/// Rows that a transaction makes due and claims in the same breath, each with a place for its call:
+/// nobody has to look for them. Dropped, it gives the places back.
+#[derive(Default)]
+pub(crate) struct ClaimedAtOnce {
+    calls: Vec<(Arc<Desk>, (Key, Row), OwnedSemaphorePermit)>,
+    /// Desks with rows that found no place.
+    full: Vec<Arc<Desk>>,
+}
+
+impl ClaimedAtOnce {
+    /// Claims, of the rows that these operations put, those that are due at `now`.
+    pub(crate) fn of(desks: &[Arc<Desk>], ops: &mut [Op], now: DateTime<Utc>) -> Self {
+        let mut claimed = ClaimedAtOnce::default();
+        let until = Due::at(now);
+        for desk in desks {
+            let Due { table, column, claim, .. } = desk.due;
+            let again = Due::at(now + claim);
+            let puts = ops.iter_mut().filter_map(|op| match op {
+                Op::Put { table: of, rows } if of.name == table.name => Some(rows),
+                _ => None,
+            });
+            for (key, row) in puts.flatten() {
+                if row.index[column].as_ref().is_none_or(|at| *at > until) {
+                    continue;
+                }
+                let Ok(place) = desk.places.clone().try_acquire_owned() else {
+                    claimed.full.push(desk.clone());
+                    break;
+                };
+                row.index[column] = Some(again.clone());
+                let put = Row { version: row.version + 1, ..row.clone() };
+                claimed.calls.push((desk.clone(), (key.clone(), put), place));
+            }
+        }
+        claimed
+    }
+
+    /// Begins the calls: the claims are committed.
+    pub(crate) fn begin(self) {
+        for (desk, row, place) in self.calls {
+            (desk.start)(row, place);
+        }
+        for desk in self.full {
+            desk.overdue.notify_one();
+        }
+    }
+}
+
+/// Claims what is due and was not claimed by the transaction that made it so: what comes later, what
+/// found no place, and what another instance left. As long as there is a place for a call; one that
+/// takes long takes up its own place and nobody else's.
+pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, desk: Arc<Desk>, working: Working) {
     let mut failures = 0;
     loop {
-        let woken = shared.due.notified();
-        let place = pin!(all.clone().acquire_owned());
+        let place = pin!(desk.places.clone().acquire_owned());
         let mut places = match select(place, pin!(working.until_asked())).await {
             Either::Left((Ok(place), _)) if !working.asked() => vec![place],
             Either::Left(_) | Either::Right(_) => return,
         };
-        places.extend(std::iter::from_fn(|| all.clone().try_acquire_owned().ok()));
-        match claim(&shared, &due, places.len()).await {
+        places.extend(std::iter::from_fn(|| desk.places.clone().try_acquire_owned().ok()));
+        match claim(&shared, &desk.due, places.len()).await {
             Ok(rows) if rows.is_empty() => {
                 failures = 0;
                 drop(places);
-                let wait = timeout(shared.ports.runtime.as_ref(), shared.settings.idle, woken);
+                let (runtime, idle) = (shared.ports.runtime.as_ref(), shared.settings.idle);
+                let wait = timeout(runtime, idle, desk.overdue.notified());
                 select(pin!(wait), pin!(working.until_asked())).await;
             }
             Ok(rows) => {
                 failures = 0;
                 for (row, place) in rows.into_iter().zip(places) {
-                    let (outside, commands) = (outside.clone(), commands.clone());
-                    let working = shared.stop.working(Stage::Intake);
-                    let late = working.until_late();
-                    let (service, limit) = (shared.clone(), due.claim);
-                    let calling = async move {
-                        let _held = (place, working);
-                        let call = call(&service, outside.as_ref(), &commands, &row, limit);
-                        select(pin!(call), pin!(late)).await;
-                    };
-                    shared.ports.runtime.spawn("call", Box::pin(calling));
+                    (desk.start)(row, place);
                 }
             }
             Err(fault) => {
                 drop(places);
-                tracing::warn!(service = shared.settings.service, table = due.table.name, %fault,
-                    "could not claim what is due");
+                tracing::warn!(service = shared.settings.service, table = desk.due.table.name,
+                    %fault, "could not claim what is due");
                 shared.back_off("work", &mut failures).await;
             }
         }
@@ -112,16 +179,17 @@ pub(crate) async fn run<H: Handler, O: Outside<H::Fact>>(
 
 /// One call, and what comes of it. When the claim ends the row is due again, for whoever takes it
 /// then: a call that takes longer is dropped.
-async fn call<H: Handler, O: Outside<H::Fact>>(
-    shared: &Shared<H>,
+async fn call<F, O: Outside<F>>(
+    service: &'static str,
+    runtime: &dyn Runtime,
     outside: &O,
-    commands: &Commands<H::Fact>,
+    commands: &Commands<F>,
     (key, row): &(Key, Row),
     limit: Duration,
 ) {
     let calling = outside.call(key, row);
-    let Some(inputs) = timeout(shared.ports.runtime.as_ref(), limit, calling).await else {
-        tracing::warn!(service = shared.settings.service, %key,
+    let Some(inputs) = timeout(runtime, limit, calling).await else {
+        tracing::warn!(service, %key,
             "a call took longer than its claim; it is due again");
         return;
     };

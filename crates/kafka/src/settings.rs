@@ -78,6 +78,9 @@ impl Clients {
         config.set("client.id", &self.name);
         // Default false: a silent peer behind a firewall would be noticed at the next request only.
         config.set("socket.keepalive.enable", "true");
+        // Default false: requests are small and pipelined, and Nagle's algorithm holds the second one back until
+        // the first is acknowledged.
+        config.set("socket.nagle.disable", "true");
         // Default true for producers: a misspelt topic must be an error, not a new topic.
         config.set("allow.auto.create.topics", "false");
         for (name, value) in &self.address.access {
@@ -104,8 +107,9 @@ impl Clients {
         // the log), and the relay holds later rows of a key back itself.
         // When it has passed, the record may be in the log all the same: Unknown, not failed (K11).
         config.set("delivery.timeout.ms", millis(self.settings.delivery_timeout));
-        // The default, written out: the relay sends batches, a few milliseconds fill a request.
-        config.set("linger.ms", "5");
+        // Default 5: the relay hands over what there is as one batch and sends no more until that is confirmed,
+        // so that nothing would join a request that waits.
+        config.set("linger.ms", "0");
         // Default none; JSON shrinks well, and lz4 is built in.
         config.set("compression.type", "lz4");
         // Default CRC32: Java's tools would put the same key elsewhere (K1).

@@ -1,6 +1,5 @@
 //! Operations as calls of statements, and the rows that came back as replies. Never sends anything.
 
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -27,8 +26,8 @@ impl<'a> Call<'a> {
         Call { statement, parameters: Vec::new() }
     }
 
-    pub(crate) fn of_keys(statement: Statement, keys: &'a BTreeSet<Key>) -> Self {
-        let keys: Vec<&str> = keys.iter().map(|key| &**key).collect();
+    pub(crate) fn of_keys(statement: Statement, keys: impl IntoIterator<Item = &'a Key>) -> Self {
+        let keys: Vec<&str> = keys.into_iter().map(|key| &**key).collect();
         Call { statement, parameters: vec![Box::new(keys)] }
     }
 }
@@ -50,17 +49,28 @@ pub(crate) fn writes(op: &Op) -> bool {
     }
 }
 
+/// When an insert asks for the rows whose keys were there before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loading {
+    /// In the same round trip, whether there are any or not.
+    Now,
+    /// In another one if there are any, which is seldom: its reply has them at version 0.
+    Later,
+}
+
 /// The calls that an operation takes; none for an empty set.
-pub(crate) fn calls(op: &Op) -> Outcome<Vec<Call<'_>>> {
+pub(crate) fn calls(op: &Op, load: Loading) -> Outcome<Vec<Call<'_>>> {
     Ok(match op {
         Op::Insert { table, rows } => {
             check_arity(table, rows)?;
             if rows.is_empty() {
                 return Ok(Vec::new());
             }
-            let keys: Vec<&str> = rows.keys().map(|key| &**key).collect();
-            let load = Call { statement: Statement::Load(table), parameters: vec![Box::new(keys)] };
-            vec![write(Statement::Insert(table), table, rows.iter().collect(), false), load]
+            let insert = write(Statement::Insert(table), table, rows.iter().collect(), false);
+            match load {
+                Loading::Later => vec![insert],
+                Loading::Now => vec![insert, Call::of_keys(Statement::Load(table), rows.keys())],
+            }
         }
         Op::Put { table, rows } => {
             check_arity(table, rows)?;
@@ -186,8 +196,11 @@ pub(crate) fn reply(
 ) -> Result<Reply, tokio_postgres::Error> {
     let rows = results.last().map_or(&[][..], Vec::as_slice);
     Ok(match op {
-        Op::Insert { table, .. } => {
-            let mut existing = read_rows(rows, table)?;
+        Op::Insert { table, rows: inserted } => {
+            let mut existing = match results {
+                [_, loaded] => read_rows(loaded, table)?,
+                _ => inserted.keys().map(|key| (key.clone(), Row::default())).collect(),
+            };
             for row in results.first().into_iter().flatten() {
                 existing.remove(row.try_get::<_, &str>(0)?);
             }

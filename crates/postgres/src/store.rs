@@ -10,7 +10,7 @@ use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 use crate::about::About;
 use crate::address::Address;
 use crate::classify::{During, classify, keeps_session};
-use crate::pipeline::{self, Call};
+use crate::pipeline::{self, Call, Loading};
 use crate::placeholders::Placeholders;
 use crate::pool::{Lease, Pool, Results};
 use crate::schema::{self, STEPS, Standing};
@@ -122,7 +122,7 @@ impl Store for PostgresStore {
         }
         self.check_tables(&ops)?;
         let mut lease = self.pool.lease().await?;
-        let (calls, spans) = plan(&ops)?;
+        let (calls, spans) = plan(&ops, End::Open)?;
         lease.prepare(&calls).await?;
         let results = lease.run(&calls).await;
         let results = results.ok_or_else(|| Fault::retry("the server does not answer"))?;
@@ -139,15 +139,26 @@ impl Store for PostgresStore {
 }
 
 /// The calls of all operations, and how many each operation has.
-fn plan(ops: &[Op]) -> Outcome<(Vec<Call<'_>>, Vec<usize>)> {
+fn plan(ops: &[Op], end: End) -> Outcome<(Vec<Call<'_>>, Vec<usize>)> {
     let mut calls = Vec::new();
     let mut spans = Vec::with_capacity(ops.len());
-    for op in ops {
-        let more = pipeline::calls(op)?;
+    for (at, op) in ops.iter().enumerate() {
+        let load = match end == End::Open && !changed(op, &ops[at + 1..]) {
+            true => Loading::Later,
+            false => Loading::Now,
+        };
+        let more = pipeline::calls(op, load)?;
         spans.push(more.len());
         calls.extend(more);
     }
     Ok((calls, spans))
+}
+
+/// Whether later operations may change rows of its table.
+fn changed(op: &Op, later: &[Op]) -> bool {
+    later.iter().any(|later| {
+        matches!(later, Op::Put { .. } | Op::Delete { .. }) && table_of(later) == table_of(op)
+    })
 }
 
 fn replies(
@@ -185,8 +196,8 @@ struct PostgresTx {
 }
 
 impl PostgresTx {
-    /// One round trip: the beginning where it is the first, the operations, the end where it is the
-    /// last.
+    /// The beginning where it is the first, the operations, the end where it is the last: in one round
+    /// trip, and another one where an insert met rows that were there.
     async fn call(&mut self, ops: &[Op], end: End) -> Outcome<Vec<Reply>> {
         let result = self.try_call(ops, end).await;
         if result.is_err() {
@@ -196,8 +207,24 @@ impl PostgresTx {
     }
 
     async fn try_call(&mut self, ops: &[Op], end: End) -> Outcome<Vec<Reply>> {
+        let mut replies = self.round_trip(ops, end).await?;
+        for (op, reply) in ops.iter().zip(&mut replies) {
+            if let (Op::Insert { table, .. }, Reply::Rows(existing)) = (op, reply)
+                && existing.values().any(|row| row.version == 0)
+            {
+                let keys = existing.keys().cloned().collect();
+                let load = [Op::Read { table, keys }];
+                if let Some(Reply::Rows(loaded)) = self.round_trip(&load, End::Open).await?.pop() {
+                    *existing = loaded;
+                }
+            }
+        }
+        Ok(replies)
+    }
+
+    async fn round_trip(&mut self, ops: &[Op], end: End) -> Outcome<Vec<Reply>> {
         self.store.check_tables(ops)?;
-        let (own, spans) = plan(ops)?;
+        let (own, spans) = plan(ops, end)?;
         self.wrote |= ops.iter().any(pipeline::writes);
         self.placeholders.sending(ops);
         let left = if end == End::Commit && self.wrote {

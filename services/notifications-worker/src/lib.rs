@@ -60,7 +60,7 @@ impl Config {
             sink,
             send_timeout: Duration::from_secs(10),
             retry: Retry { first: TimeDelta::seconds(1), max: TimeDelta::minutes(5) },
-            parallel: 16,
+            parallel: 64,
         }
     }
 }

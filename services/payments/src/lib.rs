@@ -54,7 +54,7 @@ impl Config {
             gateway,
             gateway_timeout: Duration::from_secs(5),
             retry: Retry { first: TimeDelta::milliseconds(500), max: TimeDelta::seconds(60) },
-            parallel: 16,
+            parallel: 64,
         }
     }
 }

@@ -258,6 +258,9 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
         batch_max: 16,
         ..Settings::new(service.name(), node)
     };
+    if workload.commits_each {
+        settings.offsets_every = Duration::ZERO;
+    }
     if let Some(retention) = &workload.retention {
         let keep = Duration::from_millis(retention.keep_ms);
         settings.keep_events = keep;

@@ -67,6 +67,7 @@ fn workload(choices: &Choices) -> Workload {
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
     let (as_written, heal_ms) = (false, 12_000);
     let cooperative = pick("cooperative", 2) == 0;
+    let commits_each = pick("commits each", 2) == 0;
     let retention = (pick("retention", 3) == 0).then(|| Retention {
         old_rows: 20 + pick("old rows", 150) as u32,
         keep_ms: 60_000 + pick("keep", 60_000),
@@ -76,6 +77,7 @@ fn workload(choices: &Choices) -> Workload {
         as_written,
         instances,
         cooperative,
+        commits_each,
         retention,
         products,
         prices,

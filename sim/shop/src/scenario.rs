@@ -63,6 +63,7 @@ impl Scenario {
             as_written: false,
             instances: std::collections::BTreeMap::new(),
             cooperative: true,
+            commits_each: true,
             retention: None,
             products: products.to_vec(),
             prices: Vec::new(),

@@ -84,7 +84,7 @@ fn a_payment_redelivered_after_a_crash_is_charged_once() -> Scenario {
         .order("tea", 1)
         .order("cup", 1)
         .fault(FaultKind::KillBefore, Service::Payments, Site::CommitOffsets, 1)
-        .fault(FaultKind::KillAfter, Service::Payments, Site::Outside, 1)
+        .fault(FaultKind::KillAfter, Service::Payments, Site::Outside, 2)
 }
 
 fn a_lost_commit_reply_reserves_once() -> Scenario {

@@ -16,6 +16,9 @@ pub struct Workload {
     /// Whether the consumer groups rebalance cooperatively, not eagerly.
     #[serde(default)]
     pub cooperative: bool,
+    /// Whether offsets are committed to the log after each batch, not once a second.
+    #[serde(default = "yes")]
+    pub commits_each: bool,
     /// Where retention runs in this world: what it finds, and how long it keeps what comes.
     #[serde(default)]
     pub retention: Option<Retention>,
@@ -49,6 +52,11 @@ pub struct Workload {
     /// have done all there is to do. None: all recover at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub core: Vec<String>,
+}
+
+/// As stored plans without the field were run.
+fn yes() -> bool {
+    true
 }
 
 /// Short periods, and a history to be swept while orders run.

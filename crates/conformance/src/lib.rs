@@ -3,6 +3,7 @@
 #![warn(missing_docs)]
 
 mod case;
+pub mod document;
 pub mod log;
 pub mod queue;
 mod report;

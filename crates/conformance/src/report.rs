@@ -38,6 +38,16 @@ impl Section {
         Section { title, rows, columns }
     }
 
+    /// The number of each case; empty where it has none.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &'static str> {
+        self.rows.iter().map(|(id, ..)| *id)
+    }
+
+    /// The outcome of each case on each backend.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &'static str> {
+        self.columns.iter().flat_map(|column| column.verdicts.iter().map(cell))
+    }
+
     /// Whether a backend differs from a statement.
     pub fn differs(&self) -> bool {
         let verdicts = self.columns.iter().flat_map(|column| &column.verdicts);

@@ -16,7 +16,7 @@ use futures_util::future::{join, join_all, join3, join4};
 use local::{Local, TokioRuntime};
 use ports::Runtime;
 use runtime::Fast;
-use shakedown_conformance::{Column, Section, run};
+use shakedown_conformance::{Column, Section, document, run};
 
 /// For one case.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -44,7 +44,11 @@ fn main() -> ExitCode {
     for lie in &unseen {
         println!("FAILED: {lie}");
     }
-    let failed = sections.iter().any(Section::differs) || !unseen.is_empty();
+    let stale = document::check("without servers", &sections).err();
+    if let Some(stale) = &stale {
+        println!("FAILED: {stale}");
+    }
+    let failed = sections.iter().any(Section::differs) || !unseen.is_empty() || stale.is_some();
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use futures_util::future::join3;
 use local::TokioRuntime;
 use ports::Runtime;
-use shakedown_conformance::{Case, Column, Section, Verdict, run};
+use shakedown_conformance::{Case, Column, Section, Verdict, document, run};
 
 /// For one case.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -45,7 +45,11 @@ fn main() -> ExitCode {
     if missing && required {
         println!("FAILED: SHAKEDOWN_REQUIRE_SERVERS=1 wants all of {}", names.join(", "));
     }
-    let failed = sections.iter().any(Section::differs) || (missing && required);
+    let stale = if missing { None } else { document::check("on real servers", &sections).err() };
+    if let Some(stale) = &stale {
+        println!("FAILED: {stale}");
+    }
+    let failed = sections.iter().any(Section::differs) || (missing && required) || stale.is_some();
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

@@ -75,6 +75,7 @@ impl Servers {
         let settings = kafka::Settings {
             group_prefix: config.prefix.value.clone(),
             session_timeout,
+            assignor: config.group_protocol.value,
             // A third at most, as Kafka advises: one lost beat must not cost a membership.
             heartbeat: (session_timeout / 3).min(kafka::Settings::default().heartbeat),
             topics: topology::topics_wanted(config),

@@ -11,6 +11,7 @@ use super::rule::{
 };
 use crate::client::BaseUrl;
 use contract::Profile;
+use kafka::Assignor;
 
 /// How to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,8 @@ const DAY: u64 = 24 * 60 * 60;
 const PROFILES: Word<Profile> =
     Word(&[("default", Profile::Default), ("catalog", Profile::Catalog)]);
 
+const GROUP_PROTOCOLS: Word<Assignor> =
+    Word(&[("classic", Assignor::CooperativeSticky), ("consumer", Assignor::Brokers)]);
 const FORMATS: Word<LogFormat> = Word(&[("pretty", LogFormat::Pretty), ("json", LogFormat::Json)]);
 
 const PREFIX: Text = Text {
@@ -138,6 +141,10 @@ settings! {
     /// How long a process of a consumer group may be silent before others get its partitions: after a crash
     /// they rest so long. The broker bounds it.
     "consumers.session_timeout" session_timeout: Duration = "45s", Span(s(1), s(1800));
+
+    /// How groups are led: classic, or by the brokers (KIP-848, Kafka 4.0 and later), which then bound the session
+    /// themselves.
+    "consumers.protocol" group_protocol: Assignor = "classic", GROUP_PROTOCOLS;
 
     /// Copies of each topic, as far as there are brokers. From three on, two must have a record before it counts.
     "topology.replication" replication: i32 = "3", Whole(1, 9);

@@ -17,6 +17,9 @@ pub enum Assignor {
     CooperativeSticky,
     /// `range`, eager: all partitions are revoked from all members.
     Range,
+    /// Not the leader but the brokers, by the group protocol of KIP-848 (4.0 and later): only what moves is
+    /// revoked. Session and heartbeat are then settings of the brokers (`group.consumer.*`), ours mean nothing.
+    Brokers,
 }
 
 /// Time-outs and choices that a deployment may set.
@@ -147,16 +150,22 @@ impl Clients {
         config.set("auto.offset.reset", "earliest");
         // The default, written out (K28).
         config.set("isolation.level", "read_committed");
-        // KIP-848 rejects the settings below and wants brokers of 4.0: a step of its own.
-        config.set("group.protocol", "classic");
-        let assignor = match settings.assignor {
-            Assignor::CooperativeSticky => "cooperative-sticky",
-            Assignor::Range => "range",
+        let classic = match settings.assignor {
+            Assignor::CooperativeSticky => Some("cooperative-sticky"),
+            Assignor::Range => Some("range"),
+            Assignor::Brokers => None,
         };
-        // Default range,roundrobin. Eager and cooperative ones must never meet in a group.
-        config.set("partition.assignment.strategy", assignor);
-        config.set("session.timeout.ms", millis(settings.session_timeout));
-        config.set("heartbeat.interval.ms", millis(settings.heartbeat));
+        match classic {
+            Some(assignor) => {
+                config.set("group.protocol", "classic");
+                // Default range,roundrobin. Eager and cooperative ones must never meet in a group.
+                config.set("partition.assignment.strategy", assignor);
+                config.set("session.timeout.ms", millis(settings.session_timeout));
+                config.set("heartbeat.interval.ms", millis(settings.heartbeat));
+            }
+            // It rejects those settings.
+            None => drop(config.set("group.protocol", "consumer")),
+        }
         config.set("max.poll.interval.ms", millis(settings.max_poll_interval));
         // The defaults (100,000 and 64 MiB) are far too much for a transaction per batch.
         config.set("queued.min.messages", "1000");
@@ -184,6 +193,18 @@ mod tests {
             settings: Settings::default(),
             door: Door::default(),
         }
+    }
+
+    #[test]
+    fn where_the_brokers_deal_the_client_says_nothing_of_it() {
+        let settings = Settings { assignor: Assignor::Brokers, ..Settings::default() };
+        let config = Clients { settings, ..clients("kafka://a:9092") }.consumer("g");
+        assert_eq!(config.get("group.protocol"), Some("consumer"));
+        for name in ["partition.assignment.strategy", "session.timeout.ms", "heartbeat.interval.ms"]
+        {
+            assert_eq!(config.get(name), None);
+        }
+        assert!(config.create_native_config().is_ok());
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn assign(
     list: &TopicPartitionList,
 ) -> KafkaResult<()> {
     match assignor {
-        Assignor::CooperativeSticky => consumer.incremental_assign(list),
+        Assignor::CooperativeSticky | Assignor::Brokers => consumer.incremental_assign(list),
         Assignor::Range => consumer.assign(list),
     }
 }
@@ -101,7 +101,7 @@ fn unassign(
     list: &TopicPartitionList,
 ) -> KafkaResult<()> {
     match assignor {
-        Assignor::CooperativeSticky => consumer.incremental_unassign(list),
+        Assignor::CooperativeSticky | Assignor::Brokers => consumer.incremental_unassign(list),
         Assignor::Range => consumer.unassign(),
     }
 }

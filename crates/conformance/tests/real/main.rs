@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join3;
+use futures_util::future::{join_all, join3};
 use local::TokioRuntime;
 use ports::Runtime;
 use shakedown_conformance::{Case, Column, Section, Verdict, document, run};
@@ -68,14 +68,17 @@ fn absent<B: ?Sized>(cases: &[Case<B>], name: &str, variable: &str) -> Column {
 
 async fn logs(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
     let cases = shakedown_conformance::log::cases();
-    let column = match url {
-        None => absent(&cases, "Kafka", "SHAKEDOWN_KAFKA"),
-        Some(url) => {
-            let backend = kafka::RealKafka::at(url, &run_name(&**runtime), runtime.clone());
-            run(&cases, "Kafka", &backend, &**runtime, LIMIT).await
+    let columns = [("Kafka", "classic"), ("Kafka, KIP-848", "consumer")].map(|(name, protocol)| {
+        let cases = &cases;
+        async move {
+            let Some(url) = url else { return absent(cases, name, "SHAKEDOWN_KAFKA") };
+            let backend =
+                kafka::RealKafka::at(url, protocol, &run_name(&**runtime), runtime.clone()).await;
+            run(cases, name, &backend, &**runtime, LIMIT).await
         }
-    };
-    Section::new("EventLog", &cases, vec![column])
+    });
+    let columns = join_all(columns).await;
+    Section::new("EventLog", &cases, columns)
 }
 
 async fn queues(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use kafka::{Kafka, Settings};
+use kafka::{Assignor, Kafka, Settings};
 use ports::Runtime;
 use shakedown_conformance::log::{Life, before_the_kill};
 
@@ -14,9 +14,19 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// The protocol of a group, by its word on the command line.
+pub fn assignor(word: &str) -> Option<Assignor> {
+    match word {
+        "classic" => Some(Assignor::CooperativeSticky),
+        "consumer" => Some(Assignor::Brokers),
+        _ => None,
+    }
+}
+
 /// Of all clients of these tests.
-pub fn settings() -> Settings {
+pub fn settings(assignor: Assignor) -> Settings {
     Settings {
+        assignor,
         session_timeout: SESSION_TIMEOUT,
         heartbeat: HEARTBEAT,
         poll_wait: Duration::from_millis(100),
@@ -30,21 +40,24 @@ const HOLDS: &str = "holds its partitions";
 /// What the process is told.
 pub struct Member {
     pub url: String,
+    pub protocol: &'static str,
     pub life: Life,
 }
 
 impl Member {
     /// If that is what these arguments of the program say.
     pub fn told(arguments: &[String]) -> Option<Member> {
-        let [word, url, group, topic, records] = arguments else { return None };
+        let [word, url, protocol, group, topic, records] = arguments else { return None };
         let records = records.parse().ok()?;
         let life = Life { group: group.clone(), topic: topic.as_str().into(), records };
-        (word == WORD).then(|| Member { url: url.clone(), life })
+        let protocol = ["classic", "consumer"].into_iter().find(|known| known == protocol)?;
+        (word == WORD).then(|| Member { url: url.clone(), protocol, life })
     }
 
     /// In that process: until it is killed, or the test is gone.
     pub async fn live(self) -> ExitCode {
-        let kafka = Kafka::connect(&self.url, "doomed", settings()).unwrap();
+        let kafka = Kafka::connect(&self.url, "doomed", settings(assignor(self.protocol).unwrap()))
+            .unwrap();
         let _consumer = before_the_kill(&kafka, &self.life).await;
         println!("{HOLDS}");
         // Its heartbeats go on: they have a thread of their own.
@@ -56,7 +69,7 @@ impl Member {
     pub fn live_elsewhere(&self, runtime: &dyn Runtime) -> Duration {
         let mut command = Command::new(std::env::current_exe().unwrap());
         let (Life { group, topic, records }, url) = (&self.life, &self.url);
-        command.args([WORD, url, group, topic, &records.to_string()]);
+        command.args([WORD, url, self.protocol, group, topic, &records.to_string()]);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut child = Killed(child);
         let out = BufReader::new(child.0.stdout.take().unwrap());

@@ -88,8 +88,8 @@ pub struct Facts {
     pub waiting: Vec<(Service, String)>,
     /// What strangers put on topics and queue.
     pub planted: Vec<Planted>,
-    /// How often nodes of a service were killed by the plan, or for an upgrade.
-    pub kills: BTreeMap<Service, u32>,
+    /// How often nodes of a service were killed by the plan or for an upgrade, left, or stood still.
+    pub gone: BTreeMap<Service, u32>,
     /// Rows left in outboxes, by service.
     pub outbox: BTreeMap<Service, usize>,
     /// Copies at the mail server by Message-ID.
@@ -152,7 +152,7 @@ impl Facts {
             letters: BTreeMap::new(),
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
-            kills: kills(&met, workload),
+            gone: gone(&met, workload),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
             unsure: BTreeMap::new(),
@@ -289,15 +289,15 @@ fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
     (doubts.count() + broken.count()) as u32
 }
 
-fn kills(met: &[FaultSpec], workload: &Workload) -> BTreeMap<Service, u32> {
-    let mut kills = BTreeMap::new();
-    let kill =
-        |fault: &&FaultSpec| matches!(fault.kind, FaultKind::KillBefore | FaultKind::KillAfter);
-    let killed = met.iter().filter(kill).filter_map(service_of);
-    for service in killed.chain(upgraded(workload)) {
-        *kills.entry(service).or_default() += 1;
+fn gone(met: &[FaultSpec], workload: &Workload) -> BTreeMap<Service, u32> {
+    use FaultKind::{Freeze, KillAfter, KillBefore, Leave};
+    let mut gone = BTreeMap::new();
+    let goes = |fault: &&FaultSpec| matches!(fault.kind, KillBefore | KillAfter | Leave | Freeze);
+    let went = met.iter().filter(goes).filter_map(service_of);
+    for service in went.chain(upgraded(workload)) {
+        *gone.entry(service).or_default() += 1;
     }
-    kills
+    gone
 }
 
 /// Leaving is no excuse: it is done in order. A broker that crashes is one for everybody.

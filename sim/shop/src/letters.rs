@@ -13,8 +13,9 @@ use crate::poison::{Fate, Planted, reads};
 
 type Bad = Vec<(String, String)>;
 
-/// Kills of a service's nodes that a record's three chances take, at least.
-const CRASHES: u32 = 3;
+/// How often nodes of a service must be gone, or seem so, for a record to have used up its chances: once
+/// for each mark. What the first mark follows may be any claim without progress.
+const GONE: u32 = 2;
 
 fn all(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
     facts.letters.iter().flat_map(|(service, letters)| letters.iter().map(|it| (*service, it)))
@@ -28,7 +29,7 @@ fn too_early(facts: &Facts, service: Service, code: &str, event_type: Option<&st
 }
 
 /// A letter was planted, or came before an upgrade, or waited behind one that did, or was in hand
-/// whenever its service was killed.
+/// whenever its service was killed, or left later than it may wait.
 pub fn have_a_cause(facts: &Facts) -> Bad {
     let own = |service: Service, letter: &DeadLetter| {
         facts.planted.iter().any(|it| it.letter == letter.id)
@@ -36,10 +37,10 @@ pub fn have_a_cause(facts: &Facts) -> Bad {
     };
     let mut bad = Vec::new();
     for (service, letter) in all(facts) {
-        let killed = facts.kills.get(&service).copied().unwrap_or(0);
+        let gone = facts.gone.get(&service).copied().unwrap_or(0);
         let caused = match letter.code.as_str() {
             _ if own(service, letter) => true,
-            "crash_loop" => killed >= CRASHES,
+            "crash_loop" => gone >= GONE,
             "parked" => facts.letters[&service].iter().any(|other| {
                 other.key == letter.key && (own(service, other) || other.code == "crash_loop")
             }),

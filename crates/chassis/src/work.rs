@@ -1,5 +1,6 @@
-//! Timers and the outside world: claim what is due (in the transaction that makes it so, or by looking), call with a stable key outside any transaction,
-//! hand in the result as an input. Never decides what a result means.
+//! Timers and the outside world: claim what is due, in the transaction that makes it so or by looking;
+//! call with a stable key outside any transaction; hand in the result as an input. Never decides what a
+//! result means.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -58,7 +59,7 @@ where
     }
 }
 
-/// Whether a row is for one of these calls, and how many of them are under way.
+/// Where the calls for one [`Due`] are begun, as many at a time as it allows.
 pub(crate) struct Desk {
     due: Due,
     places: Arc<Semaphore>,

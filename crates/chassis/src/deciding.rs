@@ -113,8 +113,6 @@ impl<'a, H: Handler> Deciding<'a, H> {
 
     /// Ends one input: fenced, already done, repeated, parked, refused or applied.
     pub(crate) fn end(&mut self, slot: &Slot<H::Fact>, input: Option<&Input<H::Fact>>) -> Ended {
-        let span = slot.subject.span(self.shared.settings.service);
-        let _lines = span.enter();
         if let Source::Log { partition, offset } = &slot.source
             && let Some(ended) = self.advance(partition, *offset)
         {
@@ -135,7 +133,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         }
         let decided = match (input, &slot.state) {
             (Some(_), _) if self.behind(slot) => return self.park(slot, id, fingerprint),
-            (Some(input), _) => self.decide(input),
+            (Some(input), _) => self.decide(slot, input),
             (None, State::Dead { reason, .. }) => Err(reason.clone()),
             (None, State::Skip | State::Input(_)) => return Ended::Skipped,
         };
@@ -219,14 +217,24 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let (Some(letter), Some((key, _))) =
             (slot.to_letter(id, None, &self.now_text), slot.sequence())
         {
-            tracing::warn!(service = self.shared.settings.service, letter = letter.id, %key, "parked");
+            let service = self.shared.settings.service;
+            self.say(slot, || tracing::warn!(service, letter = letter.id, %key, "parked"));
             self.letters.add(letter, Some(key), &self.now_text);
         }
         Ended::Parked
     }
 
+    /// Logs a line about an input, outside its rule. Few inputs have one, and a span costs as much as
+    /// a rule.
+    fn say(&self, slot: &Slot<H::Fact>, line: impl FnOnce()) {
+        slot.subject.span(self.shared.settings.service).in_scope(line);
+    }
+
     /// A panic of a rule is its input's error: its rows are as before, and nobody else's suffer.
-    fn decide(&mut self, input: &Input<H::Fact>) -> Result<Decided, Reason> {
+    fn decide(&mut self, slot: &Slot<H::Fact>, input: &Input<H::Fact>) -> Result<Decided, Reason> {
+        let service = self.shared.settings.service;
+        let span = slot.subject.span(service);
+        let _lines = span.enter();
         self.touched.mark();
         let (handler, touched, now) = (&self.shared.handler, &mut self.touched, self.now);
         let decided = catch_unwind(AssertUnwindSafe(|| handler.decide(input, touched, now)));
@@ -234,11 +242,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let Err(reason) = &decided {
             self.touched.undo();
             if reason.code == Reason::PANIC {
-                tracing::error!(
-                    service = self.shared.settings.service,
-                    reason = reason.text,
-                    "a rule panicked"
-                );
+                tracing::error!(service, reason = reason.text, "a rule panicked");
             }
         }
         decided
@@ -314,13 +318,11 @@ impl<'a, H: Handler> Deciding<'a, H> {
     /// Keeps the record as a dead letter, and what comes behind it in `key` waiting.
     fn bury(&mut self, slot: &Slot<H::Fact>, id: Option<&Key>, key: Option<&Key>, reason: &Reason) {
         let Some(letter) = slot.to_letter(id, Some(reason), &self.now_text) else { return };
-        tracing::warn!(
-            service = self.shared.settings.service,
-            letter = letter.id,
-            code = letter.code,
-            error = letter.error,
-            "dead letter"
-        );
+        let service = self.shared.settings.service;
+        let DeadLetter { id: letter_id, code, error, .. } = &letter;
+        self.say(slot, || {
+            tracing::warn!(service, letter = letter_id, code, error, "dead letter");
+        });
         self.letters.add(letter, key, &self.now_text);
     }
 
@@ -363,7 +365,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
         let decided = match (applied, input, &slot.state) {
             (Some(true), _, _) => Ok(Decided::default()),
             (Some(false), _, _) => Err(reused(known.map_or("", |(id, _)| id))),
-            (None, Some(input), _) => self.decide(input),
+            (None, Some(input), _) => self.decide(slot, input),
             (None, None, State::Dead { reason, .. }) => Err(reason.clone()),
             (None, None, State::Skip | State::Input(_)) => Ok(Decided::default()),
         };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use envelope::Envelope;
 use ports::{Key, Record};
-use tracing::Span;
+use tracing::{Level, Span};
 
 use crate::app::Shared;
 use crate::slot::{Ended, Slot, Source};
@@ -62,12 +62,11 @@ impl Subject {
     /// line that it lets pass.
     pub(crate) fn span(&self, service: &'static str) -> Span {
         let Context { cause, correlation, trace } = &self.context;
-        let text = |id: Option<&str>| id.map(str::to_owned);
         tracing::error_span!(
             "event",
             service,
-            correlationId = text(correlation.as_ref().map(|id| id.as_str())),
-            eventId = text(cause.as_ref().map(|id| id.as_str())),
+            correlationId = correlation.as_ref().map(|id| id.as_str()),
+            eventId = cause.as_ref().map(|id| id.as_str()),
             eventType = self.kind,
             traceId = trace.as_ref().map(Trace::id),
         )
@@ -89,7 +88,9 @@ impl<H: Handler> Shared<H> {
         for (slot, ended) in slots.iter().zip(ended) {
             let subject = &slot.subject;
             let result = word(ended);
-            subject.span(self.settings.service).in_scope(|| tracing::debug!(result, "handled"));
+            if tracing::enabled!(Level::DEBUG) {
+                subject.span(self.settings.service).in_scope(|| tracing::debug!(result, "handled"));
+            }
             if subject.malformed {
                 metrics.count(&meters::TRACEPARENT_MALFORMED, &[]);
             }

@@ -131,8 +131,14 @@ impl Trace {
 
 /// So many lower-case hexadecimal digits.
 fn hexadecimal(text: &str, digits: usize) -> Result<u128, Malformed> {
-    let all = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if all { u128::from_str_radix(text, 16).map_err(|_| Malformed) } else { Err(Malformed) }
+    if text.len() != digits {
+        return Err(Malformed);
+    }
+    text.bytes().try_fold(0, |number, byte| match byte {
+        b'0'..=b'9' => Ok(number << 4 | u128::from(byte - b'0')),
+        b'a'..=b'f' => Ok(number << 4 | u128::from(byte - b'a' + 10)),
+        _ => Err(Malformed),
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! The simulated database as a node sees it: the store model behind the gate.
 
-use std::fmt::Write;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -47,7 +46,7 @@ fn about(node: &Node, begun: Option<usize>, ops: &[Op]) -> String {
 
 /// The operations in few words, for the trace.
 fn words(ops: &[Op]) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(32 * ops.len());
     for op in ops {
         let (verb, table, n) = match op {
             Op::Insert { table, rows } => ("insert", table.name, rows.len()),
@@ -64,8 +63,9 @@ fn words(ops: &[Op]) -> String {
         };
         if n > 0 {
             let gap = if text.is_empty() { "" } else { "; " };
-            // Writing to a string cannot fail.
-            let _ = write!(text, "{gap}{verb} {table} {n}");
+            for word in [gap, verb, " ", table, " ", &n.to_string()] {
+                text.push_str(word);
+            }
         }
     }
     text

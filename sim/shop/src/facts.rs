@@ -14,7 +14,7 @@ use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use payments::simulated::Ledger;
-use ports::{Row, Table};
+use ports::{Key, Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
@@ -353,6 +353,17 @@ struct Looked {
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
     died: BTreeMap<(Service, String), String>,
     given_up: BTreeSet<String>,
+    /// Versions of the rows of orders and payments when they were looked at.
+    sagas: BTreeMap<Key, i64>,
+    payments: BTreeMap<Key, i64>,
+}
+
+/// Whether a row was written since it was looked at.
+fn is_new(seen: &mut BTreeMap<Key, i64>, key: &Key, row: &Row) -> bool {
+    match seen.get_mut(key) {
+        Some(version) => std::mem::replace(version, row.version) != row.version,
+        None => seen.insert(key.clone(), row.version).is_none(),
+    }
 }
 
 impl Watch {
@@ -373,14 +384,15 @@ impl Watch {
             if !changed.contains(&Service::Orders) {
                 continue;
             }
+            let Looked { sagas, final_at, .. } = &mut *looked;
             world.cluster.database(Service::Orders.name()).with(|db| {
-                for (key, row) in db.rows(&SAGAS) {
-                    if looked.final_at.contains_key(&**key) {
+                for (key, row) in db.rows(&SAGAS).filter(|(key, row)| is_new(sagas, key, row)) {
+                    if final_at.contains_key(&**key) {
                         continue;
                     }
                     let saga: Option<Saga> = document(row);
                     if saga.is_some_and(|saga| saga.terminal != Terminal::None) {
-                        looked.final_at.insert(key.to_string(), now);
+                        final_at.insert(key.to_string(), now);
                     }
                 }
             });
@@ -416,11 +428,11 @@ impl Looked {
                 && payment.outcome.is_none()
                 && payment.wanted().is_none()
         };
+        let Looked { payments, given_up, .. } = self;
         world.cluster.database(Service::Payments.name()).with(|db| {
-            for (key, row) in db.rows(&PAYMENTS) {
-                if !self.given_up.contains(&**key) && document(row).is_some_and(|it| cancelled(&it))
-                {
-                    self.given_up.insert(key.to_string());
+            for (key, row) in db.rows(&PAYMENTS).filter(|(key, row)| is_new(payments, key, row)) {
+                if document(row).is_some_and(|it| cancelled(&it)) {
+                    given_up.insert(key.to_string());
                 }
             }
         });
@@ -484,11 +496,23 @@ pub fn rows<D: Document>(
 /// The letters of a service that are not settled, by id.
 pub fn open_letters(world: &World, service: Service) -> Vec<DeadLetter> {
     // Their first index column has a value as long as they are open: the others need not be read.
-    let open = |row: &Row| row.index.first().is_some_and(Option::is_some);
     world.cluster.database(service.name()).with(|db| {
-        let rows = db.rows(&DEAD_LETTERS).filter(|(_, row)| open(row));
+        let rows = db.rows(&DEAD_LETTERS).filter(|(_, row)| is_first_set(row));
         rows.filter_map(|(_, row)| document(row)).collect()
     })
+}
+
+/// How many rows of a table have a value in its first index column: something to do, in those that are
+/// kept so.
+pub fn to_do(world: &World, service: Service, table: &'static Table) -> usize {
+    world
+        .cluster
+        .database(service.name())
+        .with(|db| db.rows(table).filter(|(_, row)| is_first_set(row)).count())
+}
+
+fn is_first_set(row: &Row) -> bool {
+    row.index.first().is_some_and(Option::is_some)
 }
 
 /// Jobs that wait or are in hand, and dead ones.

@@ -128,7 +128,11 @@ fn release(choices: &Choices, workload: &mut Workload) {
 /// What a stranger plants. What copies a record does so where orders have some.
 fn poison(choices: &Choices) -> Poison {
     let pick = |what: &str, below: u64| choices.below("poison", what, below);
-    let kind = Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize];
+    let kind = match Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize] {
+        // Its letters are as large, and cost as much as a tenth of a world.
+        Kind::TooLarge if pick("large", 4) != 0 => Kind::Garbage,
+        kind => kind,
+    };
     if kind == Kind::Invalid {
         // The next release reads that one.
         let upcast = |form: &&Form| form.name != "unsupported_version.OrderCreated.version_2";

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chassis::DeadLetter;
 use contract::{CATALOG, Profile, Row, Service, Stream};
+use envelope::ENVELOPE_BYTES_MAX;
 use ports::{EventLog, JobQueue, Record};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -242,7 +243,7 @@ impl Customers {
             Kind::Garbage => return Some(Bytes::from_static(b"\xffno envelope\0")),
             Kind::TooLarge => {
                 let mut json = envelope(row.event);
-                json["payload"] = json!({ "orderId": "x".repeat(300_000) });
+                json["payload"] = json!({ "orderId": "x".repeat(ENVELOPE_BYTES_MAX) });
                 json
             }
             Kind::Invalid => {

@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::Metrics;
+use chassis::{DEAD_LETTERS, Metrics};
 use contract::{Event, PaymentMode, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
-use notifications_worker::rows::{MAILS, MailRow};
+use notifications_worker::rows::MAILS;
 use orders::rows::SAGAS;
 use orders::rules::{Saga, Terminal};
 use payments::rows::PAYMENTS;
-use payments::rules::Payment;
 use ports::Record;
 use query::rows::{ORDERS, OrderRow};
 use sim_engine::{
@@ -297,7 +296,7 @@ fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = 
         (unsent > 0).then(|| format!("{unsent} rows in the outbox of {}", service.name()))
     };
     let letters = move |service: Service| {
-        let open = facts::open_letters(world, service).len();
+        let open = facts::to_do(world, service, &DEAD_LETTERS);
         (open > 0).then(|| format!("{open} open letters in {}", service.name()))
     };
     type Count = (&'static str, fn(&World) -> usize);
@@ -308,14 +307,8 @@ fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = 
             let sagas = facts::rows::<Saga>(world, Service::Orders, &SAGAS);
             sagas.values().filter(|saga| saga.terminal == Terminal::None).count()
         }),
-        ("gateway calls due", |world| {
-            let payments = facts::rows::<Payment>(world, Service::Payments, &PAYMENTS);
-            payments.values().filter(|payment| payment.due.is_some()).count()
-        }),
-        ("mails due", |world| {
-            let mails = facts::rows::<MailRow>(world, Service::NotificationsWorker, &MAILS);
-            mails.values().filter(|mail| mail.sending.due.is_some()).count()
-        }),
+        ("gateway calls due", |world| facts::to_do(world, Service::Payments, &PAYMENTS)),
+        ("mails due", |world| facts::to_do(world, Service::NotificationsWorker, &MAILS)),
     ];
     let rest = rest.into_iter().filter_map(move |(what, count)| {
         let count = count(world);
@@ -331,12 +324,15 @@ fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = 
 
 /// Followers whom the last change of what they follow has not reached.
 fn behind(world: &World, followers: &Followers) -> Option<String> {
+    let known = followers.known();
+    if known.is_empty() {
+        return None;
+    }
     let rows = facts::rows::<OrderRow>(world, Service::Query, &ORDERS);
     let last = |order: &str| match order {
         "" => rows.values().map(|row| row.changed).max().unwrap_or(0),
         order => rows.get(order).map_or(0, |row| row.changed),
     };
-    let known = followers.known();
     let behind = known.iter().filter(|it| it.cursor < last(&it.order_id)).count();
     (behind > 0).then(|| format!("{behind} followers are behind"))
 }

@@ -44,6 +44,7 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     }
     let mut signals = Signals::new()?;
     let shell = Shell::bind(listen).await?;
+    let on_servers = servers.is_some();
     let shop = match servers {
         None => start_local(&config).await?,
         Some(servers) => {
@@ -56,7 +57,14 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     };
     let running = Running::start(shell, shop, config.drain.value);
     invite(&running, config.profile.value);
-    signals.next().await;
+    // What somebody may want to know, and nobody has to wait for.
+    let warn = async {
+        if on_servers {
+            topology::warn_of_topics(&config).await;
+        }
+        std::future::pending::<()>().await
+    };
+    select(pin!(warn), pin!(signals.next())).await;
     eprintln!("leaving: finishing what is in hand; a second signal ends at once");
     let (stopping, impatient) = (pin!(running.stop()), pin!(signals.next()));
     let in_time = match select(stopping, impatient).await {
@@ -110,10 +118,7 @@ async fn start_on(servers: &Servers, config: &Config, only: &[Service]) -> anyho
     };
     let instance = instance(&*runtime);
     let streams = Streams::prefixed(&config.prefix.value);
-    let shop =
-        run_all(&ports, &outside, &Setup { instance, streams, config: config.clone() }).await?;
-    topology::warn_of_topics(config).await;
-    Ok(shop)
+    run_all(&ports, &outside, &Setup { instance, streams, config: config.clone() }).await
 }
 
 /// A name that no other instance has.

@@ -32,12 +32,13 @@ XML
 
 # What an address has behind its brokers.
 kafka_access() {
-  [ "$security" = tls ] || return 0
+  [ "$security" != plain ] || return 0
   printf '?security.protocol=SASL_SSL&sasl.mechanism=%s&sasl.username=shakedown&sasl.password=%s&ssl.ca.location=%s' \
     "${SHAKEDOWN_BROKERS_MECHANISM:-SCRAM-SHA-512}" "$(encoded_password)" "$home/tls/ca.pem"
+  own_certificate ssl.certificate.location ssl.key.location
 }
 
-# Clients and brokers by SASL over TLS; only the controllers, on loopback, speak in plain text.
+# Clients and brokers by SASL over TLS, which asks for a certificate only where its listener says so (KIP-684); only the controllers, on loopback, speak in plain text.
 kafka_security() {
   local login=org.apache.kafka.common.security
   cat <<PROPERTIES
@@ -49,6 +50,7 @@ listener.name.sasl_ssl.scram-sha-256.sasl.jaas.config=$login.scram.ScramLoginMod
 listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=$login.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location=$home/tls/server.both
+listener.name.sasl_ssl.ssl.client.auth=$([ "$security" = mutual ] && echo required || echo none)
 ssl.truststore.type=PEM
 ssl.truststore.location=$home/tls/ca.pem
 PROPERTIES
@@ -107,7 +109,7 @@ start_kafka() {
   need_free "$name-controller"
   [ "$kafka_count" = 1 ] || memory=256m
   (umask 077 && kafka_properties "$name" >"$dir/server.properties")
-  if [ "$security" = tls ]; then
+  if [ "$security" != plain ]; then
     for mechanism in SCRAM-SHA-256 SCRAM-SHA-512; do
       users+=(--add-scram "$mechanism=[name=shakedown,password=$(password)]")
     done

@@ -34,13 +34,15 @@ postgres_address() {
   else
     printf 'postgres://postgres:%s@127.0.0.1:%s/shakedown?sslmode=verify-full&sslrootcert=%s' \
       "$(encoded_password)" "$(port_of postgres)" "$home/tls/ca.pem"
+    own_certificate sslcert sslkey
   fi
 }
 
 # sql DATABASE STATEMENT, as the superuser.
 sql() {
   local protected=()
-  [ "$security" = plain ] || protected=(PGPASSWORD="$(password)" PGSSLMODE=verify-full PGSSLROOTCERT="$home/tls/ca.pem")
+  [ "$security" = plain ] || protected=(PGPASSWORD="$(password)" PGSSLMODE=verify-full PGSSLROOTCERT="$home/tls/ca.pem"
+    PGSSLCERT="$home/tls/client.pem" PGSSLKEY="$home/tls/client.key")
   env PGCONNECT_TIMEOUT=2 "${protected[@]}" "$(postgres_bin)/psql" -h 127.0.0.1 -p "$(port_of postgres)" -U postgres \
     -X -A -t -q -d "$1" -c "$2"
 }
@@ -52,12 +54,13 @@ start_postgres() {
   dir=$(postgres_dir)
   cd "$dir" || fail postgres "its folder $dir is not accessible."
   need_free postgres
-  if [ "$security" = tls ]; then
-    (umask 077 && cp "$home/tls/server.pem" "$home/tls/server.key" "$dir/" && password >"$dir/password")
-    [ "$(id -u)" != 0 ] || chown postgres: "$dir"/server.{pem,key} "$dir/password"
-    echo 'hostssl all all 127.0.0.1/32 scram-sha-256' >"$dir/hba.conf"
+  if [ "$security" != plain ]; then
+    (umask 077 && cp "$home/tls/ca.pem" "$home/tls/server.pem" "$home/tls/server.key" "$dir/" && password >"$dir/password")
+    [ "$(id -u)" != 0 ] || chown postgres: "$dir"/{ca,server}.pem "$dir/server.key" "$dir/password"
+    echo "hostssl all all 127.0.0.1/32 scram-sha-256$([ "$security" != mutual ] || echo ' clientcert=verify-ca')" >"$dir/hba.conf"
     login=(-A scram-sha-256 --pwfile "$dir/password")
-    protected=(-c ssl=on -c ssl_cert_file="$dir/server.pem" -c ssl_key_file="$dir/server.key" -c hba_file="$dir/hba.conf")
+    protected=(-c ssl=on -c ssl_cert_file="$dir/server.pem" -c ssl_key_file="$dir/server.key" -c ssl_ca_file="$dir/ca.pem"
+      -c hba_file="$dir/hba.conf")
   fi
   if [ ! -e "$dir/data.complete" ]; then
     rm -rf "$dir/data"

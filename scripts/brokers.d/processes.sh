@@ -48,9 +48,9 @@ launch() {
 # answers PORT BYTES: the server replies to a client's first bytes of its own protocol.
 answers() {
   local got
-  if [ "$security" = tls ]; then
+  if [ "$security" != plain ]; then
     got=$( { printf '%b' "$2"; sleep 1; } 2>/dev/null | timeout 2 openssl s_client -quiet -verify_quiet -verify_return_error \
-      -CAfile "$home/tls/ca.pem" -connect "127.0.0.1:$1" 2>/dev/null | head -c 4 | wc -c) || true
+      -CAfile "$home/tls/ca.pem" -cert "$home/tls/client.pem" -key "$home/tls/client.key" -connect "127.0.0.1:$1" 2>/dev/null | head -c 4 | wc -c) || true
     [ "$got" = 4 ]
     return
   fi

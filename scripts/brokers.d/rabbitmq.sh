@@ -8,6 +8,7 @@ rabbitmq_address() {
     printf 'amqp://guest:guest@127.0.0.1:%s/%%2f' "$(port_of rabbitmq)"
   else
     printf 'amqps://shakedown:%s@127.0.0.1:%s/%%2f?cacertfile=%s' "$(encoded_password)" "$(port_of rabbitmq)" "$home/tls/ca.pem"
+    own_certificate certfile keyfile
   fi
 }
 
@@ -55,7 +56,8 @@ listeners.ssl.1 = 127.0.0.1:$(port_of rabbitmq)
 ssl_options.cacertfile = $home/rabbitmq/ca.pem
 ssl_options.certfile = $home/rabbitmq/server.pem
 ssl_options.keyfile = $home/rabbitmq/server.key
-ssl_options.verify = verify_none
+ssl_options.verify = $([ "$security" = mutual ] && echo verify_peer || echo verify_none)
+ssl_options.fail_if_no_peer_cert = $([ "$security" = mutual ] && echo true || echo false)
 default_user = shakedown
 default_pass = $(password)
 CONF

@@ -2,8 +2,11 @@
 //! SHAKEDOWN_POSTGRES. Prints the table; fails where a server differs, and with
 //! SHAKEDOWN_REQUIRE_SERVERS=1 also where one has no address.
 
+#[path = "../clients/mod.rs"]
+mod clients;
 mod kafka;
 mod member;
+mod numbers;
 mod postgres;
 mod proxy;
 mod rabbit;

@@ -79,11 +79,18 @@ pub trait LogBackend: Send + Sync {
     /// for it.
     async fn answers_as_a_duplicate(&self) -> Result<(Arc<dyn EventLog>, Arc<str>), NotApplicable>;
 
-    /// A new topic of one partition that has fewer replicas than it needs.
+    /// Kills the leader of the topic's only partition without goodbye, and starts it again, by and by.
+    async fn kill_the_leader(&self, topic: &Arc<str>) -> Observed;
+
+    /// A new topic of one partition that has fewer replicas in sync than it needs.
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable>;
 
     /// From now on they are enough.
     async fn enough_replicas(&self, topic: &Arc<str>) -> Observed;
+
+    /// A group and a topic of one partition for a client whose links may fail, and which leads to one broker for
+    /// the group and to another one for the topic.
+    async fn apart(&self) -> Result<Apart, NotApplicable>;
 
     /// Produces a record with an answer by the leader alone (`acks=1`).
     async fn produce_to_the_leader(&self, record: Record) -> Result<Outcome<()>, NotApplicable>;
@@ -125,6 +132,24 @@ pub trait LogBackend: Send + Sync {
         group: &str,
         topic: &Arc<str>,
     ) -> Result<Box<dyn BareMember>, NotApplicable>;
+}
+
+/// What one broker does for a client and what another.
+pub struct Apart {
+    /// The client.
+    pub client: Arc<dyn EventLog>,
+    /// One broker coordinates this group.
+    pub group: String,
+    /// Another one leads this topic.
+    pub topic: Arc<str>,
+    /// The client's link to the first one.
+    pub coordinator: Box<dyn Link>,
+}
+
+/// A client's link to a broker.
+pub trait Link: Send + Sync {
+    /// From now on all that the client sends there is lost.
+    fn silence(&self);
 }
 
 /// Who leads the groups of a backend.

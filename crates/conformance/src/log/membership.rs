@@ -1,8 +1,10 @@
-//! Cases on who is a member and what moves: K22, K23 and K25.
+//! Cases on who is a member and what moves: K22, K23, K25 and K27.
 
 use ports::{Fault, Offsets, Partition, Polled};
 
-use super::{LogBackend, assigned, join_group, poll, produce_orders, read};
+use super::{
+    Apart, Groups, LogBackend, assigned, join_group, poll, produce, produce_orders, read, record,
+};
 use crate::Observed;
 
 pub(super) async fn only_what_is_held_is_committed(backend: &dyn LogBackend) -> Observed {
@@ -88,14 +90,69 @@ pub(super) async fn who_does_not_poll_is_out(backend: &dyn LogBackend) -> Observ
     assert!(matches!(refused, Err(Fault::Refused(_))), "{refused:?}");
     let committed = log.committed(&group, std::slice::from_ref(&topic)).await;
     assert_eq!(committed, Ok(Offsets::new()), "unchanged");
-    let told = loop {
-        match poll(&mut one).await {
-            Polled::Records(none) => assert_eq!(none, []),
-            told => break told,
+    // Its next polls tell it, one after the other; or that only a new member helps.
+    let mut gone = Vec::new();
+    while gone.len() < held.len() {
+        match one.poll(100).await {
+            Ok(Polled::Revoked(revoked)) => {
+                one.release(revoked.clone()).await;
+                gone.extend(revoked);
+            }
+            Ok(Polled::Lost(lost)) => gone.extend(lost),
+            Ok(Polled::Records(none)) => assert_eq!(none, []),
+            Ok(Polled::Assigned(again)) => panic!("it has {again:?} before it lost {held:?}"),
+            Err(Fault::Retry(_)) => {}
+            Err(_) => {
+                one = join_group(&*log, &group, &topic).await;
+                break;
+            }
         }
-    };
-    assert_eq!(told, Polled::Lost(held.clone()), "its next poll tells it");
+    }
     assert_eq!(assigned(&mut one).await, held, "and it is a member again");
+    assert_eq!(read(&mut one, 16).await.len(), 16, "from where the group stands");
+    one.close().await;
+    Ok(())
+}
+
+/// A link that is silent, so that nobody says that it is gone.
+pub(super) async fn without_the_coordinator(backend: &dyn LogBackend) -> Observed {
+    let Apart { client, group, topic, coordinator } = backend.apart().await?;
+    let (runtime, session) = (backend.runtime(), backend.session_timeout());
+    let other = backend.client("other").await;
+    let mut one = join_group(&*client, &group, &topic).await;
+    let held = assigned(&mut one).await;
+    produce_orders(&*other, &topic, 1).await;
+    read(&mut one, 1).await;
+    let first = Offsets::from([(held[0].clone(), 1)]);
+    assert_eq!(one.commit(&first).await, Ok(()), "as long as it is there");
+    coordinator.silence();
+    let begun = runtime.elapsed();
+    let (mut written, mut found, mut lost) = (1, 1, false);
+    while runtime.elapsed() - begun < 2 * session {
+        if !lost && found == written {
+            produce(&*other, vec![record(&topic, "order-0", written)]).await;
+            written += 1;
+        }
+        match one.poll(100).await {
+            Ok(Polled::Records(records)) => found += records.len(),
+            Ok(Polled::Lost(all)) => {
+                assert_eq!(all, held);
+                lost = true;
+            }
+            Ok(other) => panic!("nobody told it {other:?}"),
+            Err(Fault::Retry(_)) => {}
+            Err(fault) => panic!("a poll failed: {fault}"),
+        }
+    }
+    assert!(written > 2, "it read on");
+    match backend.groups() {
+        Groups::LedByMembers => assert!(lost, "until the session was over"),
+        Groups::LedByBrokers => assert!(!lost && found == written, "also behind the session"),
+    }
+    let late = Offsets::from([(held[0].clone(), 2)]);
+    assert!(one.commit(&late).await.is_err(), "nobody took it");
+    let committed = other.committed(&group, std::slice::from_ref(&topic)).await;
+    assert_eq!(committed, Ok(first), "unchanged");
     one.close().await;
     Ok(())
 }

@@ -19,7 +19,8 @@ use crate::case::cases;
 use crate::{Case, Observed};
 
 pub use beyond::{
-    Appended, BareMember, Committed, Ending, Groups, LogBackend, Lost, Sent, Transaction, Who,
+    Apart, Appended, BareMember, Committed, Ending, Groups, Link, LogBackend, Lost, Sent,
+    Transaction, Who,
 };
 
 /// What a member does until it is killed.
@@ -50,6 +51,7 @@ pub fn cases() -> Vec<Case<dyn LogBackend>> {
         "K2" "the count of partitions says where a key goes, and stays" ("all") writing::the_count_stays;
         "K3" "offsets rise, between the watermarks" ("all") reading::offsets_rise;
         "K4" "what is confirmed can be read" ("all") reading::confirmed_can_be_read;
+        "K4" "and survives the leader" ("all") writing::the_leader_is_lost;
         "K5" "sent again without idempotence, it is there twice" ("all") writing::without_idempotence_twice;
         "K6" "a client that hears no answer sends again, and it is there once" ("all") writing::sent_again_it_is_there_once;
         "K6" "one of the last five batches again is not written again" ("all") writing::the_last_five_are_known;
@@ -74,6 +76,7 @@ pub fn cases() -> Vec<Case<dyn LogBackend>> {
         "K24" "a closed member's partitions move at once" ("all") a_closed_member_lets_go;
         "K24" "a killed member's, after the session time-out" ("all") a_killed_member_holds_on;
         "K25" "only what is held is committed" ("all") membership::only_what_is_held_is_committed;
+        "K27" "without the coordinator nothing is committed; classic, it reads for a session more" ("all") membership::without_the_coordinator;
         "K28" "what a transaction aborts is never read" ("all") keeping::aborted_is_not_read;
         "K28" "an open transaction holds up what is behind it" ("all") keeping::open_holds_up;
         "K32" "below the first offset reading begins at it" ("all") keeping::reading_begins_at_the_first;

@@ -1,8 +1,8 @@
-//! Cases on what becomes of a batch: K2, K5 to K8, K11 and K13.
+//! Cases on what becomes of a batch: K2, K4 to K8, K11 and K13.
 
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{Either, select};
 use ports::{Fault, Record, TopicSpec};
 
 use super::{
@@ -49,6 +49,20 @@ async fn all(backend: &dyn LogBackend, topic: &std::sync::Arc<str>) -> Vec<(i64,
     let found = read(&mut consumer, high as usize).await;
     consumer.close().await;
     found.into_iter().map(|fetched| (fetched.offset, fetched.record)).collect()
+}
+
+pub(super) async fn the_leader_is_lost(backend: &dyn LogBackend) -> Observed {
+    let topic = backend.topic(1).await;
+    let log = backend.client("one").await;
+    let records: Vec<Record> = (0..20).map(|n| record(&topic, "order-0", n)).collect();
+    produce(&*log, records[..10].to_vec()).await;
+    backend.kill_the_leader(&topic).await?;
+    for after in &records[10..] {
+        produce(&*log, vec![after.clone()]).await;
+    }
+    let found: Vec<Record> = all(backend, &topic).await.into_iter().map(|it| it.1).collect();
+    assert_eq!(found, records, "all that was confirmed, once, in order");
+    Ok(())
 }
 
 pub(super) async fn without_idempotence_twice(backend: &dyn LogBackend) -> Observed {
@@ -137,16 +151,23 @@ pub(super) async fn late_is_unknown(backend: &dyn LogBackend) -> Observed {
 pub(super) async fn short_of_replicas(backend: &dyn LogBackend) -> Observed {
     let topic = backend.topic_short_of_replicas().await?;
     let log = backend.client("one").await;
-    let high = || async { watermarks(&*log, &topic).await.into_values().next().unwrap().1 };
-    let later = async {
+    let refused = record(&topic, "order-0", 0);
+    let meanwhile = async {
         backend.runtime().sleep(TRIES).await;
-        assert_eq!(high().await, 0, "nothing is there");
-        let by_the_leader = backend.produce_to_the_leader(record(&topic, "order-1", 0)).await?;
-        assert_eq!((by_the_leader, high().await), (Ok(()), 1), "the leader takes it alone");
-        backend.enough_replicas(&topic).await
+        backend.produce_to_the_leader(record(&topic, "order-1", 0)).await
     };
-    let (outcomes, later) = join(log.produce(vec![record(&topic, "order-0", 0)]), later).await;
-    later?;
-    assert_eq!((outcomes, high().await), (vec![Ok(())], 2), "the client's own tries get there");
+    let producing = log.produce(vec![refused.clone()]);
+    let outcomes = match select(producing, Box::pin(meanwhile)).await {
+        Either::Left((outcomes, _)) => panic!("short of replicas, and yet {outcomes:?}"),
+        Either::Right((by_the_leader, producing)) => {
+            assert_eq!(by_the_leader?, Ok(()), "the leader alone takes it");
+            backend.enough_replicas(&topic).await?;
+            producing.await
+        }
+    };
+    assert_eq!(outcomes, [Ok(())], "the client's own tries get there");
+    let found = all(backend, &topic).await;
+    assert_eq!(found.iter().filter(|(_, record)| *record == refused).count(), 1, "{found:?}");
+    assert_eq!(found.len(), 2);
     Ok(())
 }

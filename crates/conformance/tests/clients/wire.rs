@@ -20,6 +20,9 @@ const CONSUMER_GROUP_HEARTBEAT: i16 = 68;
 /// Longer than any case.
 pub const TIMEOUT_MS: i32 = 60_000;
 
+/// The shortest session that a broker takes by default.
+const SESSION_MS: i32 = 6_000;
+
 /// A request's fields.
 #[derive(Default)]
 pub struct Out(pub Vec<u8>);
@@ -126,20 +129,6 @@ impl Wire {
         Wire(TcpStream::connect(broker).expect("a broker that listens"))
     }
 
-    /// To the broker that coordinates the group.
-    pub fn to_coordinator(broker: &str, group: &str) -> Wire {
-        loop {
-            let answer = Wire::to(broker).ask(FIND_COORDINATOR, 0, Out::default().string(group));
-            let mut answer = In(&answer);
-            // A cluster that has just begun makes the topic of the offsets first.
-            if answer.i16() == 0 {
-                let _node = answer.i32();
-                let (host, port) = (answer.string(), answer.i32());
-                return Wire::to(&format!("{host}:{port}"));
-            }
-        }
-    }
-
     /// The answer to a request, behind its number.
     pub fn ask(&mut self, api: i16, version: i16, body: Out) -> Vec<u8> {
         self.call(Out::default().i16(api).i16(version).i32(0).string("bare"), body)
@@ -165,6 +154,19 @@ impl Wire {
     }
 }
 
+/// The address of the broker that coordinates the group.
+pub fn coordinator(broker: &str, group: &str) -> String {
+    loop {
+        let answer = Wire::to(broker).ask(FIND_COORDINATOR, 0, Out::default().string(group));
+        let mut answer = In(&answer);
+        // A cluster that has just begun makes the topic of the offsets first.
+        if answer.i16() == 0 {
+            let (_node, host, port) = (answer.i32(), answer.string(), answer.i32());
+            return format!("{host}:{port}");
+        }
+    }
+}
+
 /// A member that does what it is told.
 pub struct Member {
     wire: Wire,
@@ -178,10 +180,10 @@ pub struct Member {
 impl Member {
     /// Joins the group as its only member.
     pub fn join(broker: &str, groups: Groups, group: &str, topic: &str) -> Member {
-        let mut wire = Wire::to_coordinator(broker, group);
+        let mut wire = Wire::to(&coordinator(broker, group));
         let (generation, id) = match groups {
             Groups::LedByMembers => {
-                let body = Out::default().string(group).i32(TIMEOUT_MS / 2).i32(TIMEOUT_MS);
+                let body = Out::default().string(group).i32(SESSION_MS).i32(TIMEOUT_MS);
                 let body = body.string("").string("consumer").i32(1).string("range").bytes(&[]);
                 let answer = wire.ask(JOIN_GROUP, 2, body);
                 let mut answer = In(&answer);

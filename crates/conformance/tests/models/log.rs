@@ -1,5 +1,4 @@
-//! The log model, and local mode's log on it. Both use the model's default time-outs, but for the model's
-//! poll interval: local mode shows the default one.
+//! The log model, and local mode's log on it. Both use the model's default time-outs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -11,7 +10,7 @@ use local::Local;
 use model::log::{Assignor, CommitError, Log, LogServer, MemberId, Settings};
 use ports::{EventLog, Offsets, Outcome, Partition, Record, Runtime, TopicSpec};
 use shakedown_conformance::log::{
-    Appended, BareMember, Committed, Ending, Life, LogBackend, Lost, Sent, Transaction, Who,
+    Apart, Appended, BareMember, Committed, Ending, Life, LogBackend, Lost, Sent, Transaction, Who,
     before_the_kill,
 };
 use shakedown_conformance::{NotApplicable, Observed};
@@ -43,17 +42,24 @@ pub struct InProcess {
 impl InProcess {
     pub fn on_the_model(runtime: Arc<dyn Runtime>) -> Self {
         // As the adapter and local mode.
-        InProcess::of(Assignor::CooperativeSticky, runtime)
+        InProcess::of(
+            Settings { assignor: Assignor::CooperativeSticky, ..Settings::default() },
+            runtime,
+        )
+    }
+
+    /// That waits less for a poll.
+    pub fn impatient(runtime: Arc<dyn Runtime>) -> Self {
+        let (assignor, max_poll_interval) = (Assignor::CooperativeSticky, Duration::from_secs(60));
+        InProcess::of(Settings { assignor, max_poll_interval, ..Settings::default() }, runtime)
     }
 
     /// With eager rebalances.
     pub fn eager(runtime: Arc<dyn Runtime>) -> Self {
-        InProcess::of(Assignor::Range, runtime)
+        InProcess::of(Settings { assignor: Assignor::Range, ..Settings::default() }, runtime)
     }
 
-    fn of(assignor: Assignor, runtime: Arc<dyn Runtime>) -> Self {
-        let max_poll_interval = Duration::from_secs(60);
-        let settings = Settings { assignor, max_poll_interval, ..Settings::default() };
+    fn of(settings: Settings, runtime: Arc<dyn Runtime>) -> Self {
         let server = Server::Model(LogServer::new(settings.clone()));
         InProcess { server, runtime, settings, topics: AtomicU32::new(0) }
     }
@@ -146,6 +152,14 @@ impl LogBackend for InProcess {
 
     async fn answers_as_a_duplicate(&self) -> Result<(Arc<dyn EventLog>, Arc<str>), NotApplicable> {
         Err(NO_IDS)
+    }
+
+    async fn kill_the_leader(&self, _: &Arc<str>) -> Observed {
+        Err(NO_REPLICAS)
+    }
+
+    async fn apart(&self) -> Result<Apart, NotApplicable> {
+        Err(NO_LINK)
     }
 
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable> {

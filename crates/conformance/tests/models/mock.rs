@@ -13,7 +13,7 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use shakedown_conformance::log::{
-    Appended, BareMember, Ending, Groups, Life, LogBackend, Lost, Sent, Transaction,
+    Apart, Appended, BareMember, Ending, Groups, Life, LogBackend, Lost, Sent, Transaction,
 };
 use shakedown_conformance::{NotApplicable, Observed};
 
@@ -170,6 +170,14 @@ impl LogBackend for Mock {
 
     async fn answers_as_a_duplicate(&self) -> Result<(Arc<dyn EventLog>, Arc<str>), NotApplicable> {
         Ok((Mock::connect(&self.mistaken, "one"), DUPLICATE.into()))
+    }
+
+    async fn kill_the_leader(&self, _: &Arc<str>) -> Observed {
+        Err(NO_REPLICAS)
+    }
+
+    async fn apart(&self) -> Result<Apart, NotApplicable> {
+        Err(NO_LINK)
     }
 
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable> {

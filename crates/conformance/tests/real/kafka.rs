@@ -1,7 +1,8 @@
 //! A real Kafka. Topics stay behind: the port deletes none.
 
-use std::sync::Arc;
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -9,14 +10,13 @@ use chrono::{DateTime, Utc};
 use futures_util::future::{join, join_all};
 use kafka::{Assignor, Kafka, Settings};
 use ports::{EventLog, Fault, Outcome, Partition, Record, Runtime, TopicSpec};
-use rdkafka::admin::{
-    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
-};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::metadata::MetadataBroker;
 use rdkafka::producer::{FutureProducer, Producer};
 use rdkafka::{Offset, TopicPartitionList};
 use shakedown_conformance::log::{
-    Appended, BareMember, Ending, Groups, Life, LogBackend, Lost, Sent, Transaction,
+    Apart, Appended, BareMember, Ending, Groups, Life, Link, LogBackend, Lost, Sent, Transaction,
 };
 use shakedown_conformance::{NotApplicable, Observed};
 
@@ -32,6 +32,14 @@ const ELSEWHERE: NotApplicable =
 
 const KNOWS_ITS_LAST: NotApplicable =
     NotApplicable("it answers a batch that it knows with its offset (K6)");
+
+const ONE_BROKER: NotApplicable = NotApplicable("it is one broker: a topic has one replica");
+
+const NO_KILL: NotApplicable =
+    NotApplicable("SHAKEDOWN_CONFORMANCE_KILL does not say how a broker is killed and started");
+
+/// A command that kills the broker whose name, as in kafka-2, is its last word, and starts it again.
+const KILL: &str = "SHAKEDOWN_CONFORMANCE_KILL";
 
 /// For one question to the brokers.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -50,6 +58,8 @@ pub struct RealKafka {
     heartbeat: Duration,
     run: String,
     topics: AtomicU32,
+    /// Under way: a broker is killed and started.
+    killing: Mutex<Option<Child>>,
     runtime: Arc<dyn Runtime>,
 }
 
@@ -69,7 +79,8 @@ impl RealKafka {
         };
         let (url, run) = (url.to_owned(), format!("{run}-{protocol}"));
         let topics = AtomicU32::new(0);
-        RealKafka { url, protocol, groups, session, heartbeat, run, topics, runtime }
+        let killing = Mutex::default();
+        RealKafka { url, protocol, groups, session, heartbeat, run, topics, killing, runtime }
     }
 
     fn settings(&self) -> Settings {
@@ -89,12 +100,41 @@ impl RealKafka {
         Ok(library::config(&self.brokers()?).create().unwrap())
     }
 
+    /// The brokers by id, host and port.
+    fn cluster(&self) -> Result<Vec<(i32, String, u16)>, NotApplicable> {
+        let metadata = self.admin()?.inner().fetch_metadata(None, LIMIT).unwrap();
+        let broker = |it: &MetadataBroker| (it.id(), it.host().to_owned(), it.port() as u16);
+        let mut brokers: Vec<_> = metadata.brokers().iter().map(broker).collect();
+        brokers.sort();
+        Ok(brokers)
+    }
+
+    /// The leader of the topic's partition 0, and who is in sync.
+    fn replicas(&self, topic: &str) -> Result<(i32, Vec<i32>), NotApplicable> {
+        let metadata = self.admin()?.inner().fetch_metadata(Some(topic), LIMIT).unwrap();
+        let partition = &metadata.topics()[0].partitions()[0];
+        Ok((partition.leader(), partition.isr().to_vec()))
+    }
+
     /// The address of the broker that leads partition 0 of the topic.
     fn leader(&self, topic: &str) -> Result<String, NotApplicable> {
-        let metadata = self.admin()?.inner().fetch_metadata(Some(topic), LIMIT).unwrap();
-        let leader = metadata.topics()[0].partitions()[0].leader();
-        let leader = metadata.brokers().iter().find(|broker| broker.id() == leader).unwrap();
-        Ok(format!("{}:{}", leader.host(), leader.port()))
+        let (leader, _) = self.replicas(topic)?;
+        let (_, host, port) =
+            self.cluster()?.into_iter().find(|(id, ..)| *id == leader).expect("the leader");
+        Ok(format!("{host}:{port}"))
+    }
+
+    /// Kills this broker, which comes back some seconds later.
+    fn kill(&self, broker: i32) -> Observed {
+        if self.cluster()?.len() < 3 {
+            return Err(ONE_BROKER);
+        }
+        let command = std::env::var(KILL).map_err(|_| NO_KILL)?;
+        let mut words = command.split(' ');
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words).arg(format!("kafka-{broker}")).stdout(Stdio::null());
+        *lock(&self.killing) = Some(command.spawn().unwrap());
+        Ok(())
     }
 
     /// Links to all brokers, and the brokers' addresses through them.
@@ -108,14 +148,46 @@ impl RealKafka {
         Ok(Proxy::before_brokers(&brokers))
     }
 
-    /// A topic of one partition with these settings.
-    async fn topic_with(&self, settings: &[(&str, &str)]) -> Result<Arc<str>, NotApplicable> {
+    /// Waits until a broker that was killed is up again.
+    async fn calm(&self) {
+        let killing = lock(&self.killing).take();
+        if let Some(mut killing) = killing {
+            assert!(block(move || killing.wait().unwrap()).await.success(), "it came back");
+        }
+    }
+
+    /// Waits until each broker knows the topic, and who leads it.
+    async fn known_everywhere(&self, topic: &Arc<str>) {
+        let Ok(brokers) = self.cluster() else { return };
+        for (_, host, port) in brokers {
+            // A client that is new has but this broker to ask.
+            let (config, topic) = (library::config(&format!("{host}:{port}")), topic.clone());
+            let known = move || {
+                let admin: AdminClient<_> = config.create().unwrap();
+                let Ok(metadata) = admin.inner().fetch_metadata(Some(&topic), LIMIT) else {
+                    return false;
+                };
+                let partitions = metadata.topics()[0].partitions();
+                !partitions.is_empty() && partitions.iter().all(|it| it.leader() >= 0)
+            };
+            while !block(known.clone()).await {}
+        }
+    }
+
+    /// A topic of one partition with so many replicas and these settings.
+    async fn topic_with(
+        &self,
+        replicas: i32,
+        settings: &[(&str, &str)],
+    ) -> Result<Arc<str>, NotApplicable> {
+        self.calm().await;
         let (admin, name) = (self.admin()?, self.new_name());
-        let mut new = NewTopic::new(&name, 1, TopicReplication::Fixed(1));
+        let mut new = NewTopic::new(&name, 1, TopicReplication::Fixed(replicas));
         for (key, value) in settings {
             new = new.set(key, value);
         }
         admin.create_topics([&new], &options()).await.unwrap().remove(0).unwrap();
+        self.known_everywhere(&name).await;
         Ok(name)
     }
 
@@ -125,6 +197,17 @@ impl RealKafka {
         let arrived = |high: i64| high >= count;
         while !direct.watermarks(topic).await.is_ok_and(|it| it.values().any(|it| arrived(it.1))) {}
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many brokers there are; none where the test's own clients cannot ask.
+pub fn brokers(url: &str) -> usize {
+    let Some(brokers) = plain(url) else { return 0 };
+    let admin: AdminClient<_> = library::config(&brokers).create().unwrap();
+    admin.inner().fetch_metadata(None, LIMIT).unwrap().brokers().len()
 }
 
 fn plain(url: &str) -> Option<String> {
@@ -182,8 +265,10 @@ impl LogBackend for RealKafka {
     }
 
     async fn topic(&self, partitions: i32) -> Arc<str> {
+        self.calm().await;
         let spec = TopicSpec { name: self.new_name(), partitions };
         self.client("admin").await.declare(std::slice::from_ref(&spec)).await.unwrap();
+        self.known_everywhere(&spec.name).await;
         spec.name
     }
 
@@ -261,15 +346,52 @@ impl LogBackend for RealKafka {
         Err(KNOWS_ITS_LAST)
     }
 
+    async fn kill_the_leader(&self, topic: &Arc<str>) -> Observed {
+        let (leader, _) = self.replicas(topic)?;
+        self.kill(leader)?;
+        while self.replicas(topic)?.0 == leader {}
+        Ok(())
+    }
+
+    /// Of its two replicas one is killed; it counts until the leader has noticed.
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable> {
-        self.topic_with(&[("min.insync.replicas", "2")]).await
+        let topic = self.topic_with(2, &[("min.insync.replicas", "2")]).await?;
+        let (leader, in_sync) = self.replicas(&topic)?;
+        let follower = in_sync.into_iter().find(|id| *id != leader).expect("a follower");
+        self.kill(follower)?;
+        while self.replicas(&topic)?.1.len() > 1 {}
+        Ok(topic)
     }
 
     async fn enough_replicas(&self, topic: &Arc<str>) -> Observed {
-        let change = AlterConfig::new(ResourceSpecifier::Topic(topic));
-        let change = change.set("min.insync.replicas", "1");
-        self.admin()?.alter_configs([&change], &options()).await.unwrap().remove(0).unwrap();
+        while self.replicas(topic)?.1.len() < 2 {
+            self.runtime.sleep(SEGMENT).await;
+        }
         Ok(())
+    }
+
+    async fn apart(&self) -> Result<Apart, NotApplicable> {
+        let (links, brokers) = self.links()?;
+        if links.len() < 2 {
+            return Err(ONE_BROKER);
+        }
+        let client = Arc::new(
+            Kafka::connect(&format!("kafka://{brokers}"), "one", self.settings()).unwrap(),
+        );
+        let group: String = format!("{}.group", self.new_name());
+        let first = self.brokers()?.split(',').next().unwrap().to_owned();
+        let asked = group.clone();
+        let coordinator = block(move || wire::coordinator(&first, &asked)).await;
+        let topic = loop {
+            let topic = self.topic_with(1, &[]).await?;
+            if self.leader(&topic)? != coordinator {
+                break topic;
+            }
+        };
+        let mut addresses =
+            self.cluster()?.into_iter().map(|(_, host, port)| format!("{host}:{port}"));
+        let led = addresses.position(|address| address == coordinator).expect("its link");
+        Ok(Apart { client, group, topic, coordinator: Box::new(Silenced { links, led }) })
     }
 
     async fn produce_to_the_leader(&self, record: Record) -> Result<Outcome<()>, NotApplicable> {
@@ -315,7 +437,7 @@ impl LogBackend for RealKafka {
 
     async fn compacted_topic(&self) -> Result<Arc<str>, NotApplicable> {
         let soon = [("min.cleanable.dirty.ratio", "0.001"), ("segment.ms", "100")];
-        self.topic_with(&[("cleanup.policy", "compact"), soon[0], soon[1]]).await
+        self.topic_with(1, &[("cleanup.policy", "compact"), soon[0], soon[1]]).await
     }
 
     async fn compact(&self, topic: &Arc<str>) -> Observed {
@@ -377,5 +499,17 @@ impl Transaction for Open {
             Ending::Aborts => self.producer.abort_transaction(LIMIT),
         });
         ended.await.unwrap();
+    }
+}
+
+/// The links to all brokers, one of which is to be silent.
+struct Silenced {
+    links: Vec<Proxy>,
+    led: usize,
+}
+
+impl Link for Silenced {
+    fn silence(&self) {
+        self.links[self.led].limit_requests(Some(0));
     }
 }

@@ -11,8 +11,8 @@ use ports::{
     TopicSpec,
 };
 use shakedown_conformance::log::{
-    Appended, BareMember, Committed, Ending, Groups, Life, LogBackend, Lost, Sent, Transaction,
-    Who, before_the_kill,
+    Apart, Appended, BareMember, Committed, Ending, Groups, Life, Link, LogBackend, Lost, Sent,
+    Transaction, Who, before_the_kill,
 };
 use shakedown_conformance::{NotApplicable, Observed};
 
@@ -81,13 +81,17 @@ pub enum LogLie {
     NoDeletion,
     /// Compaction leaves the newest record alone, not the newest of each key.
     CompactsToOne,
+    /// A record that was confirmed dies with the leader.
+    LosesConfirmed,
+    /// Groups need no coordinator.
+    NoCoordinator,
     /// No record is older than the one before it.
     TimeRises,
 }
 
 impl LogLie {
     /// All of them, with the statements that each breaks.
-    pub const ALL: [(LogLie, &'static [&'static str]); 31] = [
+    pub const ALL: [(LogLie, &'static [&'static str]); 33] = [
         (LogLie::OtherHash, &["K1"]),
         (LogLie::LowWatermark, &["K3", "K4"]),
         (LogLie::Dedup, &["K5", "K9"]),
@@ -118,6 +122,8 @@ impl LogLie {
         (LogLie::NoStall, &["K28"]),
         (LogLie::NoDeletion, &["K32"]),
         (LogLie::CompactsToOne, &["K33"]),
+        (LogLie::LosesConfirmed, &["K4"]),
+        (LogLie::NoCoordinator, &["K27"]),
         (LogLie::TimeRises, &["K34"]),
     ];
 }
@@ -236,6 +242,19 @@ impl LogBackend for LyingLog {
         Ok((self.client("one").await, self.topic(1).await))
     }
 
+    async fn kill_the_leader(&self, topic: &Arc<str>) -> Observed {
+        self.only(LogLie::LosesConfirmed)?;
+        let partition = Partition { topic: topic.clone(), index: 0 };
+        self.truth.reach(|log, _| log.trim(&partition, 1))
+    }
+
+    async fn apart(&self) -> Result<Apart, NotApplicable> {
+        self.only(LogLie::NoCoordinator)?;
+        let (client, topic) = (self.client("one").await, self.topic(1).await);
+        let coordinator = Box::new(Nothing);
+        Ok(Apart { client, group: format!("{topic}.group"), topic, coordinator })
+    }
+
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable> {
         self.only(LogLie::NoReplicas)?;
         Ok(self.topic(1).await)
@@ -326,6 +345,10 @@ impl LyingLog {
 }
 
 struct Nothing;
+
+impl Link for Nothing {
+    fn silence(&self) {}
+}
 
 #[async_trait]
 impl Transaction for Nothing {

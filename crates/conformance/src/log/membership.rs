@@ -129,7 +129,8 @@ pub(super) async fn without_the_coordinator(backend: &dyn LogBackend) -> Observe
     let begun = runtime.elapsed();
     let (mut written, mut found, mut lost) = (1, 1, false);
     let by_members = backend.groups() == Groups::LedByMembers;
-    while (by_members && !lost) || (!by_members && runtime.elapsed() - begun < 2 * session) {
+    while !lost && runtime.elapsed() - begun < 2 * session {
+        runtime.sleep(backend.heartbeat() / 10).await;
         if found == written {
             produce(&*other, vec![record(&topic, "order-0", written)]).await;
             written += 1;
@@ -145,8 +146,7 @@ pub(super) async fn without_the_coordinator(backend: &dyn LogBackend) -> Observe
             Err(fault) => panic!("a poll failed: {fault}"),
         }
     }
-    let took = runtime.elapsed() - begun;
-    assert!(written > 2 && took < 3 * session, "it read on, but not longer: {took:?}");
+    assert!(written > 2, "it read on");
     assert_eq!(lost, by_members, "led by the brokers, it reads on also behind its session");
     let late = Offsets::from([(held[0].clone(), 2)]);
     assert!(one.commit(&late).await.is_err(), "nobody took it");

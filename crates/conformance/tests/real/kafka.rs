@@ -124,11 +124,14 @@ impl RealKafka {
         Ok(format!("{host}:{port}"))
     }
 
+    /// Whether it is more than one broker.
+    fn several(&self) -> Observed {
+        if self.cluster()?.len() > 1 { Ok(()) } else { Err(ONE_BROKER) }
+    }
+
     /// Kills this broker, which comes back some seconds later.
     fn kill(&self, broker: i32) -> Observed {
-        if self.cluster()?.len() < 3 {
-            return Err(ONE_BROKER);
-        }
+        self.several()?;
         let command = std::env::var(KILL).map_err(|_| NO_KILL)?;
         let mut words = command.split(' ');
         let mut command = Command::new(words.next().unwrap());
@@ -355,6 +358,7 @@ impl LogBackend for RealKafka {
 
     /// Of its two replicas one is killed; it counts until the leader has noticed.
     async fn topic_short_of_replicas(&self) -> Result<Arc<str>, NotApplicable> {
+        self.several()?;
         let topic = self.topic_with(2, &[("min.insync.replicas", "2")]).await?;
         let (leader, in_sync) = self.replicas(&topic)?;
         let follower = in_sync.into_iter().find(|id| *id != leader).expect("a follower");
@@ -371,10 +375,8 @@ impl LogBackend for RealKafka {
     }
 
     async fn apart(&self) -> Result<Apart, NotApplicable> {
+        self.several()?;
         let (links, brokers) = self.links()?;
-        if links.len() < 2 {
-            return Err(ONE_BROKER);
-        }
         let client = Arc::new(
             Kafka::connect(&format!("kafka://{brokers}"), "one", self.settings()).unwrap(),
         );

@@ -68,7 +68,8 @@ kafka_properties() {
     minimum=2
   fi
   [ "$security" = plain ] || protocol=SASL_SSL
-  # A short broker session makes a restart after kill -9 take 3 s, not 12; short group sessions are for tests.
+  # A short broker session makes a restart after kill -9 take 3 s, not 12; short group sessions are for tests,
+  # and so is a cleaner that looks for something to compact twice a second.
   cat <<PROPERTIES
 process.roles=broker,controller
 node.id=$id
@@ -97,6 +98,7 @@ group.consumer.session.timeout.ms=3000
 group.consumer.heartbeat.interval.ms=500
 broker.session.timeout.ms=1500
 broker.heartbeat.interval.ms=300
+log.cleaner.backoff.ms=500
 PROPERTIES
   [ "$security" = plain ] || kafka_security
 }

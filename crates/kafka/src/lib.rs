@@ -4,6 +4,7 @@
 
 mod address;
 mod admin;
+mod committer;
 mod consumer;
 mod detached;
 mod faults;

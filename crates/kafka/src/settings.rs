@@ -37,7 +37,7 @@ pub struct Settings {
     pub delivery_timeout: Duration,
     /// How long a poll waits for the first record.
     pub poll_wait: Duration,
-    /// How long a question to the brokers (metadata, watermarks, committed offsets) may take.
+    /// How long a question to the brokers (metadata, watermarks, committed offsets) or a commit may take.
     pub request_timeout: Duration,
     /// How long [`ports::Consumer::close`] waits for the goodbye, which goes on without it.
     pub close_deadline: Duration,

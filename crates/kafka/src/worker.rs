@@ -13,13 +13,14 @@ use chrono::DateTime;
 use ports::{Fault, Fetched, Offsets, Outcome, Partition, Polled, Record};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::{mpsc as replies, oneshot};
 
+use crate::committer::Committer;
 use crate::faults::{Call, fault, is_fatal, not_created};
 use crate::logs::Logs;
 use crate::settings::{Assignor, Clients};
@@ -114,7 +115,8 @@ fn report(what: &str, result: Result<(), impl std::fmt::Display>) {
 
 /// The member, on its thread.
 pub(crate) struct Worker {
-    consumer: BaseConsumer<Changes>,
+    consumer: Arc<BaseConsumer<Changes>>,
+    committer: Committer,
     assignor: Assignor,
     poll_wait: Duration,
     request_timeout: Duration,
@@ -145,8 +147,11 @@ impl Worker {
         let consumer = consumer.map_err(not_created)?;
         let names: Vec<&str> = topics.iter().map(|topic| &**topic).collect();
         consumer.subscribe(&names).map_err(not_created)?;
+        let consumer = Arc::new(consumer);
+        let committer = Committer::new(consumer.clone(), clients.settings.request_timeout);
         Ok(Worker {
             consumer,
+            committer,
             assignor,
             poll_wait: clients.settings.poll_wait,
             request_timeout: clients.settings.request_timeout,
@@ -208,6 +213,7 @@ impl Worker {
             };
             report("rebalance while closing", obeyed);
         }
+        self.committer.end();
         // The destructor leaves the group and waits for the answer.
         drop(self.consumer);
     }
@@ -350,8 +356,7 @@ impl Worker {
             return Err(Fault::refused("the assignment is lost"));
         }
         let list = list(next.iter().map(|(partition, offset)| (partition, Some(*offset))))?;
-        let committed = self.consumer.commit(&list, CommitMode::Sync);
-        committed.map_err(|error| fault(Call::Commit, &error))
+        self.committer.commit(list)
     }
 
     fn release(&mut self, released: &[Partition]) {

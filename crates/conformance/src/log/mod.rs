@@ -1,48 +1,27 @@
-//! Cases on the event log: statements K1 to K25 of the broker contract, as far as the port lets them be seen.
-//! Never names a backend, and never reuses a topic.
+//! Cases on the event log: statements K1 to K34 of the broker contract, as far as our services rely on them or
+//! must survive them. Never names a backend, and never reuses a topic.
 
+mod beyond;
+mod commits;
+mod keeping;
 mod membership;
 mod reading;
+mod writing;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::join;
-use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Partition, Polled, Record, Runtime};
+use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Partition, Polled, Record};
 
 use crate::case::cases;
-use crate::{Case, NotApplicable, Observed};
+use crate::{Case, Observed};
 
-/// What a case needs of an event log beyond the port.
-#[async_trait]
-pub trait LogBackend: Send + Sync {
-    /// Measures time for the cases.
-    fn runtime(&self) -> &dyn Runtime;
-
-    /// How long a member may be silent.
-    fn session_timeout(&self) -> Duration;
-
-    /// How often a member beats.
-    fn heartbeat(&self) -> Duration;
-
-    /// Whether its rebalances end when nobody is to be waited for, as K24 needs.
-    fn keeps_time(&self) -> Observed {
-        Ok(())
-    }
-
-    /// A new topic under a name of its own, with so many partitions.
-    async fn topic(&self, partitions: i32) -> Arc<str>;
-
-    /// A new client of this name, as after a start of its process.
-    async fn client(&self, name: &str) -> Arc<dyn EventLog>;
-
-    /// Has a process of its own go through [`before_the_kill`] and kills it without goodbye.
-    /// When, by the runtime's clock.
-    async fn kill_a_member(&self, life: &Life) -> Result<Duration, NotApplicable>;
-}
+pub use beyond::{
+    Apart, Appended, BareMember, Committed, Ending, Groups, Link, LogBackend, Lost, Sent,
+    Transaction, Who,
+};
 
 /// What a member does until it is killed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,18 +48,40 @@ pub async fn before_the_kill(log: &dyn EventLog, life: &Life) -> Box<dyn Consume
 pub fn cases() -> Vec<Case<dyn LogBackend>> {
     cases! {
         "K1" "same key, same partition, as by Java's murmur2" ("all") same_key_same_partition;
+        "K2" "the count of partitions says where a key goes, and stays" ("all") writing::the_count_stays;
         "K3" "offsets rise, between the watermarks" ("all") reading::offsets_rise;
         "K4" "what is confirmed can be read" ("all") reading::confirmed_can_be_read;
+        "K4" "and survives the leader" ("all") writing::the_leader_is_lost;
+        "K5" "sent again without idempotence, it is there twice" ("all") writing::without_idempotence_twice;
+        "K6" "a client that hears no answer sends again, and it is there once" ("all") writing::sent_again_it_is_there_once;
+        "K6" "one of the last five batches again is not written again" ("all") writing::the_last_five_are_known;
+        "K7" "DUPLICATE_SEQUENCE counts as confirmed" ("all") writing::a_duplicate_is_confirmed;
+        "K8" "a gap in the sequence is refused, a new epoch begins at 0" ("all") writing::a_gap_is_refused;
         "K9" "what a restarted producer sends again is there twice" ("all") a_restarted_producer_duplicates;
         "K10" "a key keeps its order" ("all") reading::a_key_keeps_its_order;
+        "K11" "no answer in time is unknown: it may be there, and what follows goes" ("all") writing::late_is_unknown;
         "K12" "what is too large is refused, its neighbours are not" ("all") reading::too_large_is_refused_alone;
+        "K13" "short of replicas nothing is confirmed, later it is" ("all") writing::short_of_replicas;
         "K15" "a group without offsets begins at the beginning" ("all") reading::a_new_group_begins_at_the_beginning;
         "K16" "a new owner reads on from the committed offset" ("all") a_new_owner_reads_from_the_committed_offset;
         "K16" "the last commit counts, a lower one too" ("all") reading::a_commit_may_go_back;
+        "K17" "a stored offset below the committed one is not committed" ("all") commits::stored_below_is_not_committed;
+        "K18" "reading commits nothing" ("all") commits::reading_commits_nothing;
+        "K18" "with the library's defaults it does" ("all") commits::defaults_commit;
+        "K19" "a commit of another generation, of a stranger, or too early is refused" ("all") commits::fenced_by_generation;
+        "K20" "a commit without a membership counts while nobody is there" ("all") commits::nobody_commits;
+        "K21" "a commit of another epoch is refused" ("4.0 and later") commits::fenced_by_epoch;
         "K22" "cooperative: only what moves is revoked" ("all") membership::only_what_moves_is_revoked;
+        "K23" "who does not poll in time is out, and cannot commit" ("all") membership::who_does_not_poll_is_out;
         "K24" "a closed member's partitions move at once" ("all") a_closed_member_lets_go;
         "K24" "a killed member's, after the session time-out" ("all") a_killed_member_holds_on;
         "K25" "only what is held is committed" ("all") membership::only_what_is_held_is_committed;
+        "K27" "without the coordinator nothing is committed; classic, it reads for a session more" ("all") membership::without_the_coordinator;
+        "K28" "what a transaction aborts is never read" ("all") keeping::aborted_is_not_read;
+        "K28" "an open transaction holds up what is behind it" ("all") keeping::open_holds_up;
+        "K32" "below the first offset reading begins at it" ("all") keeping::reading_begins_at_the_first;
+        "K33" "compaction leaves the last of each key where it stood" ("all") keeping::the_last_of_a_key_stays;
+        "K34" "time may go backwards, the order is that of the offsets" ("all") keeping::time_may_go_backwards;
         "" "a seek says where to go on" ("all") reading::a_seek_says_where_to_go_on;
         "" "a paused partition rests, and goes on where it stood" ("all") reading::a_paused_partition_rests;
     }

@@ -1,6 +1,8 @@
 //! The cases on what needs no server: the models, local mode in a folder, and the client library's
 //! mock cluster. Prints the table; fails where a backend differs.
 
+#[path = "../clients/mod.rs"]
+mod clients;
 mod log;
 mod mock;
 mod mutants;
@@ -16,7 +18,7 @@ use futures_util::future::{join, join_all, join3, join4};
 use local::{Local, TokioRuntime};
 use ports::Runtime;
 use runtime::Fast;
-use shakedown_conformance::{Column, Section, document, run};
+use shakedown_conformance::{Case, Column, Section, document, run};
 
 /// For one case.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -60,15 +62,25 @@ async fn logs(runtime: &Arc<dyn Runtime>, fast: &Arc<dyn Runtime>, mock: &mock::
     let local = log::InProcess::on(local, fast.clone());
     let limit = LIMIT * Fast::FACTOR;
     let (model, local, mock) = join3(
-        run(&cases, "model", &model, &**fast, limit),
-        run(&cases, "local mode", &local, &**fast, limit),
-        // Side by side: whoever joins a group waits three seconds there.
-        join_all(cases.chunks(1).map(|case| run(case, "", mock, &**runtime, LIMIT))),
+        side_by_side(&cases, "model", &model, &**fast, limit),
+        side_by_side(&cases, "local mode", &local, &**fast, limit),
+        side_by_side(&cases, "librdkafka mock", mock, &**runtime, LIMIT),
     )
     .await;
-    let verdicts = mock.into_iter().flat_map(|column| column.verdicts).collect();
-    let mock = Column { name: "librdkafka mock".to_owned(), verdicts };
     Section::new("EventLog", &cases, vec![model, local, mock])
+}
+
+/// All cases at once: they share nothing, and most of their time they wait.
+async fn side_by_side<B: ?Sized>(
+    cases: &[Case<B>],
+    name: &str,
+    backend: &B,
+    runtime: &dyn Runtime,
+    limit: Duration,
+) -> Column {
+    let all = join_all(cases.chunks(1).map(|case| run(case, name, backend, runtime, limit))).await;
+    let verdicts = all.into_iter().flat_map(|column| column.verdicts).collect();
+    Column { name: name.to_owned(), verdicts }
 }
 
 async fn queues(runtime: &Arc<dyn Runtime>) -> Section {

@@ -14,6 +14,9 @@ pub const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 
 pub const HEARTBEAT: Duration = Duration::from_secs(1);
 
+/// Longer than a session.
+pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(8);
+
 /// The protocol of a group, by its word on the command line.
 pub fn assignor(word: &str) -> Option<Assignor> {
     match word {
@@ -29,6 +32,7 @@ pub fn settings(assignor: Assignor) -> Settings {
         assignor,
         session_timeout: SESSION_TIMEOUT,
         heartbeat: HEARTBEAT,
+        max_poll_interval: MAX_POLL_INTERVAL,
         poll_wait: Duration::from_millis(100),
         ..Settings::default()
     }

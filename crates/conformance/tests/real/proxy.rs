@@ -1,4 +1,5 @@
-//! A TCP link that can lose what passes it, and break. Never changes a byte that it lets through.
+//! A TCP link that can lose what passes it, and break. Changes nothing that it lets through but the address
+//! that a Kafka broker says it has: clients would go there and leave the link out.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -17,10 +18,15 @@ struct State {
     /// How many bytes still pass on all links together; none: all.
     requests: Option<usize>,
     replies: Option<usize>,
+    /// From the next request of this kind on, Kafka's number of it, the one or the other is lost.
+    trigger: Option<(i16, Way)>,
+    /// What Kafka's brokers say, and what is said instead.
+    addresses: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-#[derive(Clone, Copy)]
-enum Way {
+/// Which way what is lost was going.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
     Request,
     Reply,
 }
@@ -39,12 +45,43 @@ impl Proxy {
         let named = server.contains(':');
         let server = if named { server.to_owned() } else { format!("{server}:{default_port}") };
         let server = server.to_socket_addrs().unwrap().next().expect("an address of the server");
+        let proxy = Proxy::of(server);
+        let url = format!("{scheme}://{access}{}{path}", proxy.address);
+        (proxy, url)
+    }
+
+    /// In front of Kafka's brokers, by host and port, each; clients that come through one of them find
+    /// the others only through theirs. And the brokers' addresses for clients.
+    pub fn before_brokers(brokers: &[(String, u16)]) -> (Vec<Proxy>, String) {
+        let address = |(host, port): &(String, u16)| {
+            (&**host, *port).to_socket_addrs().unwrap().find(SocketAddr::is_ipv4).unwrap()
+        };
+        let proxies: Vec<Proxy> = brokers.iter().map(|it| Proxy::of(address(it))).collect();
+        let said =
+            |host: &str, port: u16| [host.as_bytes(), &u32::from(port).to_be_bytes()].concat();
+        let addresses = brokers.iter().zip(&proxies);
+        let addresses: Vec<_> = addresses
+            .map(|((host, port), proxy)| (said(host, *port), said(host, proxy.address.port())))
+            .collect();
+        for proxy in &proxies {
+            lock(&proxy.state).addresses = addresses.clone();
+        }
+        let urls: Vec<String> = proxies.iter().map(|proxy| proxy.address.to_string()).collect();
+        (proxies, urls.join(","))
+    }
+
+    fn of(server: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(Mutex::new(State::default()));
         let accepting = state.clone();
         start(move || accept(&listener, server, &accepting));
-        (Proxy { state, address }, format!("{scheme}://{access}{address}{path}"))
+        Proxy { state, address }
+    }
+
+    /// From the next request of this kind on, by Kafka's number of it, all that goes this way is lost.
+    pub fn lose_from(&self, kind: i16, way: Way) {
+        lock(&self.state).trigger = Some((kind, way));
     }
 
     /// From now on only so many bytes of what clients send pass; nothing means all.
@@ -64,7 +101,7 @@ impl Proxy {
             // It may have ended by itself.
             let _ = link.shutdown(Shutdown::Both);
         }
-        (state.requests, state.replies) = (None, None);
+        (state.requests, state.replies, state.trigger) = (None, None, None);
     }
 }
 
@@ -109,23 +146,72 @@ fn pass(
     way: Way,
 ) {
     let mut bytes = [0; 16 * 1024];
+    let mut waiting = Vec::new();
     while let Ok(count @ 1..) = from.read(&mut bytes) {
+        waiting.extend(&bytes[..count]);
         let Some(state) = state() else { break };
-        let passing = {
+        let (ready, passing) = {
             let mut state = lock(&state);
+            let whole = if state.addresses.is_empty() { waiting.len() } else { whole(&waiting) };
+            let mut ready: Vec<u8> = waiting.drain(..whole).collect();
+            match way {
+                Way::Request => state.look_at(&ready),
+                Way::Reply => state.rename(&mut ready),
+            }
             let left = match way {
                 Way::Request => &mut state.requests,
                 Way::Reply => &mut state.replies,
             };
-            let passing = left.map_or(count, |left| left.min(count));
+            let passing = left.map_or(ready.len(), |left| left.min(ready.len()));
             *left = left.map(|left| left - passing);
-            passing
+            (ready, passing)
         };
-        if to.write_all(&bytes[..passing]).is_err() {
+        if to.write_all(&ready[..passing]).is_err() {
             break;
         }
     }
     // The other end hears of it; it may have gone first.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
+}
+
+/// How many of these bytes are whole frames of Kafka: four bytes with a length, then so many.
+fn whole(bytes: &[u8]) -> usize {
+    let mut end = 0;
+    while let Some((length, rest)) = bytes[end..].split_first_chunk() {
+        let length = u32::from_be_bytes(*length) as usize;
+        if rest.len() < length {
+            break;
+        }
+        end += 4 + length;
+    }
+    end
+}
+
+impl State {
+    /// Whether the request that sets it off is among these.
+    fn look_at(&mut self, mut frames: &[u8]) {
+        let Some((kind, way)) = self.trigger else { return };
+        while let Some((length, rest)) = frames.split_first_chunk() {
+            let (frame, behind) = rest.split_at(u32::from_be_bytes(*length) as usize);
+            if frame.starts_with(&kind.to_be_bytes()) {
+                match way {
+                    Way::Request => self.requests = Some(0),
+                    Way::Reply => self.replies = Some(0),
+                }
+                self.trigger = None;
+                return;
+            }
+            frames = behind;
+        }
+    }
+
+    /// Says other addresses, which are as long.
+    fn rename(&self, frames: &mut [u8]) {
+        for (old, new) in &self.addresses {
+            let found = frames.windows(old.len()).enumerate().filter(|(_, part)| part == old);
+            let found: Vec<usize> = found.map(|(at, _)| at).collect();
+            found.into_iter().for_each(|at| frames[at..][..new.len()].copy_from_slice(new));
+        }
+    }
 }

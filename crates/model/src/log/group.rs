@@ -251,6 +251,19 @@ impl Group {
         if self.phase == Phase::Completing {
             return Err(CommitError::RebalanceInProgress);
         }
+        self.take(env, next)
+    }
+
+    /// Takes the offsets of somebody without a membership, if the group is empty (K20).
+    pub fn commit_for_nobody(&mut self, env: Env, next: &Offsets) -> Result<(), CommitError> {
+        self.advance(env);
+        match self.phase {
+            Phase::Empty => self.take(env, next),
+            _ => Err(CommitError::UnknownMember),
+        }
+    }
+
+    fn take(&mut self, env: Env, next: &Offsets) -> Result<(), CommitError> {
         if next.keys().any(|partition| env.topics.get(partition).is_none()) {
             return Err(CommitError::UnknownPartition);
         }

@@ -1,8 +1,8 @@
 //! Kafka's log and consumer groups as a pure state machine ([`Log`]), a member's own side of the
 //! protocol ([`Reader`]), and the ports over both in one process ([`LogServer`], [`LogClient`]).
 //!
-//! Never models replicas, transactions, compaction or the wire: the simulator adds lost replies,
-//! delays and cuts around the port calls.
+//! Never models replicas, transactions or the wire: the simulator adds lost replies, delays and cuts
+//! around the port calls.
 
 mod assignor;
 mod client;

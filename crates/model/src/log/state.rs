@@ -140,6 +140,13 @@ impl Log {
         }
     }
 
+    /// Drops the records behind which their key stands again: compaction (K33). Unknown partition: nothing.
+    pub fn compact(&mut self, partition: &Partition) {
+        if let Some(records) = self.topics.get_mut(partition) {
+            records.compact();
+        }
+    }
+
     /// The partition's high watermark stands still: what is appended from now on is acknowledged and
     /// not visible yet (K4).
     pub fn hide(&mut self, partition: &Partition) {
@@ -238,6 +245,16 @@ impl Log {
         next: &Offsets,
     ) -> Result<(), CommitError> {
         self.on(now, group, |group, env| group.commit(env, id, generation, next))
+    }
+
+    /// Commits next offsets for nobody, as an operator's tool does: while the group has no members (K20).
+    pub fn commit_for_nobody(
+        &mut self,
+        now: Duration,
+        group: &str,
+        next: &Offsets,
+    ) -> Result<(), CommitError> {
+        self.on(now, group, |group, env| group.commit_for_nobody(env, next))
     }
 
     /// Sets a group's committed offsets without asking: from a journal.

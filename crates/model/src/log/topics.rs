@@ -102,6 +102,13 @@ impl Records {
         }
     }
 
+    /// Removes each record behind which its key stands again: compaction (K33).
+    pub fn compact(&mut self) {
+        let last: BTreeMap<Arc<str>, i64> =
+            self.records.iter().map(|it| (it.record.key.clone(), it.offset)).collect();
+        self.records.retain(|it| last[&it.record.key] == it.offset);
+    }
+
     /// The records from `offset` on, in order.
     pub fn from(&self, offset: i64) -> impl Iterator<Item = &Fetched> {
         let start = self.records.partition_point(|record| record.offset < offset);

@@ -60,7 +60,7 @@ pub async fn all(
     let logs = logs.map(|(lie, id)| async move {
         let truth = match lie {
             LogLie::Eager => crate::log::InProcess::eager(fast.clone()),
-            _ => crate::log::InProcess::on_the_model(fast.clone()),
+            _ => crate::log::InProcess::impatient(fast.clone()),
         };
         let backend = LyingLog::new(truth, lie);
         let cases = shakedown_conformance::log::cases();

@@ -66,7 +66,8 @@ fn as_case(statement: Statement) -> Case<dyn StoreBackend> {
         let alone = statement.writers == Writers::Many && backend.writers() == Writers::One;
         Box::pin(async move {
             if alone {
-                return Err(NotApplicable("one writer: no other transaction is open beside it"));
+                let why = "one writer: no other transaction is open beside it";
+                return Err(NotApplicable(why).into());
             }
             run(&*backend.store(), backend.runtime()).await;
             Ok(())

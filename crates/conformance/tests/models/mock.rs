@@ -72,7 +72,7 @@ impl LogBackend for Mock {
     }
 
     fn keeps_time(&self) -> Observed {
-        Err(OTHER_TIME)
+        Err(OTHER_TIME.into())
     }
 
     async fn client(&self, name: &str) -> Arc<dyn EventLog> {

@@ -76,6 +76,13 @@ impl<B: ?Sized> Case<B> {
     }
 }
 
+impl<B: ?Sized> Case<B> {
+    /// Whether it says something of this release.
+    pub fn is_claimed_of(&self, release: Release) -> bool {
+        covers(self.versions, release)
+    }
+}
+
 /// The first release, and the first one that no longer belongs to it. `None`: not such words.
 fn span(versions: &str) -> Option<(Release, Release)> {
     const EVER: Release = (u32::MAX, 0);
@@ -149,7 +156,7 @@ pub async fn run_release<B: ?Sized>(
     let mut verdicts = Vec::with_capacity(cases.len());
     for case in cases {
         if let Some(release) = release
-            && !covers(case.versions, release)
+            && !case.is_claimed_of(release)
         {
             let why = format!("a statement on {}", case.versions);
             verdicts.push(Verdict::NotApplicable(why));

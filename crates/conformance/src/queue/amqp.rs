@@ -194,12 +194,7 @@ pub(super) async fn emptied(channel: &dyn Amqp, queue: &str) -> Vec<Got> {
 }
 
 /// Waits until so many are ready: a server may count late.
-pub(super) async fn ready(
-    backend: &dyn QueueBackend,
-    channel: &dyn Amqp,
-    queue: &str,
-    count: u64,
-) {
+pub(super) async fn ready(backend: &dyn QueueBackend, channel: &dyn Amqp, queue: &str, count: u64) {
     let begun = backend.runtime().elapsed();
     loop {
         let depth = channel.depth(queue).await;

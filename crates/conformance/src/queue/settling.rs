@@ -3,8 +3,8 @@
 use ports::{Delivered, Fault};
 
 use super::{
-    Kind, PATIENCE, QUIET, QueueBackend, batch, counts, declared, depth, keys, publish, ready, tags,
-    take,
+    Kind, PATIENCE, QUIET, QueueBackend, batch, counts, declared, depth, keys, publish, ready,
+    tags, take,
 };
 use crate::{NotApplicable, Observed};
 

@@ -14,9 +14,10 @@ use std::time::Duration;
 
 use futures_util::future::{join, join_all, join3, join4};
 use local::{Local, TokioRuntime};
+use model::queue::Version;
 use ports::Runtime;
 use runtime::Fast;
-use shakedown_conformance::{Column, Section, document, run};
+use shakedown_conformance::{Column, Section, document, run, run_release};
 
 /// For one case.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -74,15 +75,25 @@ async fn logs(runtime: &Arc<dyn Runtime>, fast: &Arc<dyn Runtime>, mock: &mock::
 async fn queues(runtime: &Arc<dyn Runtime>) -> Section {
     let cases = shakedown_conformance::queue::cases();
     let folder = tempfile::tempdir().unwrap();
-    let model = queue::InProcess::on_the_model(runtime.clone());
+    let models = [Version::V3_10, Version::V4_0, Version::V4_3].map(|version| {
+        let release = Some((version.major.into(), version.minor.into()));
+        // Side by side, each on a model of its own: some kill it.
+        let all = cases.chunks(1).map(move |case| async move {
+            let model = queue::InProcess::on_the_model(version, runtime.clone());
+            run_release(case, "", release, &[], &model, &**runtime, LIMIT).await
+        });
+        async move {
+            let verdicts = join_all(all).await.into_iter().flat_map(|column| column.verdicts);
+            let name = format!("model {}.{}", version.major, version.minor);
+            Column { name, verdicts: verdicts.collect() }
+        }
+    });
     let local = Local::open(folder.path(), runtime.clone()).unwrap();
     let local = queue::InProcess::on(local, runtime.clone());
-    let (model, local) = join(
-        run(&cases, "model", &model, &**runtime, LIMIT),
-        run(&cases, "local mode", &local, &**runtime, LIMIT),
-    )
-    .await;
-    Section::new("JobQueue", &cases, vec![model, local])
+    let (mut columns, local) =
+        join(join_all(models), run(&cases, "local mode", &local, &**runtime, LIMIT)).await;
+    columns.push(local);
+    Section::new("JobQueue", &cases, columns)
 }
 
 async fn stores(runtime: &Arc<dyn Runtime>) -> Section {

@@ -20,9 +20,9 @@ pub struct InProcess {
 impl InProcess {
     pub async fn on_the_model(runtime: Arc<dyn Runtime>) -> Self {
         let settings = Settings {
-            lock_timeout: Duration::from_millis(500),
-            statement_timeout: Duration::from_millis(1_000),
-            idle_in_transaction_timeout: Duration::from_millis(1_000),
+            lock_timeout: Duration::from_secs(1),
+            statement_timeout: Duration::from_secs(3),
+            idle_in_transaction_timeout: Duration::from_secs(3),
         };
         InProcess::with(settings, runtime).await
     }

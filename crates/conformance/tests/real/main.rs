@@ -6,6 +6,7 @@ mod amqp;
 mod control;
 mod kafka;
 mod member;
+mod mutants;
 mod postgres;
 mod proxy;
 mod rabbit;
@@ -14,9 +15,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::rabbit::Server;
 use futures_util::future::{join_all, join3};
 use local::TokioRuntime;
-use ::rabbit::Server;
 use ports::Runtime;
 use shakedown_conformance::queue::Kind;
 use shakedown_conformance::{Case, Column, Section, Verdict, document, run, run_release};
@@ -35,12 +36,14 @@ fn main() -> ExitCode {
     let urls = names.map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let given = urls.each_ref().map(Option::is_some);
     let [kafka, rabbit, postgres] = urls;
+    // A number such as R29: only the cases of that statement, and the document is left alone.
+    let only = arguments.first().map(String::as_str);
     let all = join3(
         logs(kafka.as_deref(), &runtime),
-        queues(rabbit.as_deref(), &runtime),
+        queues(rabbit.as_deref(), only, &runtime),
         stores(postgres.as_deref(), &runtime),
     );
-    let (logs, (release, queues), stores) = tokio.block_on(all);
+    let (logs, (release, queues, unseen), stores) = tokio.block_on(all);
     let others = [logs, stores];
     let queues = [queues];
     let sections = || others.iter().chain(&queues);
@@ -50,6 +53,10 @@ fn main() -> ExitCode {
     let missing = given.contains(&false) || sections().any(Section::incomplete);
     let required = std::env::var("SHAKEDOWN_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
     let mut failed = sections().any(Section::differs) || (missing && required);
+    for lie in &unseen {
+        println!("FAILED: {lie}");
+        failed = true;
+    }
     if missing && required {
         println!(
             "FAILED: SHAKEDOWN_REQUIRE_SERVERS=1 wants all of {}, and the commands that the cases \
@@ -59,10 +66,10 @@ fn main() -> ExitCode {
     }
     // Each release of RabbitMQ that the document knows has tables of its own.
     let mut blocks = vec![];
-    if given[0] && given[2] {
+    if only.is_none() && given[0] && given[2] {
         blocks.push(("on real servers".to_owned(), &others[..]));
     }
-    if RELEASES.contains(&&*release) {
+    if only.is_none() && RELEASES.contains(&&*release) {
         blocks.push((format!("on RabbitMQ {release}"), &queues));
     }
     for (block, sections) in blocks {
@@ -105,16 +112,25 @@ async fn logs(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
     Section::new("EventLog", &cases, columns)
 }
 
-/// The release, and what it shows; empty where there is no server.
-async fn queues(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> (String, Section) {
-    let cases = shakedown_conformance::queue::cases();
+/// The release, what it shows, and which lies nobody saw; empty where there is no server.
+async fn queues(
+    url: Option<&str>,
+    only: Option<&str>,
+    runtime: &Arc<dyn Runtime>,
+) -> (String, Section, Vec<String>) {
+    let mut cases = shakedown_conformance::queue::cases();
+    cases.retain(|case| only.is_none_or(|id| case.id == id));
     let Some(url) = url else {
         let column = absent(&cases, "RabbitMQ", "SHAKEDOWN_RABBIT");
-        return (String::new(), Section::new("JobQueue", &cases, vec![column]));
+        return (String::new(), Section::new("JobQueue", &cases, vec![column]), Vec::new());
     };
     let server = Server::ask(url, LIMIT).await.unwrap();
     let release = server.release().expect("a release");
     let name = format!("{}.{}", release.0, release.1);
+    let unseen = match only {
+        None => mutants::all(url, &run_name(&**runtime), release, runtime).await,
+        Some(_) => Vec::new(),
+    };
     let mut columns = Vec::new();
     // One after the other: a case may kill the server.
     for (kind, name) in
@@ -126,7 +142,7 @@ async fn queues(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> (String, Secti
             run_release(&cases, &name, Some(release), &[], &backend, &**runtime, LIMIT).await;
         columns.push(column);
     }
-    (name, Section::new("JobQueue", &cases, columns))
+    (name, Section::new("JobQueue", &cases, columns), unseen)
 }
 
 async fn stores(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::rabbit::Server;
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all, join3};
 use local::TokioRuntime;
 use ports::Runtime;
 use shakedown_conformance::queue::Kind;
@@ -38,12 +38,14 @@ fn main() -> ExitCode {
     let [kafka, rabbit, postgres] = urls;
     // A number such as R29: only the cases of that statement, and the document is left alone.
     let only = arguments.first().map(String::as_str);
+    // What a case saw is in the table.
+    std::panic::set_hook(Box::new(|_| {}));
     let all = join3(
         logs(kafka.as_deref(), &runtime),
         queues(rabbit.as_deref(), only, &runtime),
-        stores(postgres.as_deref(), &runtime),
+        stores(postgres.as_deref(), only, &runtime),
     );
-    let (logs, (release, queues, unseen), stores) = tokio.block_on(all);
+    let (logs, (release, queues, unseen), (stores, early)) = tokio.block_on(all);
     let others = [logs, stores];
     let queues = [queues];
     let sections = || others.iter().chain(&queues);
@@ -53,7 +55,7 @@ fn main() -> ExitCode {
     let missing = given.contains(&false) || sections().any(Section::incomplete);
     let required = std::env::var("SHAKEDOWN_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
     let mut failed = sections().any(Section::differs) || (missing && required);
-    for lie in &unseen {
+    for lie in unseen.iter().chain(&early) {
         println!("FAILED: {lie}");
         failed = true;
     }
@@ -131,35 +133,56 @@ async fn queues(
         None => mutants::all(url, &run_name(&**runtime), release, runtime).await,
         Some(_) => Vec::new(),
     };
-    let mut columns = Vec::new();
-    // One after the other: a case may kill the server.
-    for (kind, name) in
-        [(Kind::Quorum, format!("RabbitMQ {name}")), (Kind::Classic, "classic queues".to_owned())]
-    {
-        let run = run_name(&**runtime);
-        let backend = rabbit::RealRabbit::at(url, &run, kind, release, runtime.clone()).await;
-        let column =
-            run_release(&cases, &name, Some(release), &[], &backend, &**runtime, LIMIT).await;
-        columns.push(column);
+    let run = run_name(&**runtime);
+    let backend = |kind| rabbit::RealRabbit::at(url, &run, kind, release, runtime.clone());
+    let backends = [backend(Kind::Quorum).await, backend(Kind::Classic).await];
+    let mut columns = [format!("RabbitMQ {name}"), "classic queues".to_owned()]
+        .map(|name| Column { name, verdicts: Vec::new() });
+    for group in cases.chunk_by(|one, two| disturbs(one) == disturbs(two)) {
+        let on = |backend| async move {
+            run_release(group, "", Some(release), &[], backend, &**runtime, LIMIT).await
+        };
+        let [quorum, classic] = &backends;
+        let seen = match disturbs(&group[0]) {
+            true => [on(quorum).await, on(classic).await],
+            false => join(on(quorum), on(classic)).await.into(),
+        };
+        for (column, seen) in columns.iter_mut().zip(seen) {
+            column.verdicts.extend(seen.verdicts);
+        }
     }
-    (name, Section::new("JobQueue", &cases, columns), unseen)
+    (name, Section::new("JobQueue", &cases, columns.into()), unseen)
 }
 
-async fn stores(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
-    let cases = shakedown_conformance::store::cases();
-    let column = match url {
-        None => absent(&cases, "PostgreSQL", "SHAKEDOWN_POSTGRES"),
-        Some(url) => {
-            let name = run_name(&**runtime);
-            match postgres::RealPostgres::at(url, &name, runtime.clone()).await {
-                Ok(backend) => run(&cases, "PostgreSQL", &backend, &**runtime, LIMIT).await,
-                Err(fault) => {
-                    let verdicts =
-                        vec![Verdict::Differs(format!("no store: {fault}")); cases.len()];
-                    Column { name: "PostgreSQL".to_owned(), verdicts }
-                }
-            }
-        }
+/// Whether the case does something to the whole server: patience, a kill, an alarm.
+fn disturbs<B: ?Sized>(case: &Case<B>) -> bool {
+    ["R24", "R29", "R30"].contains(&case.id)
+}
+
+/// What it shows, and which lies nobody saw.
+async fn stores(
+    url: Option<&str>,
+    only: Option<&str>,
+    runtime: &Arc<dyn Runtime>,
+) -> (Section, Vec<String>) {
+    let mut cases = shakedown_conformance::store::cases();
+    cases.retain(|case| only.is_none_or(|id| case.id == id));
+    let name = "PostgreSQL";
+    let Some(url) = url else {
+        let column = absent(&cases, name, "SHAKEDOWN_POSTGRES");
+        return (Section::new("Store", &cases, vec![column]), Vec::new());
     };
-    Section::new("Store", &cases, vec![column])
+    let (column, unseen) =
+        match postgres::RealPostgres::at(url, &run_name(&**runtime), runtime.clone()).await {
+            Ok(backend) => {
+                let backend = Arc::new(backend);
+                let unseen = mutants::early(backend.clone(), &**runtime).await;
+                (run(&cases, name, &*backend, &**runtime, LIMIT).await, unseen)
+            }
+            Err(fault) => {
+                let verdicts = vec![Verdict::Differs(format!("no store: {fault}")); cases.len()];
+                (Column { name: name.to_owned(), verdicts }, None)
+            }
+        };
+    (Section::new("Store", &cases, vec![column]), unseen.into_iter().collect())
 }

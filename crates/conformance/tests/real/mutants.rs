@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures_util::future::join_all;
-use ports::{JobQueue, Outcome, Record, Runtime};
+use futures_util::future::{BoxFuture, join_all};
+use ports::{JobQueue, Outcome, Record, Runtime, Store};
 use shakedown_conformance::queue::{
     Amqp, Arguments, Bound, Confirmed, Consuming, Got, Kind, Message, QueueBackend, beyond_the_port,
 };
+use shakedown_conformance::store::{Loss, Session, StoreBackend, Writers};
 use shakedown_conformance::{NotApplicable, Release, Unseen, Verdict, run_release};
 
+use crate::postgres::RealPostgres;
 use crate::rabbit::RealRabbit;
 
 /// What is done otherwise.
@@ -123,6 +125,52 @@ pub async fn all(
         }
     }
     wrong
+}
+
+/// Whether D7 sees a session that has listened before it was told to.
+pub async fn early(truth: Arc<RealPostgres>, runtime: &dyn Runtime) -> Option<String> {
+    let mut cases = shakedown_conformance::store::cases();
+    cases.retain(|case| case.id == "D7");
+    let column = run_release(&cases, "", None, &[], &Early { truth }, runtime, LIMIT).await;
+    let seen = matches!(column.verdicts[..], [Verdict::Differs(_)]);
+    (!seen).then(|| format!("D7 does not see who listens early: {column:?}"))
+}
+
+struct Early {
+    truth: Arc<RealPostgres>,
+}
+
+#[async_trait]
+impl StoreBackend for Early {
+    fn runtime(&self) -> &dyn Runtime {
+        self.truth.runtime()
+    }
+
+    fn writers(&self) -> Writers {
+        self.truth.writers()
+    }
+
+    fn store(&self) -> Arc<dyn Store> {
+        self.truth.store()
+    }
+
+    async fn flaky(&self) -> Result<Arc<dyn Store>, NotApplicable> {
+        self.truth.flaky().await
+    }
+
+    async fn losing(&self, loss: Loss, call: BoxFuture<'_, Outcome<()>>) -> Outcome<()> {
+        self.truth.losing(loss, call).await
+    }
+
+    async fn restart(&self) -> Result<(), Unseen> {
+        self.truth.restart().await
+    }
+
+    async fn session(&self) -> Result<Box<dyn Session>, Unseen> {
+        let session = self.truth.session().await?;
+        session.listen("d7").await;
+        Ok(session)
+    }
 }
 
 struct Liar {

@@ -78,6 +78,8 @@ pub(in crate::queue) async fn a_fan_out_is_not_atomic(backend: &dyn QueueBackend
         Kind::Quorum => assert_eq!(committed, Ok(()), "nobody says that a part is missing"),
         Kind::Classic => assert!(matches!(committed, Err(Fault::Refused(_))), "{committed:?}"),
     }
+    // A quorum queue has it a little later than the commit is answered.
+    ready(backend, &*channel, &open, 1).await;
     assert_eq!(ids(&emptied(&*channel, &open).await), ["fanned"], "a part is there");
     let fillers = emptied(&*channel, &full).await;
     assert!(fillers.iter().all(|one| one.key == "filler"), "{fillers:?}");

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::rabbit::Server;
-use futures_util::future::{join, join_all, join3};
+use futures_util::future::{join_all, join3};
 use local::TokioRuntime;
 use ports::Runtime;
 use shakedown_conformance::queue::Kind;
@@ -40,12 +40,13 @@ fn main() -> ExitCode {
     let only = arguments.first().map(String::as_str);
     // What a case saw is in the table.
     std::panic::set_hook(Box::new(|_| {}));
-    let all = join3(
-        logs(kafka.as_deref(), &runtime),
-        queues(rabbit.as_deref(), only, &runtime),
-        stores(postgres.as_deref(), only, &runtime),
-    );
-    let (logs, (release, queues, unseen), (stores, early)) = tokio.block_on(all);
+    // Each on a thread of its own: what blocks in one of them must not hold up the others.
+    let (logs, (release, queues, unseen), (stores, early)) = std::thread::scope(|scope| {
+        let logs = scope.spawn(|| tokio.block_on(logs(kafka.as_deref(), &runtime)));
+        let stores = scope.spawn(|| tokio.block_on(stores(postgres.as_deref(), only, &runtime)));
+        let queues = tokio.block_on(queues(rabbit.as_deref(), only, &runtime));
+        (logs.join().unwrap(), queues, stores.join().unwrap())
+    });
     let others = [logs, stores];
     let queues = [queues];
     let sections = || others.iter().chain(&queues);
@@ -129,23 +130,30 @@ async fn queues(
     let server = Server::ask(url, LIMIT).await.unwrap();
     let release = server.release().expect("a release");
     let name = format!("{}.{}", release.0, release.1);
-    let unseen = match only {
-        None => mutants::all(url, &run_name(&**runtime), release, runtime).await,
-        Some(_) => Vec::new(),
-    };
     let run = run_name(&**runtime);
     let backend = |kind| rabbit::RealRabbit::at(url, &run, kind, release, runtime.clone());
     let backends = [backend(Kind::Quorum).await, backend(Kind::Classic).await];
     let mut columns = [format!("RabbitMQ {name}"), "classic queues".to_owned()]
         .map(|name| Column { name, verdicts: Vec::new() });
-    for group in cases.chunk_by(|one, two| disturbs(one) == disturbs(two)) {
+    let mut unseen = Vec::new();
+    let groups = cases.chunk_by(|one, two| disturbs(one) == disturbs(two));
+    for (n, group) in groups.enumerate() {
         let on = |backend| async move {
             run_release(group, "", Some(release), &[], backend, &**runtime, LIMIT).await
         };
         let [quorum, classic] = &backends;
-        let seen = match disturbs(&group[0]) {
-            true => [on(quorum).await, on(classic).await],
-            false => join(on(quorum), on(classic)).await.into(),
+        let seen = if disturbs(&group[0]) {
+            [on(quorum).await, on(classic).await]
+        } else {
+            let lies = async {
+                match only {
+                    None if n == 0 => mutants::all(url, &run, release, runtime).await,
+                    _ => Vec::new(),
+                }
+            };
+            let (quorum, classic, lies) = join3(on(quorum), on(classic), lies).await;
+            unseen.extend(lies);
+            [quorum, classic]
         };
         for (column, seen) in columns.iter_mut().zip(seen) {
             column.verdicts.extend(seen.verdicts);

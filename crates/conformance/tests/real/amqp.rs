@@ -8,7 +8,7 @@ use lapin::message::Delivery;
 use lapin::options::{
     BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicGetOptions, BasicPublishOptions,
     BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions, ExchangeDeclareOptions,
-    QueueBindOptions, QueueDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::protocol::AMQPErrorKind;
 use lapin::types::{AMQPValue, FieldTable};
@@ -35,6 +35,13 @@ impl RealChannel {
         let channel = connection.create_channel().await.unwrap();
         channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
         RealChannel { channel, consumer: Mutex::default(), connection }
+    }
+}
+
+impl RealChannel {
+    /// `queue.delete`, which no case does: an operator would.
+    pub async fn delete(&self, queue: &str) {
+        self.channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
     }
 }
 

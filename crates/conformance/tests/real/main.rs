@@ -4,6 +4,7 @@
 
 mod amqp;
 mod control;
+mod fire;
 mod kafka;
 mod member;
 mod mutants;
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
     let urls = names.map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let given = urls.each_ref().map(Option::is_some);
     let [kafka, rabbit, postgres] = urls;
-    // A number such as R29: only the cases of that statement, and the document is left alone.
+    // A number such as R29: only the cases of that statement; `fire`: only the adapters under fire. The
+    // document is left alone.
     let only = arguments.first().map(String::as_str);
     // What a case saw is in the table.
     std::panic::set_hook(Box::new(|_| {}));
@@ -47,9 +49,19 @@ fn main() -> ExitCode {
         let queues = tokio.block_on(queues(rabbit.as_deref(), only, &runtime));
         (logs.join().unwrap(), queues, stores.join().unwrap())
     });
+    // Alone: some kill a server.
+    let fire = match only {
+        None | Some("fire") => tokio.block_on(fire::sections(
+            rabbit.as_deref(),
+            postgres.as_deref(),
+            &run_name(&*runtime),
+            &runtime,
+        )),
+        Some(_) => Vec::new(),
+    };
     let others = [logs, stores];
     let queues = [queues];
-    let sections = || others.iter().chain(&queues);
+    let sections = || others.iter().chain(&queues).chain(&fire);
     for section in sections() {
         println!("\n{section}");
     }
@@ -71,6 +83,9 @@ fn main() -> ExitCode {
     let mut blocks = vec![];
     if only.is_none() && given[0] && given[2] {
         blocks.push(("on real servers".to_owned(), &others[..]));
+    }
+    if only.is_none() && given[1] && given[2] {
+        blocks.push(("under fire".to_owned(), &fire));
     }
     if only.is_none() && RELEASES.contains(&&*release) {
         blocks.push((format!("on RabbitMQ {release}"), &queues));

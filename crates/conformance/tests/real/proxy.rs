@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A port in front of a server.
 pub struct Proxy {
@@ -17,6 +18,8 @@ struct State {
     /// How many bytes still pass on all links together; none: all.
     requests: Option<usize>,
     replies: Option<usize>,
+    /// How long each piece takes on its way.
+    delay: Duration,
 }
 
 #[derive(Clone, Copy)]
@@ -57,6 +60,11 @@ impl Proxy {
         lock(&self.state).replies = bytes;
     }
 
+    /// From now on each piece of at most 16 KiB takes so long.
+    pub fn slow(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
     /// Breaks all links. New ones lose nothing.
     pub fn cut(&self) {
         let mut state = lock(&self.state);
@@ -86,6 +94,13 @@ fn start(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
+#[expect(clippy::disallowed_methods)]
+fn hold(delay: Duration) {
+    if !delay.is_zero() {
+        std::thread::sleep(delay);
+    }
+}
+
 fn accept(listener: &TcpListener, server: SocketAddr, state: &Arc<Mutex<State>>) {
     for client in listener.incoming() {
         // The proxy itself is gone.
@@ -111,16 +126,18 @@ fn pass(
     let mut bytes = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         let Some(state) = state() else { break };
-        let passing = {
+        let (passing, delay) = {
             let mut state = lock(&state);
+            let delay = state.delay;
             let left = match way {
                 Way::Request => &mut state.requests,
                 Way::Reply => &mut state.replies,
             };
             let passing = left.map_or(count, |left| left.min(count));
             *left = left.map(|left| left - passing);
-            passing
+            (passing, delay)
         };
+        hold(delay);
         if to.write_all(&bytes[..passing]).is_err() {
             break;
         }

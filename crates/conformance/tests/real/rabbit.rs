@@ -26,7 +26,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 /// What the server knows of its queues is on disk after so long. Seen on 3.10.8 and 4.0.5, killed within
 /// two seconds after a declaration: a classic queue was gone, a quorum queue there and without a leader
 /// for good.
-const WRITTEN: Duration = Duration::from_secs(5);
+pub const WRITTEN: Duration = Duration::from_secs(5);
 
 /// The first release whose queues have an ack time-out of their own.
 const OWN_ACK_TIMEOUT: Release = (3, 12);

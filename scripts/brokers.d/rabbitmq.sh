@@ -98,3 +98,15 @@ start_rabbitmq() {
     RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS='-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}' \
     "$sbin/rabbitmq-server"
 }
+
+# rabbitmqctl of the version that runs, with our cookie and port mapper.
+run_rabbitmqctl() {
+  local root="" prefix=() sbin dir=$home/rabbitmq
+  if [ "$rabbit_version" = 4.0 ]; then
+    root=$home/debian-13
+    in_debian_13
+  fi
+  sbin=$(rabbitmq_sbin "$root") || fail rabbitmq "no server in $root/usr/lib/rabbitmq. Install Debian's package rabbitmq-server."
+  "${prefix[@]}" env HOME="$dir" LANG=C.UTF-8 RABBITMQ_NODENAME=shakedown@localhost RABBITMQ_CONF_ENV_FILE=/dev/null \
+    ERL_EPMD_PORT="$(port_of epmd)" "${sbin#"$root"}/rabbitmqctl" --quiet "$@"
+}

@@ -70,7 +70,7 @@ mod tests {
     use crate::report::Column;
 
     fn section(verdict: Verdict) -> Section {
-        let case = |id| Case::<()>::new(id, "it holds", "any", |_: &()| Box::pin(async { Ok(()) }));
+        let case = |id| Case::<()>::new(id, "it holds", "all", |_: &()| Box::pin(async { Ok(()) }));
         let cases = [case("K1"), case("K1"), case("")];
         let verdicts = vec![Verdict::Agrees, Verdict::Agrees, verdict];
         Section::new("EventLog", &cases, vec![Column { name: "model".to_owned(), verdicts }])

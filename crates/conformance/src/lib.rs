@@ -9,5 +9,5 @@ pub mod queue;
 mod report;
 pub mod store;
 
-pub use case::{Case, NotApplicable, Observed, Verdict, run};
+pub use case::{Case, NotApplicable, Observed, Release, Unseen, Verdict, Waiver, run, run_release};
 pub use report::{Column, Section};

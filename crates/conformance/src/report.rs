@@ -48,6 +48,12 @@ impl Section {
         self.columns.iter().flat_map(|column| column.verdicts.iter().map(cell))
     }
 
+    /// Whether a case did not run.
+    pub fn incomplete(&self) -> bool {
+        let verdicts = self.columns.iter().flat_map(|column| &column.verdicts);
+        verdicts.into_iter().any(|verdict| matches!(verdict, Verdict::NotRun(_)))
+    }
+
     /// Whether a backend differs from a statement.
     pub fn differs(&self) -> bool {
         let verdicts = self.columns.iter().flat_map(|column| &column.verdicts);
@@ -62,6 +68,7 @@ fn cell(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Agrees => "agrees",
         Verdict::Differs(_) => "DIFFERS",
+        Verdict::Waived(_) => "waived",
         Verdict::NotApplicable(_) => "not applicable",
         Verdict::NotRun(_) => "not run",
     }
@@ -97,12 +104,13 @@ impl Section {
             for (row, verdict) in self.rows.iter().zip(&column.verdicts) {
                 let why = match verdict {
                     Verdict::Agrees => continue,
-                    Verdict::NotApplicable(why) | Verdict::NotRun(why) | Verdict::Differs(why) => {
-                        why
-                    }
+                    Verdict::NotApplicable(why)
+                    | Verdict::NotRun(why)
+                    | Verdict::Waived(why)
+                    | Verdict::Differs(why) => why,
                 };
-                if matches!(verdict, Verdict::Differs(_)) {
-                    writeln!(f, "  {} DIFFERS on {}: {why}", row.0, column.name)?;
+                if matches!(verdict, Verdict::Differs(_) | Verdict::Waived(_)) {
+                    writeln!(f, "  {} {} on {}: {why}", row.0, cell(verdict), column.name)?;
                 } else if !told.contains(&why.as_str()) {
                     writeln!(f, "  {}, {}: {why}", column.name, cell(verdict))?;
                     told.push(why);
@@ -119,7 +127,7 @@ mod tests {
 
     #[test]
     fn nothing_is_hidden() {
-        let case = |id| Case::<()>::new(id, "it holds", "any", |_: &()| Box::pin(async { Ok(()) }));
+        let case = |id| Case::<()>::new(id, "it holds", "all", |_: &()| Box::pin(async { Ok(()) }));
         let cases = [case("K1"), case("K2"), case("K3")];
         let no = |why: &str| Verdict::NotApplicable(why.to_owned());
         let one = vec![Verdict::Agrees, no("no clock"), no("no clock")];
@@ -140,9 +148,9 @@ mod tests {
             lines,
             [
                 "EventLog model a server elsewhere absent",
-                "K1 it holds (any) agrees agrees not run",
-                "K2 it holds (any) not applicable agrees not run",
-                "K3 it holds (any) not applicable DIFFERS not run",
+                "K1 it holds (all) agrees agrees not run",
+                "K2 it holds (all) not applicable agrees not run",
+                "K3 it holds (all) not applicable DIFFERS not run",
                 "model, not applicable: no clock",
                 "K3 DIFFERS on a server elsewhere: left: 1",
                 "absent, not run: no address",

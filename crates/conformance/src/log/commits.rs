@@ -97,7 +97,7 @@ async fn answers(
 
 pub(super) async fn fenced_by_generation(backend: &dyn LogBackend) -> Observed {
     if backend.groups() == Groups::LedByBrokers {
-        return Err(NotApplicable("its groups have epochs (K21)"));
+        return Err(NotApplicable("its groups have epochs (K21)").into());
     }
     let joining = [(Who::Member, Committed::RebalanceInProgress)];
     let synced = [
@@ -112,7 +112,7 @@ pub(super) async fn fenced_by_generation(backend: &dyn LogBackend) -> Observed {
 
 pub(super) async fn fenced_by_epoch(backend: &dyn LogBackend) -> Observed {
     if backend.groups() == Groups::LedByMembers {
-        return Err(NotApplicable("its groups have generations (K19)"));
+        return Err(NotApplicable("its groups have generations (K19)").into());
     }
     let synced = [
         (Who::Member, Committed::Taken),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ports::{Delivery, JobQueue, QueueSpec};
 
-use super::{QueueBackend, batch, drain, keys, publish, ready, tags, take};
+use super::{QueueBackend, batch, counts, drain, keys, publish, ready, tags, take};
 use crate::Observed;
 
 /// Returns that a message may have here.
@@ -54,6 +54,7 @@ pub(super) async fn rejected_is_dead(backend: &dyn QueueBackend) -> Observed {
 }
 
 pub(super) async fn beyond_the_limit_is_dead(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
     let (queue, dead, client) = limited(backend).await;
     publish(&*client, batch(&queue, 1)).await;
     let mut channel = client.consume(&queue, 1).await.unwrap();
@@ -69,6 +70,7 @@ pub(super) async fn beyond_the_limit_is_dead(backend: &dyn QueueBackend) -> Obse
 }
 
 pub(super) async fn without_a_target_it_is_dropped(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
     let client = backend.client("one").await;
     let spec = QueueSpec { name: backend.queue(), delivery_limit: LIMIT, dead_letters: None };
     client.declare(&spec).await.unwrap();
@@ -89,6 +91,7 @@ pub(super) async fn without_a_target_it_is_dropped(backend: &dyn QueueBackend) -
 }
 
 pub(super) async fn innocents_reach_the_limit_together(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
     let (queue, dead, client) = limited(backend).await;
     publish(&*client, batch(&queue, 3)).await;
     for _ in 0..=LIMIT {
@@ -103,6 +106,7 @@ pub(super) async fn innocents_reach_the_limit_together(backend: &dyn QueueBacken
 }
 
 pub(super) async fn a_lost_link_counts_too(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
     let (queue, dead, client) = limited(backend).await;
     publish(&*client, batch(&queue, 1)).await;
     for returns in 0..=LIMIT {
@@ -116,6 +120,34 @@ pub(super) async fn a_lost_link_counts_too(backend: &dyn QueueBackend) -> Observ
         }
     }
     assert_eq!(dead_letters(backend, &*client, &dead, 1).await.len(), 1);
+    Ok(())
+}
+
+pub(super) async fn a_dead_letter_says_why(backend: &dyn QueueBackend) -> Observed {
+    let (queue, dead, client) = limited(backend).await;
+    publish(&*client, batch(&queue, 1)).await;
+    let mut channel = client.consume(&queue, 1).await.unwrap();
+    let one = take(backend, &mut channel, 1).await;
+    channel.settle(&[], &tags(&one)).await.unwrap();
+    let mut reasons = vec!["rejected"];
+    if counts(backend).is_ok() {
+        publish(&*client, batch(&queue, 1)).await;
+        for _ in 0..=LIMIT {
+            let one = take(backend, &mut channel, 1).await;
+            channel.requeue(&tags(&one)).await.unwrap();
+        }
+        reasons.push("delivery_limit");
+    }
+    let letters = dead_letters(backend, &*client, &dead, reasons.len()).await;
+    for (letter, reason) in letters.iter().zip(reasons) {
+        let header = |wanted: &str| {
+            let found = letter.record.headers.iter().find(|(name, _)| &**name == wanted);
+            found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        };
+        assert_eq!(header("x-death"), Some(format!("{reason} 1 {queue}")));
+        assert_eq!(header("x-first-death-queue").as_deref(), Some(&*queue));
+        assert_eq!(header("x-first-death-reason").as_deref(), Some(reason));
+    }
     Ok(())
 }
 

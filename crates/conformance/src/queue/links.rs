@@ -1,4 +1,4 @@
-//! Cases on links that are lost: R3 and R8.
+//! Cases on links and servers that are lost: R3, R8 and R29.
 
 use ports::{Delivered, Fault, Outcome};
 
@@ -85,5 +85,39 @@ pub(super) async fn a_lost_connection_requeues(backend: &dyn QueueBackend) -> Ob
     assert!(matches!(late, Err(Fault::Refused(_))), "a tag of a lost channel: {late:?}");
     second.settle(&tags(&back), &[]).await.unwrap();
     ready(backend, &*client, &queue, 0).await;
+    Ok(())
+}
+
+pub(super) async fn confirmed_survives_a_kill(backend: &dyn QueueBackend) -> Observed {
+    let (queue, client) = declared(backend).await;
+    publish(&*client, batch(&queue, 20)).await;
+    let mut channel = client.consume(&queue, 5).await.unwrap();
+    let held = take(backend, &mut channel, 5).await;
+    backend.restart().await?;
+    let lost = ports::timeout(backend.runtime(), PATIENCE, channel.next(1)).await;
+    assert_eq!(lost, Some(Ok(Delivered::ChannelLost)), "its channels are gone");
+    let begun = backend.runtime().elapsed();
+    let mut again = loop {
+        match client.consume(&queue, 100).await {
+            Ok(channel) => break channel,
+            // It is coming up.
+            Err(fault) => {
+                assert!(backend.runtime().elapsed() - begun < PATIENCE * 2, "{fault}");
+                backend.runtime().sleep(QUIET).await;
+            }
+        }
+    };
+    let back = take(backend, &mut again, 20).await;
+    let all = batch(&queue, 20);
+    let expected = all.iter().map(|record| &*record.key).collect();
+    assert_eq!((back.len(), keys(&back)), (20, expected), "each once, and whole");
+    for delivery in back.iter().filter(|delivery| keys(&held).contains(&*delivery.record.key)) {
+        assert!(delivery.redelivered, "{} was held", delivery.record.key);
+    }
+    again.settle(&tags(&back), &[]).await.unwrap();
+    drop(again);
+    ready(backend, &*client, &queue, 0).await;
+    publish(&*client, batch(&queue, 1)).await;
+    assert_eq!(drain(backend, &*client, &queue, 1).await.len(), 1, "it goes on");
     Ok(())
 }

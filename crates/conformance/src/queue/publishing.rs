@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use ports::{Fault, QueueSpec, Record};
 
-use super::{QueueBackend, batch, declared, depth, drain, publish, take};
+use super::{QueueBackend, batch, counts, declared, depth, drain, publish, take};
 use crate::Observed;
 
 pub(super) async fn confirmed_is_enqueued(backend: &dyn QueueBackend) -> Observed {
@@ -92,8 +92,10 @@ pub(super) async fn an_equal_declaration_is_fine(backend: &dyn QueueBackend) -> 
         QueueSpec { dead_letters: Some(backend.queue()), ..spec.clone() },
         QueueSpec { dead_letters: None, ..spec.clone() },
     ];
-    for other in other {
-        let refused = client.declare(&other).await;
+    // A limit is an argument of those that count.
+    let from = usize::from(counts(backend).is_err());
+    for other in &other[from..] {
+        let refused = client.declare(other).await;
         assert!(matches!(refused, Err(Fault::Refused(_))), "{other:?}: {refused:?}");
     }
     // The refusal cost a channel and nothing else.

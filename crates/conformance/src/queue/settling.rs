@@ -3,9 +3,10 @@
 use ports::{Delivered, Fault};
 
 use super::{
-    PATIENCE, QUIET, QueueBackend, batch, declared, depth, keys, publish, ready, tags, take,
+    Kind, PATIENCE, QUIET, QueueBackend, batch, counts, declared, depth, keys, publish, ready,
+    tags, take,
 };
-use crate::Observed;
+use crate::{NotApplicable, Observed};
 
 pub(super) async fn at_most_prefetch_unacked(backend: &dyn QueueBackend) -> Observed {
     let (queue, client) = declared(backend).await;
@@ -103,7 +104,43 @@ pub(super) async fn what_is_returned_comes_again(backend: &dyn QueueBackend) -> 
     Ok(())
 }
 
+/// Four messages. The second and third come back, then the first: their order.
+async fn returned_in_disorder(backend: &dyn QueueBackend) -> Vec<String> {
+    let (queue, client) = declared(backend).await;
+    publish(&*client, batch(&queue, 4)).await;
+    let mut one = client.consume(&queue, 1).await.unwrap();
+    let first = take(backend, &mut one, 1).await;
+    let mut two = client.consume(&queue, 2).await.unwrap();
+    let others = take(backend, &mut two, 2).await;
+    assert_eq!((first.len(), others.len()), (1, 2));
+    drop(two);
+    ready(backend, &*client, &queue, 3).await;
+    drop(one);
+    ready(backend, &*client, &queue, 4).await;
+    let mut channel = client.consume(&queue, 10).await.unwrap();
+    let all = take(backend, &mut channel, 4).await;
+    channel.settle(&tags(&all), &[]).await.unwrap();
+    all.iter().map(|delivery| delivery.record.key.to_string()).collect()
+}
+
+pub(super) async fn returns_come_first_in_their_order(backend: &dyn QueueBackend) -> Observed {
+    if backend.kind() == Kind::Classic {
+        return Err(NotApplicable("a statement on quorum queues").into());
+    }
+    assert_eq!(returned_in_disorder(backend).await, ["job-1", "job-2", "job-0", "job-3"]);
+    Ok(())
+}
+
+pub(super) async fn returns_go_back_to_their_place(backend: &dyn QueueBackend) -> Observed {
+    if backend.kind() == Kind::Quorum {
+        return Err(NotApplicable("a statement on classic queues").into());
+    }
+    assert_eq!(returned_in_disorder(backend).await, ["job-0", "job-1", "job-2", "job-3"]);
+    Ok(())
+}
+
 pub(super) async fn each_return_counts(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
     let (queue, client) = declared(backend).await;
     publish(&*client, batch(&queue, 1)).await;
     let mut channel = client.consume(&queue, 1).await.unwrap();

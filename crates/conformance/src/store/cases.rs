@@ -10,7 +10,7 @@ use ports::{Fault, Op, Outcome, Reply, Runtime, Store};
 
 use super::sequences::{ITEMS, item, keys, rows};
 use super::statements::{Statement, Writers, statements};
-use crate::{Case, NotApplicable, Observed};
+use crate::{Case, NotApplicable, Observed, Unseen};
 
 /// What is lost with the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +39,36 @@ pub trait StoreBackend: Send + Sync {
     /// Makes the call, which uses the flaky client, while that one's link loses this; after a while
     /// the link breaks. What the call answered.
     async fn losing(&self, loss: Loss, call: BoxFuture<'_, Outcome<()>>) -> Outcome<()>;
+
+    /// Kills the server, and starts it on what it has left behind. Clients of before may live on.
+    async fn restart(&self) -> Result<(), Unseen>;
+
+    /// A session for `LISTEN` and `NOTIFY`.
+    async fn session(&self) -> Result<Box<dyn Session>, Unseen>;
 }
 
-/// All cases.
+/// Notifications, which the port does not have.
+#[async_trait]
+pub trait Session: Send + Sync {
+    /// `LISTEN`.
+    async fn listen(&self, channel: &str);
+
+    /// `NOTIFY` in a transaction, which is committed or rolled back.
+    async fn notify(&self, channel: &str, payload: &str, commit: bool);
+
+    /// What it has heard since it was asked last; none may be on the way for so long.
+    async fn heard(&self, quiet: Duration) -> Vec<String>;
+}
+
+/// All cases, by number.
 pub fn cases() -> Vec<Case<dyn StoreBackend>> {
     let mut all = vec![
+        Case::new("D7", "a notification reaches who listens when it is committed", "all", |it| {
+            Box::pin(a_notification_is_not_durable(it))
+        }),
+        Case::new("D8", "a kill keeps what is committed, and nothing else", "all", |backend| {
+            Box::pin(a_kill_keeps_what_is_committed(backend))
+        }),
         Case::new("D2", "a commit whose reply is lost is unknown, and done", "all", |backend| {
             Box::pin(a_lost_commit_is_unknown(backend, Loss::Reply))
         }),
@@ -66,7 +91,8 @@ fn as_case(statement: Statement) -> Case<dyn StoreBackend> {
         let alone = statement.writers == Writers::Many && backend.writers() == Writers::One;
         Box::pin(async move {
             if alone {
-                return Err(NotApplicable("one writer: no other transaction is open beside it"));
+                let why = "one writer: no other transaction is open beside it";
+                return Err(NotApplicable(why).into());
             }
             run(&*backend.store(), backend.runtime()).await;
             Ok(())
@@ -126,5 +152,45 @@ async fn a_lost_commit_is_unknown(backend: &dyn StoreBackend, loss: Loss) -> Obs
     }
     assert_eq!(version(&*store, key).await, 1);
     assert_eq!(version(&*flaky, key).await, 1, "the client has a new link");
+    Ok(())
+}
+
+async fn a_kill_keeps_what_is_committed(backend: &dyn StoreBackend) -> Observed {
+    let store = backend.store();
+    let put = |key: &str| Op::Put { table: &ITEMS, rows: rows([(key, item(0, None, None))]) };
+    store.transact(vec![put("d8.committed")]).await.unwrap();
+    let (open, _) = store.begin(vec![put("d8.open")]).await.unwrap();
+    backend.restart().await?;
+    let late = open.commit(vec![put("d8.late")]).await;
+    assert!(late.is_err(), "its transaction is gone");
+    let begun = backend.runtime().elapsed();
+    // It is coming up.
+    while store.transact(vec![put("d8.after")]).await.is_err() {
+        assert!(backend.runtime().elapsed() - begun < PATIENCE, "it does not come back");
+        backend.runtime().sleep(Duration::from_millis(100)).await;
+    }
+    let keys = ["d8.committed", "d8.open", "d8.late", "d8.after"];
+    let mut versions = Vec::new();
+    for key in keys {
+        versions.push(version(&*store, key).await);
+    }
+    assert_eq!(versions, [1, 0, 0, 1], "{keys:?}");
+    Ok(())
+}
+
+async fn a_notification_is_not_durable(backend: &dyn StoreBackend) -> Observed {
+    const QUIET: Duration = Duration::from_millis(300);
+    let (one, two) = (backend.session().await?, backend.session().await?);
+    one.listen("d7").await;
+    two.notify("d7", "committed", true).await;
+    two.notify("d7", "rolled back", false).await;
+    assert_eq!(one.heard(QUIET).await, ["committed"]);
+    drop(one);
+    let late = backend.session().await?;
+    two.notify("d7", "while nobody listened", true).await;
+    late.listen("d7").await;
+    assert_eq!(late.heard(QUIET).await, Vec::<String>::new(), "nobody kept it");
+    two.notify("d7", "again", true).await;
+    assert_eq!(late.heard(QUIET).await, ["again"]);
     Ok(())
 }

@@ -5,7 +5,7 @@ mod cases;
 mod sequences;
 mod statements;
 
-pub use cases::{Loss, StoreBackend, cases};
+pub use cases::{Loss, Session, StoreBackend, cases};
 pub use sequences::{
     GROUPS, ITEMS, Seen, Step, TABLES, group, item, keys, outgoing, random_sequence, range, replay,
     rows, sequences,

@@ -27,8 +27,8 @@ pub struct Statement {
     pub run: for<'a> fn(&'a dyn Store, &'a dyn Runtime) -> BoxFuture<'a, ()>,
 }
 
-/// All statements. D2 (a lost reply of a commit) needs a link that can be cut, and D7 is unused: no
-/// code of ours relies on notifications.
+/// All statements that need a store and nothing else. D2 (a lost reply of a commit), D7 (notifications)
+/// and D8 (a kill) are cases only.
 pub fn statements() -> Vec<Statement> {
     vec![
         Statement {
@@ -65,6 +65,11 @@ pub fn statements() -> Vec<Statement> {
             name: "D9 a commit behind a failed statement is not confirmed",
             writers: Writers::One,
             run: |store, _| Box::pin(a_failed_statement_fails_the_commit(store)),
+        },
+        Statement {
+            name: "a waiter gives up in time, and has done nothing",
+            writers: Writers::Many,
+            run: |store, _| Box::pin(a_waiter_gives_up(store)),
         },
         Statement {
             name: "a silent holder lets go",
@@ -239,6 +244,17 @@ async fn a_failed_statement_fails_the_commit(store: &dyn Store) {
     assert!(is_retry(&result), "{result:?}");
     assert_eq!((read(store, "d9").await, read(store, "d9x").await), (1, 0));
     assert_eq!(unsent(store, 104).await, []);
+}
+
+async fn a_waiter_gives_up(store: &dyn Store) {
+    let (holder, _) = store.begin(vec![put("held", 0)]).await.unwrap();
+    let (mut waiter, _) = store.begin(vec![put("beside", 0), append(105, "beside")]).await.unwrap();
+    let answer = waiter.run(vec![lock("held")]).await;
+    assert!(is_retry(&answer), "before the holder is silent for too long: {answer:?}");
+    drop(waiter);
+    assert_eq!(holder.commit(vec![put("held", 1)]).await, Ok(()), "the holder goes on");
+    assert_eq!((read(store, "held").await, read(store, "beside").await), (2, 0));
+    assert_eq!(unsent(store, 105).await, []);
 }
 
 async fn a_silent_holder_lets_go(store: &dyn Store) {

@@ -155,7 +155,7 @@ impl LogBackend for InProcess {
     }
 
     async fn kill_the_leader(&self, _: &Arc<str>) -> Observed {
-        Err(NO_REPLICAS)
+        Err(NO_REPLICAS.into())
     }
 
     async fn apart(&self) -> Result<Apart, NotApplicable> {
@@ -167,7 +167,7 @@ impl LogBackend for InProcess {
     }
 
     async fn enough_replicas(&self, _: &Arc<str>) -> Observed {
-        Err(NO_REPLICAS)
+        Err(NO_REPLICAS.into())
     }
 
     async fn produce_to_the_leader(&self, _: Record) -> Result<Outcome<()>, NotApplicable> {
@@ -175,7 +175,7 @@ impl LogBackend for InProcess {
     }
 
     async fn produce_at(&self, record: Record, at: DateTime<Utc>) -> Observed {
-        self.reach(|log, _| log.append(record, at).map(drop).unwrap())
+        Ok(self.reach(|log, _| log.append(record, at).map(drop).unwrap())?)
     }
 
     /// The model has no transactions, but what others' do to a reader: records that are not visible
@@ -201,7 +201,7 @@ impl LogBackend for InProcess {
     }
 
     async fn delete_below(&self, partition: &Partition, offset: i64) -> Observed {
-        self.reach(|log, _| log.trim(partition, offset))
+        Ok(self.reach(|log, _| log.trim(partition, offset))?)
     }
 
     async fn compacted_topic(&self) -> Result<Arc<str>, NotApplicable> {
@@ -210,7 +210,7 @@ impl LogBackend for InProcess {
     }
 
     async fn compact(&self, topic: &Arc<str>) -> Observed {
-        self.reach(|log, _| log.compact(&Partition { topic: topic.clone(), index: 0 }))
+        Ok(self.reach(|log, _| log.compact(&Partition { topic: topic.clone(), index: 0 }))?)
     }
 
     async fn store_offsets(
@@ -223,7 +223,7 @@ impl LogBackend for InProcess {
     }
 
     async fn read_by_default(&self, _: &str, _: &Arc<str>, _: usize) -> Observed {
-        Err(NO_COMMITTER)
+        Err(NO_COMMITTER.into())
     }
 
     async fn bare_member(

@@ -118,7 +118,7 @@ impl LogBackend for Mock {
     }
 
     fn knows_nobody(&self) -> Observed {
-        Err(NO_COMMIT_OF_NOBODY)
+        Err(NO_COMMIT_OF_NOBODY.into())
     }
 
     fn max_poll_interval(&self) -> Duration {
@@ -130,7 +130,7 @@ impl LogBackend for Mock {
     }
 
     fn keeps_time(&self) -> Observed {
-        Err(OTHER_TIME)
+        Err(OTHER_TIME.into())
     }
 
     async fn client(&self, name: &str) -> Arc<dyn EventLog> {
@@ -142,7 +142,7 @@ impl LogBackend for Mock {
     }
 
     async fn resend_without_idempotence(&self, _: Vec<Record>) -> Observed {
-        Err(NO_LINK)
+        Err(NO_LINK.into())
     }
 
     async fn break_before_the_answer(
@@ -174,7 +174,7 @@ impl LogBackend for Mock {
     }
 
     async fn kill_the_leader(&self, _: &Arc<str>) -> Observed {
-        Err(NO_REPLICAS)
+        Err(NO_REPLICAS.into())
     }
 
     async fn apart(&self) -> Result<Apart, NotApplicable> {
@@ -186,7 +186,7 @@ impl LogBackend for Mock {
     }
 
     async fn enough_replicas(&self, _: &Arc<str>) -> Observed {
-        Err(NO_REPLICAS)
+        Err(NO_REPLICAS.into())
     }
 
     async fn produce_to_the_leader(&self, _: Record) -> Result<Outcome<()>, NotApplicable> {
@@ -208,7 +208,7 @@ impl LogBackend for Mock {
     }
 
     async fn delete_below(&self, _: &Partition, _: i64) -> Observed {
-        Err(NO_DELETION)
+        Err(NO_DELETION.into())
     }
 
     async fn compacted_topic(&self) -> Result<Arc<str>, NotApplicable> {
@@ -216,7 +216,7 @@ impl LogBackend for Mock {
     }
 
     async fn compact(&self, _: &Arc<str>) -> Observed {
-        Err(NO_DELETION)
+        Err(NO_DELETION.into())
     }
 
     async fn store_offsets(

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
 use local::Local;
-use model::queue::{QueueServer, Settings};
-use ports::{Fault, JobQueue, Outcome, Record, Runtime};
-use shakedown_conformance::NotApplicable;
-use shakedown_conformance::queue::QueueBackend;
+use model::queue::{QueueServer, Settings, Version};
+use ports::{Fault, JobQueue, Outcome, QueueSpec, Record, Runtime};
+use shakedown_conformance::queue::{Amqp, Bound, QueueBackend};
+use shakedown_conformance::{NotApplicable, Unseen};
+
+/// What local mode does not have.
+const ONE_PROCESS: &str = "no connection: clients and queues die together";
 
 enum Server {
     Model(QueueServer),
@@ -18,18 +21,22 @@ enum Server {
 
 pub struct InProcess {
     server: Server,
+    version: Version,
     runtime: Arc<dyn Runtime>,
     queues: AtomicU32,
 }
 
 impl InProcess {
-    pub fn on_the_model(runtime: Arc<dyn Runtime>) -> Self {
-        let server = Server::Model(QueueServer::new(Settings::default(), runtime.clone()));
-        InProcess { server, runtime, queues: AtomicU32::new(0) }
+    /// On a model of this release.
+    pub fn on_the_model(version: Version, runtime: Arc<dyn Runtime>) -> Self {
+        let settings = Settings { version, ..Settings::default() };
+        let server = Server::Model(QueueServer::new(settings, runtime.clone()));
+        InProcess { server, version, runtime, queues: AtomicU32::new(0) }
     }
 
     pub fn on(local: Local, runtime: Arc<dyn Runtime>) -> Self {
-        InProcess { server: Server::Local(local), runtime, queues: AtomicU32::new(0) }
+        let (server, version) = (Server::Local(local), Settings::default().version);
+        InProcess { server, version, runtime, queues: AtomicU32::new(0) }
     }
 }
 
@@ -67,9 +74,43 @@ impl QueueBackend for InProcess {
                 assert_eq!(server.disconnect(client), 1, "it has one channel");
                 Ok(())
             }
-            Server::Local(_) => {
-                Err(NotApplicable("no connection: clients and queues die together"))
-            }
+            Server::Local(_) => Err(NotApplicable(ONE_PROCESS)),
         }
+    }
+
+    /// On a server of its own: these are settings of the whole model.
+    async fn bounded(&self, bound: Bound) -> Result<(Arc<str>, Arc<dyn JobQueue>), Unseen> {
+        if let Server::Local(_) = self.server {
+            return Err(NotApplicable("its bounds are the adapter's, and no setting").into());
+        }
+        let settings = Settings { version: self.version, ..Settings::default() };
+        let settings = match bound {
+            Bound::Length(length) => Settings { max_length: length as usize, ..settings },
+            Bound::Ack(ack_timeout) => Settings { ack_timeout, ..settings },
+        };
+        let server = QueueServer::new(settings, self.runtime.clone());
+        let client = server.client("bounded", self.runtime.clone());
+        let spec = QueueSpec { name: self.queue(), delivery_limit: 20, dead_letters: None };
+        client.declare(&spec).await.unwrap();
+        Ok((spec.name, Arc::new(client)))
+    }
+
+    async fn restart(&self) -> Result<(), Unseen> {
+        match &self.server {
+            Server::Model(server) => {
+                server.restart();
+                Ok(())
+            }
+            Server::Local(_) => Err(NotApplicable(ONE_PROCESS).into()),
+        }
+    }
+
+    async fn alarm(&self, _: bool) -> Result<(), Unseen> {
+        Err(NotApplicable("in process: nothing runs short; the simulator stalls the port's calls")
+            .into())
+    }
+
+    async fn channel(&self) -> Result<Box<dyn Amqp>, Unseen> {
+        Err(NotApplicable("beyond the port: no code of ours does it").into())
     }
 }

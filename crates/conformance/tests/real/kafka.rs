@@ -125,12 +125,12 @@ impl RealKafka {
     }
 
     /// Whether it is more than one broker.
-    fn several(&self) -> Observed {
+    fn several(&self) -> Result<(), NotApplicable> {
         if self.cluster()?.len() > 1 { Ok(()) } else { Err(ONE_BROKER) }
     }
 
     /// Kills this broker, which comes back some seconds later.
-    fn kill(&self, broker: i32) -> Observed {
+    fn kill(&self, broker: i32) -> Result<(), NotApplicable> {
         self.several()?;
         let command = std::env::var(KILL).map_err(|_| NO_KILL)?;
         let mut words = command.split(' ');

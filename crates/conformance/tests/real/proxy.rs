@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A port in front of a server.
 pub struct Proxy {
@@ -22,6 +23,8 @@ struct State {
     trigger: Option<(i16, Way)>,
     /// What Kafka's brokers say, and what is said instead.
     addresses: Vec<(Vec<u8>, Vec<u8>)>,
+    /// How long each piece takes on its way.
+    delay: Duration,
 }
 
 /// Which way what is lost was going.
@@ -94,6 +97,11 @@ impl Proxy {
         lock(&self.state).replies = bytes;
     }
 
+    /// From now on each piece of at most 16 KiB takes so long.
+    pub fn slow(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
     /// Breaks all links. New ones lose nothing.
     pub fn cut(&self) {
         let mut state = lock(&self.state);
@@ -123,6 +131,13 @@ fn start(work: impl FnOnce() + Send + 'static) {
     std::thread::spawn(work);
 }
 
+#[expect(clippy::disallowed_methods)]
+fn hold(delay: Duration) {
+    if !delay.is_zero() {
+        std::thread::sleep(delay);
+    }
+}
+
 fn accept(listener: &TcpListener, server: SocketAddr, state: &Arc<Mutex<State>>) {
     for client in listener.incoming() {
         // The proxy itself is gone.
@@ -150,8 +165,9 @@ fn pass(
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         waiting.extend(&bytes[..count]);
         let Some(state) = state() else { break };
-        let (ready, passing) = {
+        let (ready, passing, delay) = {
             let mut state = lock(&state);
+            let delay = state.delay;
             let whole = if state.addresses.is_empty() { waiting.len() } else { whole(&waiting) };
             let mut ready: Vec<u8> = waiting.drain(..whole).collect();
             match way {
@@ -164,8 +180,9 @@ fn pass(
             };
             let passing = left.map_or(ready.len(), |left| left.min(ready.len()));
             *left = left.map(|left| left - passing);
-            (ready, passing)
+            (ready, passing, delay)
         };
+        hold(delay);
         if to.write_all(&ready[..passing]).is_err() {
             break;
         }

@@ -103,8 +103,8 @@ impl Queues {
         Ok(())
     }
 
-    /// Mandatory publish to a queue: its message id, or `Refused` where it was returned because the
-    /// queue is missing (broker-contract R4).
+    /// Mandatory publish to a queue: its message id, `Refused` where it was returned because the queue
+    /// is missing (broker-contract R4), or `Retry` where it was nacked because the queue is full (R23).
     pub fn publish(&mut self, record: Record, now: Duration) -> Outcome<u64> {
         let id = self.reserve(&record.to)?;
         self.insert(Message { id, record, redelivered: false, returns: 0 }, now)?;
@@ -114,8 +114,12 @@ impl Queues {
     /// The first half of [`Self::publish`]: draws the id, so that a journal can store the message
     /// before [`Self::insert`] makes it visible. An id that is not inserted leaves a gap.
     pub fn reserve(&mut self, queue: &str) -> Outcome<u64> {
-        if !self.queues.contains_key(queue) {
+        let Some(home) = self.queues.get(queue) else {
             return Err(Fault::refused(format!("returned: NO_ROUTE to queue {queue}")));
+        };
+        // A dead-letter queue has no bound: nothing in it is ever dropped or turned away.
+        if home.limit.is_some() && home.depth() >= self.settings.max_length {
+            return Err(Fault::retry(format!("nacked: {queue} is full")));
         }
         let id = self.next_message;
         self.next_message += 1;
@@ -265,8 +269,7 @@ impl Queues {
 
     /// How many messages are ready. `None`: no such queue.
     pub fn depth(&self, queue: &str) -> Option<usize> {
-        let queue = self.queues.get(queue)?;
-        Some(queue.returned.len() + queue.ready.len())
+        Some(self.queues.get(queue)?.depth())
     }
 
     /// The ready messages of a queue, in its order.
@@ -392,6 +395,10 @@ fn declarations(spec: &QueueSpec) -> Vec<Declaration<'_>> {
 }
 
 impl Queue {
+    fn depth(&self) -> usize {
+        self.returned.len() + self.ready.len()
+    }
+
     fn pop(&mut self) -> Option<Message> {
         let returned = self.returned.pop_front();
         returned.or_else(|| self.ready.pop_first().map(|(_, message)| message))

@@ -40,6 +40,9 @@ pub struct Settings {
     pub version: Version,
     /// How long a delivery may stay unsettled (broker-contract R24).
     pub ack_timeout: Duration,
+    /// How many messages may be ready in a queue; more are nacked (`reject-publish`, broker-contract
+    /// R23). A real quorum queue lets some more in before it tells its publishers.
+    pub max_length: usize,
     /// Keep [`Effect`]s for a journal, and hold dead letters back until the journal inserts them.
     pub journaled: bool,
 }
@@ -49,6 +52,8 @@ impl Default for Settings {
         Settings {
             version: Version::V4_0,
             ack_timeout: Duration::from_secs(30 * 60),
+            // As the adapter declares its queues.
+            max_length: 1_000_000,
             journaled: false,
         }
     }

@@ -259,6 +259,24 @@ fn r20_a_rejected_message_says_where_and_why_it_died() {
 }
 
 #[test]
+fn r23_a_full_queue_nacks_and_what_is_held_is_not_in_it() {
+    let mut queues = server_of(0, Settings { max_length: 2, ..Settings::default() });
+    publish(&mut queues, "ab");
+    assert!(matches!(queues.publish(job("c"), T0), Err(Fault::Retry(_))));
+    let channel = open(&mut queues, 1);
+    publish(&mut queues, "c");
+    // Nothing that was accepted is turned away later: a return may overfill it, a death too.
+    queues.close(channel, T0);
+    assert_eq!((ready(&queues, "jobs").as_str(), queues.depth("jobs.dead")), ("bc", Some(1)));
+    for _ in 0..2 {
+        let channel = open(&mut queues, 1);
+        queues.settle(channel, &[], &[1], T0).unwrap();
+        queues.close(channel, T0);
+    }
+    assert_eq!(queues.depth("jobs.dead"), Some(3), "dead letters have no bound");
+}
+
+#[test]
 fn r24_the_ack_timeout_closes_the_channel() {
     let ack_timeout = Duration::from_secs(60);
     let mut queues = server_of(3, Settings { ack_timeout, ..Settings::default() });

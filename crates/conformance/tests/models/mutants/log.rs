@@ -245,7 +245,7 @@ impl LogBackend for LyingLog {
     async fn kill_the_leader(&self, topic: &Arc<str>) -> Observed {
         self.only(LogLie::LosesConfirmed)?;
         let partition = Partition { topic: topic.clone(), index: 0 };
-        self.truth.reach(|log, _| log.trim(&partition, 1))
+        Ok(self.truth.reach(|log, _| log.trim(&partition, 1))?)
     }
 
     async fn apart(&self) -> Result<Apart, NotApplicable> {
@@ -261,7 +261,7 @@ impl LogBackend for LyingLog {
     }
 
     async fn enough_replicas(&self, _: &Arc<str>) -> Observed {
-        self.only(LogLie::NoReplicas)
+        Ok(self.only(LogLie::NoReplicas)?)
     }
 
     async fn produce_to_the_leader(&self, record: Record) -> Result<Outcome<()>, NotApplicable> {
@@ -307,7 +307,8 @@ impl LogBackend for LyingLog {
         self.truth.reach(|log, _| {
             let (_, high) = log.watermarks(&partition).unwrap();
             log.trim(&partition, high - 1);
-        })
+        })?;
+        Ok(())
     }
 
     async fn store_offsets(
@@ -321,7 +322,7 @@ impl LogBackend for LyingLog {
     }
 
     async fn read_by_default(&self, _: &str, _: &Arc<str>, _: usize) -> Observed {
-        self.only(LogLie::CarefulDefaults)
+        Ok(self.only(LogLie::CarefulDefaults)?)
     }
 
     async fn bare_member(
@@ -339,7 +340,7 @@ impl LogBackend for LyingLog {
 
 impl LyingLog {
     /// What the model cannot do is done where it is lied about.
-    fn only(&self, lie: LogLie) -> Observed {
+    fn only(&self, lie: LogLie) -> Result<(), NotApplicable> {
         if self.lie == lie { Ok(()) } else { Err(OTHER) }
     }
 }

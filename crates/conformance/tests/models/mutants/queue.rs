@@ -2,13 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use ports::{
     Delivered, Deliveries, Delivery, Fault, JobQueue, Outcome, QueueSpec, Record, Runtime,
 };
-use shakedown_conformance::NotApplicable;
-use shakedown_conformance::queue::QueueBackend;
+use shakedown_conformance::queue::{Amqp, Bound, QueueBackend};
+use shakedown_conformance::{NotApplicable, Unseen};
 
 use crate::queue;
 
@@ -57,11 +59,31 @@ pub enum QueueLie {
     CountsOn,
     /// The last that is there comes first.
     LastFirst,
+    /// What is returned goes back to where it was.
+    ReturnsToItsPlace,
+    /// A dead letter says that it expired.
+    SaysExpired,
+    /// A queue is never full.
+    NeverFull,
+    /// A queue that is full stays so.
+    StaysFull,
+    /// A delivery may be held for ever.
+    EndlessPatience,
+    /// A delivery may be held half as long.
+    HalfThePatience,
+    /// As an older release: what was held too long counts.
+    CountsLate,
+    /// As a newer release: what was held too long does not count.
+    CountsLateNot,
+    /// A restart of the server empties its queues.
+    ForgetsOnRestart,
+    /// Nobody hears of a restart.
+    RestartUnnoticed,
 }
 
 impl QueueLie {
     /// All of them, with the statements that each breaks.
-    pub const ALL: [(QueueLie, &'static [&'static str]); 21] = [
+    pub const ALL: [(QueueLie, &'static [&'static str]); 31] = [
         (QueueLie::LosesTheLast, &["R1", "R13"]),
         (QueueLie::AnswersOneBatch, &["R2"]),
         (QueueLie::SaysDone, &["R3"]),
@@ -83,6 +105,16 @@ impl QueueLie {
         (QueueLie::DeliversTwice, &["R19"]),
         (QueueLie::CountsOn, &["R20"]),
         (QueueLie::LastFirst, &["R28"]),
+        (QueueLie::ReturnsToItsPlace, &["R10"]),
+        (QueueLie::SaysExpired, &["R20"]),
+        (QueueLie::NeverFull, &["R23"]),
+        (QueueLie::StaysFull, &["R23"]),
+        (QueueLie::EndlessPatience, &["R24"]),
+        (QueueLie::HalfThePatience, &["R24"]),
+        (QueueLie::CountsLate, &["R24"]),
+        (QueueLie::CountsLateNot, &["R24"]),
+        (QueueLie::ForgetsOnRestart, &["R29"]),
+        (QueueLie::RestartUnnoticed, &["R29"]),
     ];
 }
 
@@ -96,6 +128,10 @@ struct Memory {
     /// Ids that were delivered, by how often.
     delivered: BTreeMap<Arc<str>, u32>,
     batches: usize,
+    /// A queue was full.
+    full: bool,
+    /// The server was killed once.
+    restarted: bool,
 }
 
 pub struct LyingQueue {
@@ -146,6 +182,33 @@ impl QueueBackend for LyingQueue {
     async fn cut(&self, client: &str) -> Result<(), NotApplicable> {
         if self.lie == QueueLie::CutUnnoticed { Ok(()) } else { self.truth.cut(client).await }
     }
+
+    async fn bounded(&self, bound: Bound) -> Result<(Arc<str>, Arc<dyn JobQueue>), Unseen> {
+        let bound = match (bound, self.lie) {
+            (Bound::Length(_), QueueLie::NeverFull) => Bound::Length(u32::MAX),
+            (Bound::Ack(_), QueueLie::EndlessPatience) => Bound::Ack(Duration::MAX / 2),
+            (Bound::Ack(timeout), QueueLie::HalfThePatience) => Bound::Ack(timeout / 2),
+            (bound, _) => bound,
+        };
+        let (queue, truth) = self.truth.bounded(bound).await?;
+        Ok((queue, Arc::new(Publisher { truth, lie: self.lie, memory: self.memory.clone() })))
+    }
+
+    async fn restart(&self) -> Result<(), Unseen> {
+        if self.lie == QueueLie::RestartUnnoticed {
+            return Ok(());
+        }
+        self.memory.lock().unwrap().restarted = true;
+        self.truth.restart().await
+    }
+
+    async fn alarm(&self, on: bool) -> Result<(), Unseen> {
+        self.truth.alarm(on).await
+    }
+
+    async fn channel(&self) -> Result<Box<dyn Amqp>, Unseen> {
+        self.truth.channel().await
+    }
 }
 
 struct Publisher {
@@ -187,6 +250,11 @@ impl JobQueue for Publisher {
         }
         let outcomes = self.truth.publish(batch).await;
         match self.lie {
+            QueueLie::StaysFull => {
+                let full = &mut self.memory.lock().unwrap().full;
+                *full |= outcomes.iter().any(Result::is_err);
+                if *full { vec![Err(Fault::retry("full")); count] } else { outcomes }
+            }
             QueueLie::DropsUnroutable | QueueLie::Dedup | QueueLie::LosesTheLast => {
                 vec![Ok(()); count]
             }
@@ -196,7 +264,14 @@ impl JobQueue for Publisher {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Outcome<Box<dyn Deliveries>> {
         let more = u16::from(self.lie == QueueLie::OneMore);
-        let truth = self.truth.consume(queue, prefetch + more).await?;
+        let mut truth = self.truth.consume(queue, prefetch + more).await?;
+        let restarted = self.memory.lock().unwrap().restarted;
+        if restarted && self.lie == QueueLie::ForgetsOnRestart {
+            while let Some(Ok(Delivered::Batch(batch))) = truth.next(100).now_or_never() {
+                let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
+                truth.settle(&tags, &[]).await?;
+            }
+        }
         let (lie, memory) = (self.lie, self.memory.clone());
         Ok(Box::new(Channel { truth, lie, memory, queue: queue.into(), held: BTreeSet::new() }))
     }
@@ -244,6 +319,16 @@ impl Channel {
         }
         match self.lie {
             QueueLie::LastFirst => batch.reverse(),
+            QueueLie::ReturnsToItsPlace => {
+                batch.sort_by(|a, b| a.record.key.cmp(&b.record.key));
+            }
+            QueueLie::SaysExpired => {
+                for (name, value) in batch.iter_mut().flat_map(|it| &mut it.record.headers) {
+                    if &**name == "x-death" {
+                        *value = bytes::Bytes::from_static(b"expired 1 somewhere");
+                    }
+                }
+            }
             QueueLie::DeliversTwice => {
                 let copies = batch.clone();
                 batch.extend(copies);

@@ -8,8 +8,9 @@ mod rabbit;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use ports::Runtime;
-use shakedown_conformance::{Column, Section, run};
+use shakedown_conformance::{Section, run};
 
 /// How soon all must go on.
 const SOON: Duration = Duration::from_secs(10);
@@ -24,28 +25,20 @@ pub async fn sections(
     run_name: &str,
     runtime: &Arc<dyn Runtime>,
 ) -> Vec<Section> {
-    let mut sections = Vec::new();
-    if let Some(url) = rabbit {
-        let cases = rabbit::cases();
+    let on_rabbit = async {
+        let (cases, url) = (rabbit::cases(), rabbit?);
         let fire = rabbit::Fire::at(url, run_name, runtime.clone());
         let column = run(&cases, "RabbitMQ", &fire, &**runtime, LIMIT).await;
-        sections.push(named("The adapter of RabbitMQ", &cases, column));
-    }
-    if let Some(url) = postgres {
-        let cases = postgres::cases();
+        Some(Section::new("The adapter of RabbitMQ", &cases, vec![column]))
+    };
+    let on_postgres = async {
+        let (cases, url) = (postgres::cases(), postgres?);
         let fire = postgres::Fire::at(url, run_name, runtime.clone());
         let column = run(&cases, "PostgreSQL", &fire, &**runtime, LIMIT).await;
-        sections.push(named("The adapter of PostgreSQL", &cases, column));
-    }
-    sections
-}
-
-fn named<B>(
-    title: &'static str,
-    cases: &[shakedown_conformance::Case<B>],
-    column: Column,
-) -> Section {
-    Section::new(title, cases, vec![column])
+        Some(Section::new("The adapter of PostgreSQL", &cases, vec![column]))
+    };
+    let (rabbit, postgres) = join(on_rabbit, on_postgres).await;
+    rabbit.into_iter().chain(postgres).collect()
 }
 
 /// The call, which must end soon.

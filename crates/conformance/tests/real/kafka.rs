@@ -36,10 +36,10 @@ const KNOWS_ITS_LAST: NotApplicable =
 const ONE_BROKER: NotApplicable = NotApplicable("it is one broker: a topic has one replica");
 
 const NO_KILL: NotApplicable =
-    NotApplicable("SHAKEDOWN_CONFORMANCE_KILL does not say how a broker is killed and started");
+    NotApplicable("SHAKEDOWN_KILL_BROKER does not say how a broker is killed and started");
 
 /// A command that kills the broker whose name, as in kafka-2, is its last word, and starts it again.
-const KILL: &str = "SHAKEDOWN_CONFORMANCE_KILL";
+const KILL: &str = "SHAKEDOWN_KILL_BROKER";
 
 /// For one question to the brokers.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -133,10 +133,9 @@ impl RealKafka {
     fn kill(&self, broker: i32) -> Result<(), NotApplicable> {
         self.several()?;
         let command = std::env::var(KILL).map_err(|_| NO_KILL)?;
-        let mut words = command.split(' ');
-        let mut command = Command::new(words.next().unwrap());
-        command.args(words).arg(format!("kafka-{broker}")).stdout(Stdio::null());
-        *lock(&self.killing) = Some(command.spawn().unwrap());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{command} kafka-{broker}")]).stdout(Stdio::null());
+        *lock(&self.killing) = Some(shell.spawn().unwrap());
         Ok(())
     }
 

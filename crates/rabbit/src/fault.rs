@@ -11,6 +11,10 @@ use ports::{Fault, Outcome};
 /// alarm, broker-contract R30) would be waited for without end.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 
+/// How long a channel may take to open: nothing is synced for it. A call on a connection that dies at that
+/// moment may never end in lapin 4.12, and messages shall flow again within 10 s.
+pub(crate) const OPEN_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long it may take to hand an ack to the socket: nobody answers it. lapin 4.12 can leave it
 /// unresolved for good where the connection dies at that moment.
 pub(crate) const ACK_LIMIT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use ports::{Fault, Outcome};
 use tokio::sync::Mutex;
 
 use crate::address::Address;
-use crate::fault::{Stage, limited};
+use crate::fault::{OPEN_LIMIT, Stage, limited, limited_to};
 use crate::message::short;
 
 /// Seconds. A dead peer is noticed after two of them; the server proposes 60, the lower one counts.
@@ -52,7 +52,8 @@ impl Link {
     /// A new channel, on a new connection if need be.
     pub(crate) async fn channel(&self) -> Outcome<Channel> {
         let connection = self.connection(Stage::Connect).await?;
-        limited(Stage::Ask, "channel.open", connection.create_channel()).await
+        let opening = connection.create_channel();
+        limited_to(OPEN_LIMIT, Stage::Ask, "channel.open", opening).await
     }
 
     /// How many messages of a queue are ready.

@@ -4,6 +4,7 @@
 
 #[path = "../clients/mod.rs"]
 mod clients;
+mod fire;
 mod kafka;
 mod member;
 mod numbers;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
         stores(postgres.as_deref(), &runtime),
     );
     let (logs, queues, stores) = tokio.block_on(all);
+    // Behind the tables: it would disturb them.
+    let fire = tokio.block_on(under_fire(kafka.as_deref(), &runtime));
+    println!("\n{fire}");
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");
@@ -59,7 +63,10 @@ fn main() -> ExitCode {
     if let Some(stale) = &stale {
         println!("FAILED: {stale}");
     }
-    let failed = sections.iter().any(Section::differs) || (missing && required) || stale.is_some();
+    let failed = sections.iter().any(Section::differs)
+        || fire.differs()
+        || (missing && required)
+        || stale.is_some();
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -93,6 +100,23 @@ async fn logs(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
         _ => join_all(columns).await,
     };
     Section::new("EventLog", &cases, columns)
+}
+
+/// What the adapter does under fire. No statement of the contract: it is not in the document.
+async fn under_fire(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
+    let cases = fire::cases();
+    let mut columns = Vec::new();
+    for (name, protocol) in [("Kafka", "classic"), ("Kafka, KIP-848", "consumer")] {
+        columns.push(match url {
+            None => absent(&cases, name, "SHAKEDOWN_KAFKA"),
+            Some(url) => {
+                let run_name = format!("{}-fire", run_name(&**runtime));
+                let backend = kafka::RealKafka::at(url, protocol, &run_name, runtime.clone()).await;
+                run(&cases, name, &backend, &**runtime, LIMIT).await
+            }
+        });
+    }
+    Section::new("The Kafka adapter under fire", &cases, columns)
 }
 
 async fn queues(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {

@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// A port in front of a server.
 pub struct Proxy {
@@ -20,6 +21,8 @@ struct State {
     replies: Option<usize>,
     /// From the next request of this kind on, Kafka's number of it, the one or the other is lost.
     trigger: Option<(i16, Way)>,
+    /// How long all waits that passes.
+    delay: Duration,
     /// What Kafka's brokers say, and what is said instead.
     addresses: Vec<(Vec<u8>, Vec<u8>)>,
 }
@@ -94,7 +97,12 @@ impl Proxy {
         lock(&self.state).replies = bytes;
     }
 
-    /// Breaks all links. New ones lose nothing.
+    /// From now on all that passes waits so long.
+    pub fn slow(&self, delay: Duration) {
+        lock(&self.state).delay = delay;
+    }
+
+    /// Breaks all links. New ones lose nothing and do not wait.
     pub fn cut(&self) {
         let mut state = lock(&self.state);
         for link in state.links.drain(..) {
@@ -102,6 +110,7 @@ impl Proxy {
             let _ = link.shutdown(Shutdown::Both);
         }
         (state.requests, state.replies, state.trigger) = (None, None, None);
+        state.delay = Duration::ZERO;
     }
 }
 
@@ -150,7 +159,7 @@ fn pass(
     while let Ok(count @ 1..) = from.read(&mut bytes) {
         waiting.extend(&bytes[..count]);
         let Some(state) = state() else { break };
-        let (ready, passing) = {
+        let (ready, passing, delay) = {
             let mut state = lock(&state);
             let whole = if state.addresses.is_empty() { waiting.len() } else { whole(&waiting) };
             let mut ready: Vec<u8> = waiting.drain(..whole).collect();
@@ -164,8 +173,9 @@ fn pass(
             };
             let passing = left.map_or(ready.len(), |left| left.min(ready.len()));
             *left = left.map(|left| left - passing);
-            (ready, passing)
+            (ready, passing, state.delay)
         };
+        wait(delay);
         if to.write_all(&ready[..passing]).is_err() {
             break;
         }
@@ -173,6 +183,12 @@ fn pass(
     // The other end hears of it; it may have gone first.
     let _ = to.shutdown(Shutdown::Both);
     let _ = from.shutdown(Shutdown::Both);
+}
+
+// A link's own time.
+#[expect(clippy::disallowed_methods)]
+fn wait(delay: Duration) {
+    std::thread::sleep(delay);
 }
 
 /// How many of these bytes are whole frames of Kafka: four bytes with a length, then so many.

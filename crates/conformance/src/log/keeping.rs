@@ -34,7 +34,8 @@ pub(super) async fn aborted_is_not_read(backend: &dyn LogBackend) -> Observed {
     produce(&*log, vec![behind.clone()]).await;
     let found = read(&mut consumer, 1).await;
     assert_eq!(found[0].record, behind);
-    assert_eq!(found[0].offset, 4, "behind a gap: three records and the marker (K3)");
+    // The marker of the end is written by and by: it may stand before that record or behind it.
+    assert!((3..=4).contains(&found[0].offset), "behind a gap (K3): {}", found[0].offset);
     nothing_comes(backend, &mut consumer).await;
     consumer.close().await;
     Ok(())

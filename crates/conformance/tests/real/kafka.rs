@@ -83,7 +83,7 @@ impl RealKafka {
         RealKafka { url, protocol, groups, session, heartbeat, run, topics, killing, runtime }
     }
 
-    fn settings(&self) -> Settings {
+    pub fn settings(&self) -> Settings {
         settings(assignor(self.protocol).unwrap())
     }
 

@@ -56,8 +56,7 @@ fn main() -> ExitCode {
     // Alone: some kill a server.
     let fire = match only {
         None | Some("fire") => tokio.block_on(fire::sections(
-            rabbit.as_deref(),
-            postgres.as_deref(),
+            [kafka.as_deref(), rabbit.as_deref(), postgres.as_deref()],
             &run_name(&*runtime),
             &runtime,
         )),

@@ -110,6 +110,7 @@ impl Proxy {
             let _ = link.shutdown(Shutdown::Both);
         }
         (state.requests, state.replies, state.trigger) = (None, None, None);
+        state.delay = Duration::ZERO;
     }
 }
 

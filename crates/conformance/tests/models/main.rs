@@ -4,6 +4,7 @@
 mod log;
 mod mock;
 mod mutants;
+mod programs;
 mod queue;
 mod runtime;
 mod store;
@@ -36,7 +37,8 @@ fn main() -> ExitCode {
         stores(&runtime),
         mutants::all(&runtime, &fast, Duration::from_secs(100)),
     );
-    let (logs, queues, stores, unseen) = tokio.block_on(all);
+    let (logs, queues, stores, mut unseen) = tokio.block_on(all);
+    unseen.extend(tokio.block_on(programs::all(&runtime, &fast)));
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");

@@ -5,6 +5,7 @@
 mod kafka;
 mod member;
 mod postgres;
+mod programs;
 mod proxy;
 mod rabbit;
 
@@ -37,6 +38,11 @@ fn main() -> ExitCode {
         stores(postgres.as_deref(), &runtime),
     );
     let (logs, queues, stores) = tokio.block_on(all);
+    let programs = [rabbit.as_deref()].map(|url| {
+        // After the cases: these wait for nothing else.
+        url.is_none_or(|url| tokio.block_on(programs::queues(url, &run_name(&*runtime), &runtime)))
+    });
+    let disagrees = programs.contains(&false);
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");
@@ -50,6 +56,7 @@ fn main() -> ExitCode {
         println!("FAILED: {stale}");
     }
     let failed = sections.iter().any(Section::differs) || (missing && required) || stale.is_some();
+    let failed = failed || disagrees;
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 

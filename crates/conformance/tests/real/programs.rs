@@ -1,0 +1,44 @@
+//! Generated programs on real servers, many at a time on one server. SHAKEDOWN_PROGRAMS says how many of each
+//! port; else as many as a run of the cases can wait for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ports::Runtime;
+use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
+use shakedown_conformance::programs::{Programs, campaign};
+
+use crate::rabbit::RealRabbit;
+
+/// Says how many programs a port runs.
+const VARIABLE: &str = "SHAKEDOWN_PROGRAMS";
+
+fn count(default: u64) -> u64 {
+    match std::env::var(VARIABLE) {
+        Ok(count) => count.parse().unwrap_or_else(|_| panic!("{VARIABLE}={count} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Whether they agree. Prints what was met, and what does not.
+async fn agree<P: Programs>(
+    name: &str,
+    runtime: &dyn Runtime,
+    programs: &P,
+    count: u64,
+    lanes: usize,
+) -> bool {
+    let begun = runtime.elapsed();
+    let report = campaign(programs, 0..count, lanes).await;
+    print!("{name}, {} s: {report}", (runtime.elapsed() - begun).as_secs());
+    !report.failed()
+}
+
+/// Whether RabbitMQ agrees.
+pub async fn queues(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
+    let backend = RealRabbit::at(url, &format!("{run}-programs"), runtime.clone());
+    let pace =
+        Pace { patience: Duration::from_secs(20), quiet: Duration::from_millis(20), prompt: false };
+    let programs = QueuePrograms::on(&backend, pace);
+    agree("JobQueue, RabbitMQ", &**runtime, &programs, count(1_000), 24).await
+}

@@ -1,22 +1,26 @@
 //! Stored histories: those a monitor must accept, and mutated ones with the rule that must reject
 //! them. Never written by a run.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
+
+use super::Judgement;
 
 /// A stored history.
 #[derive(Debug)]
-pub struct Entry<E> {
+struct Entry<E> {
     /// The rule that rejects it; none for an unmutated one.
-    pub rule: Option<String>,
+    rule: Option<String>,
     /// What was mutated.
-    pub title: String,
+    title: String,
     /// The history.
-    pub history: Vec<E>,
+    history: Vec<E>,
 }
 
 /// Reads `== accepted: TITLE` or `== RULE: TITLE`, then one event a line, as JSON. Panics where the
 /// text is none of these: it is a file of this repository.
-pub fn entries<E: DeserializeOwned>(text: &str) -> Vec<Entry<E>> {
+fn entries<E: DeserializeOwned>(text: &str) -> Vec<Entry<E>> {
     let mut entries: Vec<Entry<E>> = Vec::new();
     for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         if let Some(header) = line.strip_prefix("== ") {
@@ -29,4 +33,26 @@ pub fn entries<E: DeserializeOwned>(text: &str) -> Vec<Entry<E>> {
         }
     }
     entries
+}
+
+/// Panics unless each mutated history is rejected by its rule, the others are accepted, and each rule has
+/// three to reject.
+pub(super) fn check<E: DeserializeOwned>(
+    text: &str,
+    rules: &[&str],
+    judge: impl Fn(&[E]) -> Judgement,
+) {
+    let mut met: BTreeMap<String, usize> = BTreeMap::new();
+    for entry in entries::<E>(text) {
+        let judged = judge(&entry.history);
+        match (&entry.rule, &judged) {
+            (None, Judgement::Agrees) => {}
+            (Some(rule), Judgement::Differs(breach)) if breach.rule == rule => {}
+            _ => panic!("{:?}, {}: {judged:?}", entry.rule, entry.title),
+        }
+        *met.entry(entry.rule.unwrap_or_else(|| "accepted".to_owned())).or_default() += 1;
+    }
+    let wanted = rules.iter().chain(&["accepted"]);
+    let few: Vec<_> = wanted.filter(|rule| met.get(**rule).is_none_or(|n| *n < 3)).collect();
+    assert!(few.is_empty(), "fewer than three histories: {few:?}");
 }

@@ -3,14 +3,15 @@
 
 mod campaign;
 mod choices;
+#[cfg(test)]
 mod fixture;
 pub mod queue;
+pub mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 pub use campaign::{Programs, Report, Subject, Trial, campaign};
-pub use fixture::{Entry, entries};
 
 /// A rule of a monitor that a history breaks.
 #[derive(Debug, Clone, PartialEq, Eq)]

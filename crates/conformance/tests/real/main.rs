@@ -38,11 +38,10 @@ fn main() -> ExitCode {
         stores(postgres.as_deref(), &runtime),
     );
     let (logs, queues, stores) = tokio.block_on(all);
-    let programs = [rabbit.as_deref()].map(|url| {
-        // After the cases: these wait for nothing else.
-        url.is_none_or(|url| tokio.block_on(programs::queues(url, &run_name(&*runtime), &runtime)))
-    });
-    let disagrees = programs.contains(&false);
+    let name = run_name(&*runtime);
+    // After the cases, whose waiting they would disturb.
+    let disagrees =
+        !tokio.block_on(programs::all(rabbit.as_deref(), postgres.as_deref(), &name, &runtime));
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");

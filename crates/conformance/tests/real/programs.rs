@@ -4,10 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use ports::Runtime;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
+use shakedown_conformance::programs::store::StorePrograms;
 use shakedown_conformance::programs::{Programs, campaign};
 
+use crate::postgres::RealPostgres;
 use crate::rabbit::RealRabbit;
 
 /// Says how many programs a port runs.
@@ -34,11 +37,46 @@ async fn agree<P: Programs>(
     !report.failed()
 }
 
+/// Whether all servers that have an address agree.
+pub async fn all(
+    rabbit: Option<&str>,
+    postgres: Option<&str>,
+    run: &str,
+    runtime: &Arc<dyn Runtime>,
+) -> bool {
+    let queues = async {
+        match rabbit {
+            Some(url) => queues(url, run, runtime).await,
+            None => true,
+        }
+    };
+    let stores = async {
+        match postgres {
+            Some(url) => stores(url, run, runtime).await,
+            None => true,
+        }
+    };
+    let (queues, stores) = join(queues, stores).await;
+    queues && stores
+}
+
 /// Whether RabbitMQ agrees.
-pub async fn queues(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
+async fn queues(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
     let backend = RealRabbit::at(url, &format!("{run}-programs"), runtime.clone());
-    let pace =
-        Pace { patience: Duration::from_secs(20), quiet: Duration::from_millis(20), prompt: false };
+    let pace = Pace {
+        patience: Duration::from_secs(20),
+        quiet: Duration::from_millis(20),
+        prompt: false,
+        double_credit: true,
+    };
     let programs = QueuePrograms::on(&backend, pace);
     agree("JobQueue, RabbitMQ", &**runtime, &programs, count(1_000), 24).await
+}
+
+/// Whether PostgreSQL agrees.
+async fn stores(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
+    let backend = RealPostgres::at(url, &format!("{run}-programs"), runtime.clone()).await;
+    let backend = backend.unwrap_or_else(|fault| panic!("no store: {fault}"));
+    let programs = StorePrograms::on(&backend);
+    agree("Store, PostgreSQL", &**runtime, &programs, count(1_000), 16).await
 }

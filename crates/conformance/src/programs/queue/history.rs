@@ -28,6 +28,10 @@ pub enum Event {
         dead_letters: bool,
         /// Whether a channel that was dropped has ended when the drop returns; else it ends later.
         prompt: bool,
+        /// Whether a message whose return is its last gives its channel room for two (seen on RabbitMQ
+        /// 3.10.8 with quorum queues: R12 holds but for these).
+        #[serde(default)]
+        double_credit: bool,
     },
     /// It was declared again.
     Declared {

@@ -14,26 +14,11 @@ pub use run::{Pace, QueuePrograms};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::programs::{Judgement, entries};
-
-    const FIXTURE: &str = include_str!("mutated.jsonl");
+    use crate::programs::fixture;
 
     #[test]
     fn mutated_histories_are_rejected_by_their_rule() {
-        let mut rules: std::collections::BTreeMap<String, usize> = Default::default();
-        for entry in entries::<Event>(FIXTURE) {
-            let judged = judge(&entry.history);
-            match (&entry.rule, &judged) {
-                (None, Judgement::Agrees) => {}
-                (Some(rule), Judgement::Differs(breach)) if breach.rule == rule => {}
-                _ => panic!("{:?}, {}: {judged:?}", entry.rule, entry.title),
-            }
-            *rules.entry(entry.rule.unwrap_or_default()).or_default() += 1;
-        }
-        let few: Vec<_> =
-            monitor::RULES.iter().filter(|rule| rules.get(**rule).is_none_or(|n| *n < 3)).collect();
-        assert!(few.is_empty(), "fewer than three mutated histories: {few:?}");
-        assert!(rules[""] >= 3, "histories to accept");
+        fixture::check(include_str!("mutated.jsonl"), &monitor::RULES, judge);
     }
 
     #[test]

@@ -36,6 +36,9 @@ pub fn judge(history: &[Event]) -> Judgement {
 pub(super) struct Monitor {
     rules: Rules,
     prompt: bool,
+    double_credit: bool,
+    /// Whether a server closed a channel, or a link was cut: then a client may have to ask again.
+    disturbed: bool,
     messages: BTreeMap<String, Message>,
     channels: BTreeMap<u32, Channel>,
 }
@@ -54,6 +57,8 @@ struct Channel {
     prefetch: u16,
     last_tag: u64,
     last_order: usize,
+    /// Credits that the server gave twice.
+    extra: usize,
     held: BTreeMap<u64, String>,
     /// Settled, and with the state before: an ack may be lost with the link.
     settled: Vec<(String, State)>,
@@ -76,21 +81,22 @@ impl Monitor {
     /// Goes on by an event.
     pub(super) fn see(&mut self, event: &Event) -> Result<(), Stop> {
         match event {
-            Event::Begun { limit, dead_letters, prompt } => {
+            Event::Begun { limit, dead_letters, prompt, double_credit } => {
                 let (limit, dead_letters) = (*limit, *dead_letters);
                 self.rules = Rules { limit, dead_letters, ..Rules::default() };
-                self.prompt = *prompt;
+                (self.prompt, self.double_credit) = (*prompt, *double_credit);
                 Ok(())
             }
             Event::Declared { limit, answer } => {
                 let equal = *limit == self.rules.limit;
-                answers(*answer, if equal { Answer::Ok } else { Answer::Refused }, "declare")
+                let expected = if equal { Answer::Ok } else { Answer::Refused };
+                self.asked(*answer, expected, "declare")
             }
             Event::Published { key, to, lossy, answer } => {
                 self.published(key, *to, *lossy, *answer)
             }
             Event::Opened { channel, from, prefetch, answer } => {
-                answers(*answer, expected(*from), "consume")?;
+                self.asked(*answer, expected(*from), "consume")?;
                 if *answer == Answer::Ok {
                     let channel = (*channel, Channel::new(*from, *prefetch));
                     self.channels.extend([channel]);
@@ -112,9 +118,17 @@ impl Monitor {
         }
     }
 
+    /// Where channels end late, the end of one may hit the next of its client: it is to ask again.
+    fn asked(&self, answer: Answer, expected: Answer, call: &str) -> Result<(), Stop> {
+        match answer {
+            Answer::Retry if self.disturbed && !self.prompt => Ok(()),
+            _ => answers(answer, expected, call),
+        }
+    }
+
     fn published(&mut self, key: &str, to: Place, lossy: bool, answer: Answer) -> Result<(), Stop> {
         if !lossy {
-            answers(answer, expected(to), "publish")?;
+            self.asked(answer, expected(to), "publish")?;
         }
         let arrived = self.rules.arriving(State::In(Place::Jobs, 0, None));
         let states = match answer {
@@ -142,7 +156,7 @@ impl Monitor {
         rule("content", *intact, || format!("{key} is not what was published"))?;
         rule("one holder", !message.held, || format!("{key} is held by another channel"))?;
         let unsettled = on.held.len() + 1;
-        rule("prefetch", unsettled <= usize::from(on.prefetch), || {
+        rule("prefetch", unsettled <= usize::from(on.prefetch) + on.extra, || {
             format!("{unsettled} unsettled on channel {channel}, prefetch {}", on.prefetch)
         })?;
         let state = matching(message, on.from, event)?;
@@ -178,6 +192,7 @@ impl Monitor {
             }
         }
         answers(answer, if strange { Answer::Refused } else { Answer::Ok }, "settle")?;
+        self.disturbed |= strange;
         for (key, is_ack) in moved {
             let before = self.messages.get(&key).and_then(|message| message.states.first());
             let before = *before.unwrap_or(&State::Gone);
@@ -199,7 +214,14 @@ impl Monitor {
             let on = self.channels.get_mut(&channel);
             let Some(key) = on.and_then(|on| on.held.remove(tag)) else { continue };
             let states: Vec<_> = self.messages[&key].states.iter().copied().collect();
-            let back: Vec<_> = states.into_iter().map(|state| self.rules.returned(state)).collect();
+            let back: Vec<_> = states.iter().map(|state| self.rules.returned(*state)).collect();
+            let stays = |state: &State| matches!(state, State::In(Place::Jobs, ..));
+            let dies = states.iter().all(stays) && !back.iter().all(stays);
+            if let (true, true, Some(on)) =
+                (self.double_credit, dies, self.channels.get_mut(&channel))
+            {
+                on.extra += 1;
+            }
             self.put(&key, &back)?;
         }
         Ok(())
@@ -209,7 +231,7 @@ impl Monitor {
     fn ended(&mut self, channel: u32, cut: bool) -> Result<(), Stop> {
         let Some(gone) = self.channels.remove(&channel) else { return Ok(()) };
         for message in self.messages.values_mut().filter(|message| !message.held) {
-            message.states = self.rules.perhaps_returned(&message.states, gone.from);
+            message.states = self.rules.perhaps_returned_and_on(&message.states, gone.from);
         }
         for key in gone.held.values() {
             let states: Vec<_> = self.messages[key].states.iter().copied().collect();
@@ -217,6 +239,7 @@ impl Monitor {
             self.put(key, &back)?;
         }
         if cut {
+            self.disturbed = true;
             for (key, before) in &gone.settled {
                 let mut states: Vec<_> = self.messages[key].states.iter().copied().collect();
                 states.push(self.rules.returned(*before));
@@ -246,7 +269,7 @@ impl Monitor {
     }
 
     fn depth(&self, of: Place, answer: Answer, count: u64) -> Result<(), Stop> {
-        answers(answer, expected(of), "depth")?;
+        self.asked(answer, expected(of), "depth")?;
         let there = |state: &State| matches!(state, State::In(at, ..) if *at == of);
         let ready = |message: &&Message| !message.held && message.states.iter().any(there);
         let most = self.messages.values().filter(ready).count() as u64;
@@ -263,7 +286,7 @@ impl Monitor {
 impl Channel {
     fn new(from: Place, prefetch: u16) -> Self {
         let (held, settled) = (BTreeMap::new(), Vec::new());
-        Channel { from, prefetch, last_tag: 0, last_order: 0, held, settled }
+        Channel { from, prefetch, last_tag: 0, last_order: 0, extra: 0, held, settled }
     }
 }
 

@@ -25,6 +25,8 @@ pub struct Pace {
     pub quiet: Duration,
     /// Whether a dropped channel has ended when the drop returns.
     pub prompt: bool,
+    /// Whether a message whose return is its last gives its channel room for two.
+    pub double_credit: bool,
 }
 
 /// Programs on this backend.
@@ -156,8 +158,8 @@ impl<'a> Run<'a> {
             (self.limit, self.dead_letters) = (*limit, *dead_letters);
         }
         let (limit, dead_letters) = (self.limit, self.dead_letters);
-        let prompt = self.programs.pace.prompt;
-        self.note(Event::Begun { limit, dead_letters, prompt });
+        let Pace { prompt, double_credit, .. } = self.programs.pace;
+        self.note(Event::Begun { limit, dead_letters, prompt, double_credit });
         let answer = Answer::of(&self.client(0).await.declare(&self.spec(limit)).await);
         self.note(Event::Declared { limit, answer });
     }
@@ -359,7 +361,9 @@ impl<'a> Run<'a> {
         let both: &[Place] =
             if self.dead_letters { &[Place::Jobs, Place::Dead] } else { &[Place::Jobs] };
         for (client, from) in both.iter().enumerate() {
-            self.consume(client, *from, 1_000).await;
+            while self.sound && !self.open.contains_key(&client) {
+                self.consume(client, *from, 1_000).await;
+            }
         }
         let Pace { patience, quiet, .. } = self.programs.pace;
         let begun = self.programs.backend.runtime().elapsed();

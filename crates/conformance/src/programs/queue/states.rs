@@ -87,4 +87,15 @@ impl Rules {
         let more = states.iter().filter(there).map(|state| self.returned(*state));
         states.iter().copied().chain(more).collect()
     }
+
+    /// As [`Self::perhaps_returned`], where others end meanwhile.
+    pub(super) fn perhaps_returned_and_on(
+        &self,
+        states: &BTreeSet<State>,
+        place: Place,
+    ) -> BTreeSet<State> {
+        let once = self.perhaps_returned(states, place);
+        let new = once.difference(states).flat_map(|state| self.arriving(*state));
+        states.iter().copied().chain(new).collect()
+    }
 }

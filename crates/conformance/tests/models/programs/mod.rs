@@ -3,6 +3,7 @@
 
 mod lies;
 mod queue;
+mod store;
 
 use std::sync::Arc;
 
@@ -15,7 +16,8 @@ const LANES: usize = 16;
 /// What is wrong, a line each.
 pub async fn all(runtime: &Arc<dyn Runtime>, _fast: &Arc<dyn Runtime>) -> Vec<String> {
     let begun = runtime.elapsed();
-    let wrong = queue::all(runtime).await;
+    let mut wrong = queue::all(runtime).await;
+    wrong.extend(store::all(runtime).await);
     println!("Programs took {} ms", (runtime.elapsed() - begun).as_millis());
     wrong
 }

@@ -14,12 +14,16 @@ use crate::mutants;
 use crate::mutants::queue::QueueLie;
 use crate::queue::InProcess;
 
-const MODEL: Pace =
-    Pace { patience: Duration::from_millis(30), quiet: Duration::from_millis(1), prompt: true };
+const MODEL: Pace = Pace {
+    patience: Duration::from_millis(30),
+    quiet: Duration::from_millis(1),
+    prompt: true,
+    double_credit: false,
+};
 
 /// Its journal is written by a thread.
 const LOCAL: Pace =
-    Pace { patience: Duration::from_secs(5), quiet: Duration::from_millis(10), prompt: true };
+    Pace { patience: Duration::from_secs(5), quiet: Duration::from_millis(10), ..MODEL };
 
 /// Lies and the rules that they break.
 const LIES: [(QueueLie, &str); 10] = [

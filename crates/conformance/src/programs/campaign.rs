@@ -61,15 +61,20 @@ pub struct Report {
 /// Disagreements that are worth a look; a campaign with so many ends.
 const ENOUGH: usize = 3;
 
-/// Runs the programs of these seeds, so many at a time.
-pub async fn campaign<P: Programs>(programs: &P, seeds: Range<u64>, lanes: usize) -> Report {
+/// Runs the programs of these seeds, so many at a time; makes disagreements small, or only tells them.
+pub async fn campaign<P: Programs>(
+    programs: &P,
+    seeds: Range<u64>,
+    lanes: usize,
+    shrink: bool,
+) -> Report {
     let of_lane = |lane: usize| {
         let seeds = seeds.clone();
         async move {
             let mut report = Report::default();
             for seed in seeds.skip(lane).step_by(lanes) {
                 if report.differing.len() < ENOUGH {
-                    one(programs, lane, seed, &mut report).await;
+                    one(programs, lane, seed, shrink, &mut report).await;
                 }
             }
             report
@@ -79,7 +84,7 @@ pub async fn campaign<P: Programs>(programs: &P, seeds: Range<u64>, lanes: usize
     reports.fold(Report::default(), |all, report| async { all.with(report) }).await
 }
 
-async fn one<P: Programs>(programs: &P, lane: usize, seed: u64, report: &mut Report) {
+async fn one<P: Programs>(programs: &P, lane: usize, seed: u64, shrink: bool, report: &mut Report) {
     let steps = programs.program(seed);
     let trial = programs.trial(lane, &steps).await;
     report.programs += 1;
@@ -91,7 +96,10 @@ async fn one<P: Programs>(programs: &P, lane: usize, seed: u64, report: &mut Rep
         Judgement::Inconclusive(_) => report.inconclusive += 1,
         Judgement::Differs(breach) => {
             let breach = breach.clone();
-            let shrunk = shrunk(programs, lane, steps, trial).await;
+            let shrunk = match shrink {
+                true => shrunk(programs, lane, steps, trial).await,
+                false => trial.history,
+            };
             report.differing.push(Subject { seed, breach, shrunk });
         }
     }

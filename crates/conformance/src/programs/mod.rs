@@ -5,6 +5,7 @@ mod campaign;
 mod choices;
 #[cfg(test)]
 mod fixture;
+pub mod log;
 pub mod queue;
 pub mod store;
 

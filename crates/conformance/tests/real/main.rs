@@ -40,8 +40,13 @@ fn main() -> ExitCode {
     let (logs, queues, stores) = tokio.block_on(all);
     let name = run_name(&*runtime);
     // After the cases, whose waiting they would disturb.
-    let disagrees =
-        !tokio.block_on(programs::all(rabbit.as_deref(), postgres.as_deref(), &name, &runtime));
+    let disagrees = !tokio.block_on(programs::all(
+        kafka.as_deref(),
+        rabbit.as_deref(),
+        postgres.as_deref(),
+        &name,
+        &runtime,
+    ));
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::join3;
 use ports::Runtime;
+use shakedown_conformance::programs::log::LogPrograms;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
 use shakedown_conformance::programs::store::StorePrograms;
 use shakedown_conformance::programs::{Programs, campaign};
 
+use crate::kafka::RealKafka;
 use crate::postgres::RealPostgres;
 use crate::rabbit::RealRabbit;
 
@@ -32,18 +34,25 @@ async fn agree<P: Programs>(
     lanes: usize,
 ) -> bool {
     let begun = runtime.elapsed();
-    let report = campaign(programs, 0..count, lanes).await;
+    let report = campaign(programs, 0..count, lanes, true).await;
     print!("{name}, {} s: {report}", (runtime.elapsed() - begun).as_secs());
     !report.failed()
 }
 
 /// Whether all servers that have an address agree.
 pub async fn all(
+    kafka: Option<&str>,
     rabbit: Option<&str>,
     postgres: Option<&str>,
     run: &str,
     runtime: &Arc<dyn Runtime>,
 ) -> bool {
+    let logs = async {
+        match kafka {
+            Some(url) => logs(url, run, runtime).await,
+            None => true,
+        }
+    };
     let queues = async {
         match rabbit {
             Some(url) => queues(url, run, runtime).await,
@@ -56,8 +65,16 @@ pub async fn all(
             None => true,
         }
     };
-    let (queues, stores) = join(queues, stores).await;
-    queues && stores
+    let (logs, queues, stores) = join3(logs, queues, stores).await;
+    logs && queues && stores
+}
+
+/// Whether Kafka agrees.
+async fn logs(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
+    let run = format!("{run}-programs");
+    let backend = RealKafka::at(url, "classic", &run, runtime.clone()).await;
+    let programs = LogPrograms::on(&backend, Duration::from_secs(30));
+    agree("EventLog, Kafka", &**runtime, &programs, count(300), 12).await
 }
 
 /// Whether RabbitMQ agrees.
@@ -78,5 +95,5 @@ async fn stores(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
     let backend = RealPostgres::at(url, &format!("{run}-programs"), runtime.clone()).await;
     let backend = backend.unwrap_or_else(|fault| panic!("no store: {fault}"));
     let programs = StorePrograms::on(&backend);
-    agree("Store, PostgreSQL", &**runtime, &programs, count(1_000), 16).await
+    agree("Store, PostgreSQL", &**runtime, &programs, count(1_000), 2).await
 }

@@ -2,6 +2,7 @@
 //! a monitor, or where a lie is not noticed by the rule that it breaks.
 
 mod lies;
+mod log;
 mod queue;
 mod store;
 
@@ -14,24 +15,25 @@ use shakedown_conformance::programs::{Programs, Report, campaign};
 const LANES: usize = 16;
 
 /// What is wrong, a line each.
-pub async fn all(runtime: &Arc<dyn Runtime>, _fast: &Arc<dyn Runtime>) -> Vec<String> {
+pub async fn all(runtime: &Arc<dyn Runtime>, fast: &Arc<dyn Runtime>) -> Vec<String> {
     let begun = runtime.elapsed();
     let mut wrong = queue::all(runtime).await;
     wrong.extend(store::all(runtime).await);
+    wrong.extend(log::all(fast).await);
     println!("Programs took {} ms", (runtime.elapsed() - begun).as_millis());
     wrong
 }
 
 /// Runs programs and prints what came of them; what is wrong.
 async fn honest<P: Programs>(name: &str, programs: &P, count: u64) -> Vec<String> {
-    let report = campaign(programs, 0..count, LANES).await;
+    let report = campaign(programs, 0..count, LANES, true).await;
     print!("{name}: {report}");
     report.failed().then(|| format!("programs disagree with {name}")).into_iter().collect()
 }
 
 /// Runs programs on a backend that lies; what is wrong if this rule does not notice.
 async fn lying<P: Programs>(lie: &str, rule: &str, programs: &P, count: u64) -> Vec<String> {
-    let Report { differing, .. } = campaign(programs, 0..count, 4).await;
+    let Report { differing, .. } = campaign(programs, 0..count, 4, false).await;
     let rules: Vec<_> = differing.iter().map(|subject| subject.breach.rule).collect();
     let noticed = rules.contains(&rule);
     println!("lie {lie}: noticed by {rules:?}");

@@ -132,7 +132,8 @@ async fn shrunk<P: Programs>(
 }
 
 impl Report {
-    fn with(mut self, other: Report) -> Report {
+    /// Both together.
+    pub fn with(mut self, other: Report) -> Report {
         self.programs += other.programs;
         self.inconclusive += other.inconclusive;
         self.differing.extend(other.differing);

@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join3;
+use futures_util::future::{join_all, join3};
 use ports::Runtime;
 use shakedown_conformance::programs::log::LogPrograms;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
 use shakedown_conformance::programs::store::StorePrograms;
-use shakedown_conformance::programs::{Programs, campaign};
+use shakedown_conformance::programs::{Programs, Report, campaign};
 
 use crate::kafka::RealKafka;
 use crate::postgres::RealPostgres;
@@ -90,10 +90,21 @@ async fn queues(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
     agree("JobQueue, RabbitMQ", &**runtime, &programs, count(1_000), 24).await
 }
 
+/// Clients of the server that run programs beside each other: each has a pool, and a program needs a few
+/// connections of it at a time.
+const POOLS: u64 = 6;
+
 /// Whether PostgreSQL agrees.
 async fn stores(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
-    let backend = RealPostgres::at(url, &format!("{run}-programs"), runtime.clone()).await;
-    let backend = backend.unwrap_or_else(|fault| panic!("no store: {fault}"));
-    let programs = StorePrograms::on(&backend);
-    agree("Store, PostgreSQL", &**runtime, &programs, count(1_000), 2).await
+    let (begun, each) = (runtime.elapsed(), count(1_000).div_ceil(POOLS));
+    let pools = (0..POOLS).map(|pool| async move {
+        let name = format!("{run}-programs-{pool}");
+        let backend = RealPostgres::at(url, &name, runtime.clone()).await;
+        let backend = backend.unwrap_or_else(|fault| panic!("no store: {fault}"));
+        let seeds = pool * each..(pool + 1) * each;
+        campaign(&StorePrograms::on(&backend), seeds, 2, true).await
+    });
+    let report = join_all(pools).await.into_iter().fold(Report::default(), Report::with);
+    print!("Store, PostgreSQL, {} s: {report}", (runtime.elapsed() - begun).as_secs());
+    !report.failed()
 }

@@ -11,7 +11,7 @@ pub type Next = BTreeMap<i32, i64>;
 
 /// A call and its answer. Members are numbered as they join.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Event {
     /// A record was produced.
     Produced {

@@ -212,11 +212,11 @@ impl Run<'_> {
         let _alone = self.programs.flaky.lock().await;
         let Ok(store) = self.programs.backend.flaky().await else { return };
         let Some(open) = self.locked(&*store, None, &[key]).await else { return };
-        let (tx, over) = (open.number, open.versions.get(&key).copied().unwrap_or(0));
-        let body = format!("t{tx}w1");
         let loss = if arrives { Loss::Reply } else { Loss::Request };
-        self.note(Event::Put { tx, key: format!("k{key}"), over, body: body.clone() });
-        let commit = Box::pin(open.tx.commit(self.put(key, over, &body)));
+        let Some(Open { number: tx, tx: open, .. }) = self.written(open, key, false).await else {
+            return;
+        };
+        let commit = open.commit(Vec::new());
         let answer = Answer::of(&self.programs.backend.losing(loss, commit).await);
         self.note(Event::Committed { tx, answer, lossy: true });
     }

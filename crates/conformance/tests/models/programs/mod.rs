@@ -8,6 +8,7 @@ mod store;
 
 use std::sync::Arc;
 
+use futures_util::future::join3;
 use ports::Runtime;
 use shakedown_conformance::programs::{Programs, Report, campaign};
 
@@ -17,9 +18,9 @@ const LANES: usize = 16;
 /// What is wrong, a line each.
 pub async fn all(runtime: &Arc<dyn Runtime>, fast: &Arc<dyn Runtime>) -> Vec<String> {
     let begun = runtime.elapsed();
-    let mut wrong = queue::all(runtime).await;
-    wrong.extend(store::all(runtime).await);
-    wrong.extend(log::all(fast).await);
+    let all = join3(queue::all(runtime), store::all(runtime), log::all(fast));
+    let (queues, stores, logs) = all.await;
+    let wrong = [queues, stores, logs].concat();
     println!("Programs took {} ms", (runtime.elapsed() - begun).as_millis());
     wrong
 }

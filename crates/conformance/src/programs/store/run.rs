@@ -211,6 +211,10 @@ impl Run<'_> {
     async fn lose(&self, key: usize, arrives: bool) {
         let _alone = self.programs.flaky.lock().await;
         let Ok(store) = self.programs.backend.flaky().await else { return };
+        // The same once on a key that nobody reads: then it is the commit that is lost, not its preparation.
+        if store.transact(self.lock(&[KEYS])).await.is_err() {
+            return;
+        }
         let Some(open) = self.locked(&*store, None, &[key]).await else { return };
         let loss = if arrives { Loss::Reply } else { Loss::Request };
         let Some(Open { number: tx, tx: open, .. }) = self.written(open, key, false).await else {

@@ -5,6 +5,7 @@
 mod case;
 pub mod document;
 pub mod log;
+pub mod programs;
 pub mod queue;
 mod report;
 pub mod store;

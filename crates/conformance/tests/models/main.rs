@@ -6,6 +6,7 @@ mod clients;
 mod log;
 mod mock;
 mod mutants;
+mod programs;
 mod queue;
 mod runtime;
 mod store;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     // What a case saw is in the table.
     std::panic::set_hook(Box::new(|_| {}));
     // Each on a thread of its own: what blocks in one of them must not stop the clocks of the others.
-    let (logs, queues, stores, unseen) = std::thread::scope(|scope| {
+    let (logs, queues, stores, mut unseen) = std::thread::scope(|scope| {
         let queues = scope.spawn(|| queues(&tokio, &runtime));
         let stores = scope.spawn(|| stores(&tokio, &runtime));
         let logs = scope.spawn(|| tokio.block_on(logs(&runtime, &fast, &mock)));
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         let unseen = tokio.block_on(mutants::all(&runtime, &fast, limit));
         (logs.join().unwrap(), queues.join().unwrap(), stores.join().unwrap(), unseen)
     });
+    unseen.extend(tokio.block_on(programs::all(&runtime, &fast)));
     let sections = [logs, queues, stores];
     for section in &sections {
         println!("\n{section}");

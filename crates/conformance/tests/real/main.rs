@@ -12,6 +12,7 @@ mod member;
 mod mutants;
 mod numbers;
 mod postgres;
+mod programs;
 mod proxy;
 mod rabbit;
 
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
     let urls = names.map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let given = urls.each_ref().map(Option::is_some);
     let [kafka, rabbit, postgres] = urls;
-    // A number such as R29: only the cases of that statement; `fire`: only the adapters under fire. The
-    // document is left alone.
+    // A number such as R29: only the cases of that statement; `fire`: only the adapters under fire;
+    // `programs`: only generated programs. The document is left alone.
     let only = arguments.first().map(String::as_str);
     // What a case saw is in the table.
     std::panic::set_hook(Box::new(|_| {}));
@@ -53,13 +54,17 @@ fn main() -> ExitCode {
         let queues = tokio.block_on(queues(rabbit.as_deref(), only, &runtime));
         (logs.join().unwrap(), queues, stores.join().unwrap())
     });
+    // After the cases, whose waiting they would disturb.
+    let urls = [kafka.as_deref(), rabbit.as_deref(), postgres.as_deref()];
+    let agree = match only {
+        None | Some("programs") => {
+            tokio.block_on(programs::all(urls, &run_name(&*runtime), &runtime))
+        }
+        Some(_) => true,
+    };
     // Alone: some kill a server.
     let fire = match only {
-        None | Some("fire") => tokio.block_on(fire::sections(
-            [kafka.as_deref(), rabbit.as_deref(), postgres.as_deref()],
-            &run_name(&*runtime),
-            &runtime,
-        )),
+        None | Some("fire") => tokio.block_on(fire::sections(urls, &run_name(&*runtime), &runtime)),
         Some(_) => Vec::new(),
     };
     let others = [logs, stores];
@@ -70,7 +75,7 @@ fn main() -> ExitCode {
     }
     let missing = given.contains(&false) || sections().any(Section::incomplete);
     let required = std::env::var("SHAKEDOWN_REQUIRE_SERVERS").is_ok_and(|value| value == "1");
-    let mut failed = sections().any(Section::differs) || (missing && required);
+    let mut failed = sections().any(Section::differs) || (missing && required) || !agree;
     for lie in unseen.iter().chain(&early) {
         println!("FAILED: {lie}");
         failed = true;

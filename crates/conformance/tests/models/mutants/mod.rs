@@ -1,9 +1,9 @@
 //! Backends that break one statement each: the case must differ there, else it could not fail
 //! anywhere. Each is a model behind a wrapper that lies.
 
-mod log;
-mod queue;
-mod store;
+pub mod log;
+pub mod queue;
+pub mod store;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

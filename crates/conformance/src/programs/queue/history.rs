@@ -1,0 +1,150 @@
+//! What a program on the job queue saw, call by call. Never an opinion on it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::programs::Answer;
+
+/// A queue of the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// The queue.
+    Jobs,
+    /// Its dead-letter queue.
+    Dead,
+    /// One that nobody declared.
+    Nowhere,
+}
+
+/// A call and its answer. Channels are numbered as they are opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Event {
+    /// The queue is there, with this limit. The first event.
+    Begun {
+        /// Returns that a message may have.
+        limit: u32,
+        /// Whether there is a dead-letter queue.
+        dead_letters: bool,
+        /// Whether a channel that was dropped has ended when the drop returns; else it ends later.
+        prompt: bool,
+        /// Whether a message whose return is its last gives its channel room for two (seen on RabbitMQ
+        /// 3.10.8 with quorum queues: R12 holds but for these).
+        #[serde(default)]
+        double_credit: bool,
+    },
+    /// It was declared again.
+    Declared {
+        /// Returns that a message may have.
+        limit: u32,
+        /// How that ended.
+        answer: Answer,
+    },
+    /// A message was published.
+    Published {
+        /// Its id, of this message only.
+        key: String,
+        /// Where to.
+        to: Place,
+        /// Whether the link was to be lost meanwhile.
+        lossy: bool,
+        /// How that ended.
+        answer: Answer,
+    },
+    /// A channel began to consume.
+    Opened {
+        /// Its number.
+        channel: u32,
+        /// Its queue.
+        from: Place,
+        /// Its prefetch.
+        prefetch: u16,
+        /// How that ended.
+        answer: Answer,
+    },
+    /// A delivery came.
+    Delivered {
+        /// On which channel.
+        channel: u32,
+        /// Its tag.
+        tag: u64,
+        /// The message.
+        key: String,
+        /// What the server says of it.
+        redelivered: bool,
+        /// How often it came back, as the server counts.
+        returns: u32,
+        /// Why it died, where it says so.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        died: Option<String>,
+        /// Whether payload and headers are those that were published.
+        intact: bool,
+    },
+    /// Deliveries were settled.
+    Settled {
+        /// On which channel.
+        channel: u32,
+        /// These are done.
+        acked: Vec<u64>,
+        /// These are dead.
+        rejected: Vec<u64>,
+        /// How that ended.
+        answer: Answer,
+    },
+    /// Deliveries were returned.
+    Returned {
+        /// On which channel.
+        channel: u32,
+        /// These.
+        tags: Vec<u64>,
+        /// How that ended.
+        answer: Answer,
+    },
+    /// The channel was dropped, or was told to be lost.
+    Closed {
+        /// Which.
+        channel: u32,
+        /// Whether the client was told, and did not drop it.
+        told: bool,
+    },
+    /// The link of its client was cut without goodbye.
+    Cut {
+        /// Its channel.
+        channel: u32,
+    },
+    /// How many are ready.
+    Depth {
+        /// Where.
+        of: Place,
+        /// How that ended.
+        answer: Answer,
+        /// The answer.
+        count: u64,
+    },
+    /// Nothing more came, after the last of it was waited for.
+    Drained,
+}
+
+impl Event {
+    /// The request and its answer, for counting.
+    pub(super) fn met(&self) -> String {
+        let with = |request: &str, answer: &Answer| format!("{request} {answer:?}").to_lowercase();
+        match self {
+            Event::Begun { .. } => "begin".into(),
+            Event::Declared { answer, .. } => with("declare", answer),
+            Event::Published { answer, lossy: true, .. } => with("publish on a lost link", answer),
+            Event::Published { answer, .. } => with("publish", answer),
+            Event::Opened { answer, .. } => with("consume", answer),
+            Event::Delivered { died: Some(_), .. } => "dead letter".into(),
+            Event::Delivered { redelivered: true, .. } => "redelivery".into(),
+            Event::Delivered { .. } => "delivery".into(),
+            Event::Settled { answer, .. } => with("settle", answer),
+            Event::Returned { answer, .. } => with("return", answer),
+            Event::Closed { told: false, .. } => "close".into(),
+            Event::Closed { told: true, .. } => "channel lost".into(),
+            Event::Cut { .. } => "cut".into(),
+            Event::Depth { answer, .. } => with("depth", answer),
+            Event::Drained => "drain".into(),
+        }
+    }
+}

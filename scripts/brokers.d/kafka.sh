@@ -38,7 +38,8 @@ kafka_access() {
   own_certificate ssl.certificate.location ssl.key.location
 }
 
-# Clients and brokers by SASL over TLS, which asks for a certificate only where its listener says so (KIP-684); only the controllers, on loopback, speak in plain text.
+# Clients and brokers by SASL over TLS, which asks for a certificate only where its listener says so (KIP-684);
+# only the controllers, on loopback, speak in plain text.
 kafka_security() {
   local login=org.apache.kafka.common.security
   cat <<PROPERTIES

@@ -7,6 +7,7 @@ use std::ops::Range;
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use futures_util::stream;
+use serde::Serialize;
 
 use super::{Breach, Judgement, Met};
 
@@ -32,6 +33,20 @@ pub struct Trial {
     pub met: Met,
     /// The history, a line each.
     pub history: Vec<String>,
+}
+
+impl Trial {
+    /// Of a history, by what each of its events met, if it is an answer.
+    pub(super) fn of<E: Serialize>(
+        history: &[E],
+        met: impl Fn(&E) -> Option<String>,
+        judge: impl Fn(&[E]) -> Judgement,
+    ) -> Self {
+        let mut count = Met::new();
+        history.iter().filter_map(met).for_each(|it| *count.entry(it).or_default() += 1);
+        let lines = history.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
+        Trial { judgement: judge(history), met: count, history: lines }
+    }
 }
 
 /// A disagreement, made small.

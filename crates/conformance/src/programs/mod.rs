@@ -94,4 +94,9 @@ impl Answer {
             Err(ports::Fault::Unknown(_)) => Answer::Unknown,
         }
     }
+
+    /// Both in a word each.
+    fn to(self, request: &str) -> String {
+        format!("{request} {self:?}").to_lowercase()
+    }
 }

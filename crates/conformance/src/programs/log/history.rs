@@ -103,14 +103,13 @@ pub enum Event {
 impl Event {
     /// The request and its answer, for counting.
     pub(super) fn met(&self) -> String {
-        let with = |request: &str, answer: &Answer| format!("{request} {answer:?}").to_lowercase();
         match self {
-            Event::Produced { answer, .. } => with("produce", answer),
+            Event::Produced { answer, .. } => answer.to("produce"),
             Event::Assigned { .. } => "assigned".into(),
             Event::Gone { .. } => "revoked or lost".into(),
             Event::Got { .. } => "record".into(),
-            Event::Committed { answer, .. } => with("commit", answer),
-            Event::Sought { answer, .. } => with("seek", answer),
+            Event::Committed { answer, .. } => answer.to("commit"),
+            Event::Sought { answer, .. } => answer.to("seek"),
             Event::Paused { paused: true, .. } => "pause".into(),
             Event::Paused { paused: false, .. } => "resume".into(),
             Event::Left { goodbye: true, .. } => "close".into(),

@@ -15,7 +15,7 @@ use super::history::{Event, Next};
 use super::judge;
 use super::monitor::Monitor;
 use crate::log::LogBackend;
-use crate::programs::{Answer, Met, Programs, Trial};
+use crate::programs::{Answer, Programs, Trial};
 
 /// Programs on this backend.
 pub struct LogPrograms<'a> {
@@ -60,10 +60,7 @@ impl Programs for LogPrograms<'_> {
             run.step(step).await;
         }
         run.drain().await;
-        let mut met = Met::new();
-        run.history.iter().for_each(|event| *met.entry(event.met()).or_default() += 1);
-        let history = run.history.iter().map(|event| serde_json::to_string(event).unwrap());
-        Trial { judgement: judge(&run.history), met, history: history.collect() }
+        Trial::of(&run.history, |event| Some(event.met()), judge)
     }
 }
 

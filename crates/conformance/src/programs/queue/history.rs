@@ -128,22 +128,21 @@ pub enum Event {
 impl Event {
     /// The request and its answer, for counting.
     pub(super) fn met(&self) -> String {
-        let with = |request: &str, answer: &Answer| format!("{request} {answer:?}").to_lowercase();
         match self {
             Event::Begun { .. } => "begin".into(),
-            Event::Declared { answer, .. } => with("declare", answer),
-            Event::Published { answer, lossy: true, .. } => with("publish on a lost link", answer),
-            Event::Published { answer, .. } => with("publish", answer),
-            Event::Opened { answer, .. } => with("consume", answer),
+            Event::Declared { answer, .. } => answer.to("declare"),
+            Event::Published { answer, lossy: true, .. } => answer.to("publish on a lost link"),
+            Event::Published { answer, .. } => answer.to("publish"),
+            Event::Opened { answer, .. } => answer.to("consume"),
             Event::Delivered { died: Some(_), .. } => "dead letter".into(),
             Event::Delivered { redelivered: true, .. } => "redelivery".into(),
             Event::Delivered { .. } => "delivery".into(),
-            Event::Settled { answer, .. } => with("settle", answer),
-            Event::Returned { answer, .. } => with("return", answer),
+            Event::Settled { answer, .. } => answer.to("settle"),
+            Event::Returned { answer, .. } => answer.to("return"),
             Event::Closed { told: false, .. } => "close".into(),
             Event::Closed { told: true, .. } => "channel lost".into(),
             Event::Cut { .. } => "cut".into(),
-            Event::Depth { answer, .. } => with("depth", answer),
+            Event::Depth { answer, .. } => answer.to("depth"),
             Event::Drained => "drain".into(),
         }
     }

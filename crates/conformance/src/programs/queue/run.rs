@@ -13,7 +13,7 @@ use super::generate::{CLIENTS, Fate, Step, generate};
 use super::history::{Event, Place};
 use super::judge;
 use super::monitor::Monitor;
-use crate::programs::{Answer, Met, Programs, Trial};
+use crate::programs::{Answer, Programs, Trial};
 use crate::queue::QueueBackend;
 
 /// How fast a backend is.
@@ -76,10 +76,7 @@ impl Programs for QueuePrograms<'_> {
             run.step(step).await;
         }
         run.drain().await;
-        let mut met = Met::new();
-        run.history.iter().for_each(|event| *met.entry(event.met()).or_default() += 1);
-        let history = run.history.iter().map(|event| serde_json::to_string(event).unwrap());
-        Trial { judgement: judge(&run.history), met, history: history.collect() }
+        Trial::of(&run.history, |event| Some(event.met()), judge)
     }
 }
 

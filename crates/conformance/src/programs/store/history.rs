@@ -79,15 +79,14 @@ pub enum Event {
 impl Event {
     /// The request and its answer, for counting; none for the beginning of a call.
     pub(super) fn met(&self) -> Option<String> {
-        let with = |request: &str, answer: &Answer| format!("{request} {answer:?}").to_lowercase();
         Some(match self {
             Event::Locking { .. } | Event::Reading { .. } => return None,
             Event::Locked { .. } => "lock ok".into(),
             Event::Put { .. } => "put".into(),
-            Event::Failed { answer, .. } => with("transaction", answer),
+            Event::Failed { answer, .. } => answer.to("transaction"),
             Event::RolledBack { .. } => "rollback".into(),
-            Event::Committed { answer, lossy: true, .. } => with("commit on a lost link", answer),
-            Event::Committed { answer, .. } => with("commit", answer),
+            Event::Committed { answer, lossy: true, .. } => answer.to("commit on a lost link"),
+            Event::Committed { answer, .. } => answer.to("commit"),
             Event::Read { .. } => "read ok".into(),
             Event::Final { .. } => "final read".into(),
         })

@@ -13,7 +13,7 @@ use ports::{Key, Op, Outcome, Reply, Row, Rows, Store, Tx};
 use super::generate::{KEYS, Step, generate};
 use super::history::{Event, Seen};
 use super::judge;
-use crate::programs::{Answer, Met, Programs, Trial};
+use crate::programs::{Answer, Programs, Trial};
 use crate::store::{Loss, StoreBackend, TABLES};
 
 /// Programs on this backend.
@@ -47,12 +47,7 @@ impl Programs for StorePrograms<'_> {
         join_all((0..clients).map(|client| run.client(client, steps))).await;
         run.finish().await;
         let history = run.history.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let mut met = Met::new();
-        for request in history.iter().filter_map(Event::met) {
-            *met.entry(request).or_default() += 1;
-        }
-        let lines = history.iter().map(|event| serde_json::to_string(event).unwrap()).collect();
-        Trial { judgement: judge(&history), met, history: lines }
+        Trial::of(&history, Event::met, judge)
     }
 }
 

@@ -1,6 +1,9 @@
 //! Logging of the binary: lines for people, or one JSON object a line for machines. Never logs what
 //! could hold a secret: the frames that a client library would show at level trace are left out.
 
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+
 use tracing::Level;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -20,17 +23,29 @@ const WIRE: [&str; 6] = ["lapin", "amq_protocol", "tokio_postgres", "rdkafka", "
 /// Where the filter is none; the rule of its setting takes no such.
 pub fn start(filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_new(filter).expect("a filter that its setting's rule took");
-    tracing_subscriber::registry().with(layers(filter, format, std::io::stderr)).init();
+    let stderr = std::io::stderr;
+    let colours = stderr().is_terminal() && wanted(std::env::var_os("NO_COLOR").as_deref());
+    tracing_subscriber::registry().with(layers(filter, format, colours, stderr)).init();
+}
+
+/// Whether colours are: not where NO_COLOR is set and not empty (no-color.org).
+fn wanted(no_color: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty)
 }
 
 /// The lines that pass both filters, in this format. The fields of a line stand beside its message; those
 /// of the event or request that it belongs to under `span`.
-fn layers<W>(filter: EnvFilter, format: LogFormat, to: W) -> impl Layer<Registry> + Send + Sync
+fn layers<W>(
+    filter: EnvFilter,
+    format: LogFormat,
+    colours: bool,
+    to: W,
+) -> impl Layer<Registry> + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Pretty => fmt::layer().compact().with_writer(to).boxed(),
+        LogFormat::Pretty => fmt::layer().compact().with_ansi(colours).with_writer(to).boxed(),
         LogFormat::Json => {
             let json = fmt::layer().json().flatten_event(true).with_span_list(false);
             json.with_writer(to).boxed()
@@ -71,7 +86,7 @@ mod tests {
     fn logged(filter: &str, format: LogFormat, lines: impl FnOnce()) -> String {
         let kept = Kept::default();
         let to = kept.clone();
-        let layers = layers(EnvFilter::new(filter), format, move || to.clone());
+        let layers = layers(EnvFilter::new(filter), format, false, move || to.clone());
         with_default(tracing_subscriber::registry().with(layers), lines);
         let bytes = kept.0.lock().unwrap().clone();
         String::from_utf8(bytes).unwrap()
@@ -100,7 +115,14 @@ mod tests {
     #[test]
     fn lines_for_people_have_the_ids_too() {
         let text = logged("warn", LogFormat::Pretty, a_line);
-        assert!(text.contains("dead letter") && text.contains("o-1"), "{text}");
+        assert!(text.contains("dead letter") && text.contains("correlationId=\"o-1\""), "{text}");
+    }
+
+    #[test]
+    fn colours_are_not_for_those_who_want_none() {
+        for (no_color, colours) in [(None, true), (Some(""), true), (Some("1"), false)] {
+            assert_eq!(wanted(no_color.map(OsStr::new)), colours, "{no_color:?}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use chrono::{DateTime, Utc};
 use ports::{Key, Op, Outgoing, Partition, Row, Rows};
 use serde_json::json;
+use tracing::Span;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::app::Shared;
@@ -15,7 +16,7 @@ use crate::letters::{DeadLetter, LetterState, Letters, Wanted};
 use crate::retention::Expiry;
 use crate::slot::{Ask, Ended, Slot, Source, State, panicked};
 use crate::tables::position_key;
-use crate::touched::document;
+use crate::touched::{Line, document};
 use crate::transaction::{at, json as body_of};
 use crate::{
     Decided, Document, Emit, Handler, INBOX, InboxRow, Input, POSITIONS, Position, Reason, Reply,
@@ -47,6 +48,8 @@ pub(crate) struct Last {
     pub(crate) drainable: bool,
     /// What the rules counted.
     pub(crate) samples: Vec<Sample>,
+    /// What is to be logged, each line in the span of its input.
+    pub(crate) lines: Vec<(Span, Line)>,
 }
 
 /// A batch between its locks and its commit.
@@ -66,6 +69,7 @@ pub(crate) struct Deciding<'a, H: Handler> {
     /// What the first input of an id in this batch was answered, with its fingerprint.
     replies: BTreeMap<Key, (String, Option<Reply>)>,
     writes: Writes,
+    lines: Vec<(Span, Line)>,
 }
 
 impl<'a, H: Handler> Deciding<'a, H> {
@@ -89,6 +93,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             letters: Letters::default(),
             replies: BTreeMap::new(),
             writes: Writes::default(),
+            lines: Vec::new(),
         }
     }
 
@@ -218,23 +223,21 @@ impl<'a, H: Handler> Deciding<'a, H> {
             (slot.to_letter(id, None, &self.now_text), slot.sequence())
         {
             let service = self.shared.settings.service;
-            self.say(slot, || tracing::warn!(service, letter = letter.id, %key, "parked"));
+            let (id, behind) = (letter.id.clone(), key.clone());
+            self.say(slot, move || tracing::warn!(service, letter = id, key = %behind, "parked"));
             self.letters.add(letter, Some(key), &self.now_text);
         }
         Ended::Parked
     }
 
-    /// Logs a line about an input, outside its rule. Few inputs have one, and a span costs as much as
-    /// a rule.
-    fn say(&self, slot: &Slot<H::Fact>, line: impl FnOnce()) {
-        slot.subject.span(self.shared.settings.service).in_scope(line);
+    /// Logs a line about an input, in its span, when the transaction has committed. Few inputs have one: a span
+    /// costs as much as a rule.
+    fn say(&mut self, slot: &Slot<H::Fact>, line: impl FnOnce() + Send + 'static) {
+        self.lines.push((slot.subject.span(self.shared.settings.service), Line::of(line)));
     }
 
     /// A panic of a rule is its input's error: its rows are as before, and nobody else's suffer.
     fn decide(&mut self, slot: &Slot<H::Fact>, input: &Input<H::Fact>) -> Result<Decided, Reason> {
-        let service = self.shared.settings.service;
-        let span = slot.subject.span(service);
-        let _lines = span.enter();
         self.touched.mark();
         let (handler, touched, now) = (&self.shared.handler, &mut self.touched, self.now);
         let decided = catch_unwind(AssertUnwindSafe(|| handler.decide(input, touched, now)));
@@ -242,8 +245,12 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let Err(reason) = &decided {
             self.touched.undo();
             if reason.code == Reason::PANIC {
-                tracing::error!(service, reason = reason.text, "a rule panicked");
+                let (service, reason) = (self.shared.settings.service, reason.text.clone());
+                self.say(slot, move || tracing::error!(service, reason, "a rule panicked"));
             }
+        }
+        for line in self.touched.take_lines() {
+            self.say(slot, || line.write());
         }
         decided
     }
@@ -319,9 +326,9 @@ impl<'a, H: Handler> Deciding<'a, H> {
     fn bury(&mut self, slot: &Slot<H::Fact>, id: Option<&Key>, key: Option<&Key>, reason: &Reason) {
         let Some(letter) = slot.to_letter(id, Some(reason), &self.now_text) else { return };
         let service = self.shared.settings.service;
-        let DeadLetter { id: letter_id, code, error, .. } = &letter;
-        self.say(slot, || {
-            tracing::warn!(service, letter = letter_id, code, error, "dead letter");
+        let (id, code, error) = (letter.id.clone(), letter.code.clone(), letter.error.clone());
+        self.say(slot, move || {
+            tracing::warn!(service, letter = id, code, error, "dead letter");
         });
         self.letters.add(letter, key, &self.now_text);
     }
@@ -345,7 +352,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             Ask::Discard { note } => {
                 letter.state = LetterState::Discarded;
                 letter.note = Some(note.clone());
-                return self.close(letter);
+                return self.close(slot, letter);
             }
             Ask::Redrive { edited } => edited.clone(),
         };
@@ -376,7 +383,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
                     self.supersede(slot);
                 }
                 letter.state = LetterState::Applied;
-                self.close(letter)
+                self.close(slot, letter)
             }
             Err(reason) => {
                 letter.failed(&reason, &self.now_text);
@@ -427,15 +434,12 @@ impl<'a, H: Handler> Deciding<'a, H> {
             .then(|| Problem::new(409, "redrive-out-of-order", title, detail))
     }
 
-    fn close(&mut self, letter: DeadLetter) -> Ended {
+    fn close(&mut self, slot: &Slot<H::Fact>, letter: DeadLetter) -> Ended {
         let letter = DeadLetter { closed_at: Some(self.now_text.clone()), ..letter };
         let reply = settled(&letter);
-        tracing::info!(
-            service = self.shared.settings.service,
-            letter = letter.id,
-            state = letter.state.name(),
-            "letter settled"
-        );
+        let (id, state) = (letter.id.clone(), letter.state.name());
+        let service = self.shared.settings.service;
+        self.say(slot, move || tracing::info!(service, letter = id, state, "letter settled"));
         self.letters.put(letter);
         Ended::Applied(Some(reply))
     }
@@ -467,7 +471,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             // Alone it is no reason to commit: the rollback forgets it too.
             ops.push(Op::Delete { table: &INBOX, keys: forget });
         }
-        Last { ops, writes, appended, changed, drainable, samples }
+        Last { ops, writes, appended, changed, drainable, samples, lines: self.lines }
     }
 }
 

@@ -1,6 +1,8 @@
-//! The rows that a transaction holds locked, as documents, and what the rules count beside them. Never touches a row that is not locked.
+//! The rows that a transaction holds locked, as documents, and what the rules count and log beside them. Never
+//! touches a row that is not locked.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use ports::{Key, Op, Row, Rows, Table};
 use serde::Serialize;
@@ -46,6 +48,26 @@ pub struct Touched {
     samples: Vec<Sample>,
     /// How many samples there were at the mark.
     marked: usize,
+    lines: Vec<Line>,
+}
+
+/// A line for the log.
+pub(crate) struct Line(Box<dyn FnOnce() + Send>);
+
+impl Line {
+    pub(crate) fn of(line: impl FnOnce() + Send + 'static) -> Self {
+        Line(Box::new(line))
+    }
+
+    pub(crate) fn write(self) {
+        (self.0)();
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Line")
+    }
 }
 
 impl Touched {
@@ -98,6 +120,17 @@ impl Touched {
         self.samples.push(sample);
     }
 
+    /// Logs a line about the rule's input, in its span; when the transaction has committed, as [`Touched::count`]
+    /// counts. Where the rule refuses the input nothing is logged but that.
+    pub fn say(&mut self, line: impl FnOnce() + Send + 'static) {
+        self.lines.push(Line::of(line));
+    }
+
+    /// What is to be logged, since the mark.
+    pub(crate) fn take_lines(&mut self) -> Vec<Line> {
+        std::mem::take(&mut self.lines)
+    }
+
     /// What was counted.
     pub(crate) fn take_samples(&mut self) -> Vec<Sample> {
         std::mem::take(&mut self.samples)
@@ -106,12 +139,14 @@ impl Touched {
     /// From here on [`Touched::undo`] takes back.
     pub(crate) fn mark(&mut self) {
         self.undo.clear();
+        self.lines.clear();
         self.marked = self.samples.len();
     }
 
     /// Takes back what was put since the mark.
     pub(crate) fn undo(&mut self) {
         self.samples.truncate(self.marked);
+        self.lines.clear();
         while let Some((table, key, slot)) = self.undo.pop() {
             if let Some(rows) = self.slots.get_mut(table.name) {
                 rows.insert(key, slot);
@@ -173,6 +208,18 @@ mod tests {
         rows.undo();
         assert_eq!(rows.get::<Note>("a"), None);
         assert_eq!(rows.into_puts(), Vec::new());
+    }
+
+    #[test]
+    fn what_an_undone_rule_said_is_not_logged() {
+        let mut rows = Touched::new();
+        rows.mark();
+        rows.say(|| {});
+        rows.undo();
+        assert!(rows.take_lines().is_empty());
+        rows.say(|| {});
+        assert_eq!(rows.take_lines().len(), 1);
+        assert!(rows.take_lines().is_empty());
     }
 
     #[test]

@@ -170,7 +170,7 @@ async fn attempt<H: Handler>(
     if let Some(missing) = batch.missing() {
         return Ok(Attempt::Wider(missing));
     }
-    let Last { mut ops, writes, appended, changed, drainable, samples } = batch.into_last();
+    let Last { mut ops, writes, appended, changed, drainable, samples, lines } = batch.into_last();
     if writes {
         let claimed = ClaimedAtOnce::of(&shared.desks(), &mut ops, now);
         tx.commit(ops).await?;
@@ -178,6 +178,7 @@ async fn attempt<H: Handler>(
     }
     // Else the rollback frees the locks without a commit.
     shared.settings.metrics.record(samples);
+    lines.into_iter().for_each(|(span, line)| span.in_scope(|| line.write()));
     Ok(Attempt::Done(Committed { ended, appended, changed, drainable }))
 }
 

@@ -184,8 +184,11 @@ impl Inventory {
         if let Some(reservation) = step.reservation {
             if reservation.is_open_item() {
                 rows.count(Sample::new(&meters::STOCK_OVERSELL, 1.0));
-                tracing::error!(%order_id, reason = reservation.reason,
-                    "a confirmed order has no stock: an operator has to settle it");
+                let (order_id, reason) = (order_id.clone(), reservation.reason.clone());
+                rows.say(move || {
+                    tracing::error!(%order_id, reason,
+                        "a confirmed order has no stock: an operator has to settle it");
+                });
             }
             rows.put(&key, &ReservationRow { order_id: order_id.clone(), reservation });
         }

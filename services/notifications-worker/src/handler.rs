@@ -116,7 +116,8 @@ impl Handler for NotificationsWorker {
                     let counted = meters::answered(row.wanted.channel, &row.sending, &sending);
                     counted.into_iter().for_each(|sample| rows.count(sample));
                     if sending.state == State::Undeliverable {
-                        tracing::warn!(mail = %key, reason = sending.reason, "undeliverable");
+                        let (mail, reason) = (key.clone(), sending.reason.clone());
+                        rows.say(move || tracing::warn!(%mail, reason, "undeliverable"));
                     }
                     rows.put(&key, &MailRow { sending, ..row });
                 }

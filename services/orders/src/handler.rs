@@ -182,8 +182,10 @@ impl Handler for Orders {
             }
             Incoming::PriceKnown { product_id, price } => {
                 if price.stamp.updated_at > now + AHEAD_MAX {
-                    let updated_at = price.stamp.updated_at;
-                    tracing::warn!(%product_id, %updated_at, "a product from the future");
+                    let (product_id, updated_at) = (product_id.clone(), price.stamp.updated_at);
+                    rows.say(move || {
+                        tracing::warn!(%product_id, %updated_at, "a product from the future");
+                    });
                 }
                 let known: Option<Price> = rows.get(product_id.as_str());
                 if newer(known.as_ref(), price) {

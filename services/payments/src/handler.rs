@@ -116,8 +116,11 @@ impl Handler for Payments {
         rows.put(&key, &after);
         meters::changed(before.as_ref(), &after).into_iter().for_each(|sample| rows.count(sample));
         if after.is_open_item() && !before.as_ref().is_some_and(Payment::is_open_item) {
-            tracing::error!(%order, state = ?after.state, refused = after.refused,
-                "a payment is an open item: an operator has to settle it");
+            let (order, state, refused) = (order.clone(), after.state, after.refused.clone());
+            rows.say(move || {
+                tracing::error!(%order, ?state, refused,
+                    "a payment is an open item: an operator has to settle it");
+            });
         }
         let told = before.is_some_and(|before| before.outcome.is_some());
         let outcome = after.outcome.as_ref().filter(|_| !told);

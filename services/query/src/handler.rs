@@ -121,8 +121,10 @@ fn decide_product(product: &Product, rows: &mut Touched, now: DateTime<Utc>) {
         return;
     }
     if product.says.updated_at > now + AHEAD_MAX {
-        tracing::warn!(%product_id, updated_at = %product.says.updated_at,
-            "a product's updatedAt lies in the future");
+        let (product_id, updated_at) = (product_id.clone(), product.says.updated_at);
+        rows.say(move || {
+            tracing::warn!(%product_id, %updated_at, "a product's updatedAt lies in the future");
+        });
     }
     rows.put(&key, product);
 }

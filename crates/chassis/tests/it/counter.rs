@@ -42,7 +42,7 @@ impl Document for Counter {
 
 #[derive(Debug, Clone)]
 pub enum Fact {
-    /// From a topic or a queue. `by` 0 breaks a rule after it wrote, [`PANICS`] is a defect of the rule
+    /// From a topic or a queue. `by` 0 breaks a rule after it wrote, below 0 is worth a line, [`PANICS`] is a defect of the rule
     /// and [`PANICS_EARLY`] one before it; `call` asks for a call.
     Add { id: String, key: Key, by: i64, call: bool, job: bool },
     /// A command. `by` 0 on an unknown counter is refused in passing, below 0 for good; [`PANICS`] is
@@ -147,6 +147,9 @@ impl Handler for Counters {
                 rows.put(key, &counter);
                 rows.count(Sample::new(&ADDED, by.max(&1).unsigned_abs() as f64));
                 assert_ne!(*by, PANICS, "the rule is broken");
+                if *by <= 0 {
+                    rows.say(|| tracing::warn!("not more"));
+                }
                 if *by == 0 {
                     return Err(Reason::new("rule_broken", "0 is nothing"));
                 }

@@ -1,12 +1,15 @@
 //! The distributed trace: from a record's headers, or begun with it, into the headers of what follows.
 
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex};
+
 use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Request};
 use axum::routing::get;
 use bytes::Bytes;
 use ports::Record;
-use serde_json::json;
+use serde_json::{Value, json};
 use shakedown_chassis::{Context, Metrics, Trace};
 use tower::ServiceExt;
 
@@ -86,6 +89,41 @@ async fn routed(router: &Router, parent: Option<&str>) -> Option<Trace> {
     let response = router.clone().oneshot(request).await.unwrap();
     let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
     Trace::parse(std::str::from_utf8(&body).unwrap(), None).ok()
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Kept(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Kept {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_a_rule_says_stands_in_the_span_of_its_input_unless_it_refuses_it() {
+    let kept = Kept::default();
+    let to = kept.clone();
+    let lines = tracing_subscriber::fmt().json().flatten_event(true);
+    let lines = lines.with_max_level(tracing::Level::WARN).with_writer(move || to.clone()).finish();
+    let ids = ["e-1", "e-2", "e-3"].into_iter().zip([-1, 0, 1]);
+    tracing::subscriber::with_default(lines, || {
+        run(|world| async move {
+            let _node = world.consumer("c-0").await;
+            world.produce(ids.map(|(id, by)| add("in", id, "a", by)).collect()).await;
+            world.sleep(10).await;
+        });
+    });
+    let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let said: Vec<Value> = lines.filter(|line| line["message"] == "not more").collect();
+    let ids: Vec<&Value> = said.iter().map(|line| &line["span"]["eventId"]).collect();
+    assert_eq!(ids, ["e-1"], "{text}");
 }
 
 #[test]

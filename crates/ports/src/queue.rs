@@ -22,9 +22,11 @@ pub struct QueueSpec {
 pub struct Delivery {
     /// The delivery tag, of this channel only (broker-contract R7).
     pub tag: u64,
-    /// Whether the server says that it was delivered before (R8). `false` proves nothing (R9).
+    /// Whether the server says that it was delivered before (R8). `false` proves nothing (R9), and `true` on a
+    /// dead letter may mean the queue that it died in (R33).
     pub redelivered: bool,
-    /// How often it came back before this delivery, where the server counts (R15, R16).
+    /// How often it came back before this delivery, where the server counts (R15, R16). Of a dead letter it may be
+    /// how often its delivery failed where it died (R33): nothing to decide on.
     pub returns: u32,
     /// Key (message id), headers and payload; `to` is the queue.
     pub record: Record,

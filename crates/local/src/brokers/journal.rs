@@ -150,7 +150,7 @@ impl Journal {
         self.each(sql, |row| {
             let record = record(row, text(row, 1)?, 3)?;
             let (id, returns) = (row.get::<_, i64>(0)?.cast_unsigned(), row.get(2)?);
-            let message = Message { id, record, redelivered: true, returns };
+            let message = Message { id, record, redelivered: true, returns, failures: 0 };
             Ok(queues.insert(message, now).map_err(|fault| fault.to_string()))
         })
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
 use model::log::{Assignor, Log, LogServer};
-use model::queue::{QueueServer, Settings};
+use model::queue::{QueueServer, Settings, Version};
 use ports::{Fault, Outcome, Runtime};
 use tokio::sync::oneshot;
 
@@ -47,7 +47,9 @@ impl Brokers {
         // As the services run on real servers.
         let assignor = Assignor::CooperativeSticky;
         let mut log = Log::new(model::log::Settings { assignor, ..Default::default() });
-        let settings = Settings { journaled: true, ..Settings::default() };
+        // The journal has no failures: a dead letter begins anew, as before 4.0 (broker-contract R33).
+        let version = Version::V3_10;
+        let settings = Settings { version, journaled: true, ..Settings::default() };
         let queues = QueueServer::new(settings, runtime.clone());
         let journal = Journal::open(path).map_err(failed)?;
         journal.restore_log(&mut log, runtime.elapsed()).map_err(failed)?;

@@ -160,7 +160,9 @@ impl Writer {
             Work::Publish(records) => self.queues.with(|queues, _| {
                 let reserve = |record: Record| {
                     let id = queues.reserve(&record.to)?;
-                    round.messages.push(Message { id, record, redelivered: false, returns: 0 });
+                    let (returns, failures) = (0, 0);
+                    let message = Message { id, record, redelivered: false, returns, failures };
+                    round.messages.push(message);
                     Ok(())
                 };
                 records.into_iter().map(reserve).collect()

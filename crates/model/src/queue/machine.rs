@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ports::{Delivery, Fault, Outcome, QueueSpec, Record};
 
-use super::message::{ChannelId, Effect, Message, Settings, Version};
+use super::message::{ChannelId, Effect, Message, REJECTED, Settings, Version};
 
 /// What a quorum queue gives one consumer at most, whatever its prefetch (broker-contract R12).
 const PREFETCH_CAP: usize = 2_000;
@@ -56,6 +56,17 @@ struct Channel {
 struct Unacked {
     message: Message,
     since: Duration,
+}
+
+/// How a delivery comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Return {
+    /// Its client returns it, which is no failure (broker-contract R33).
+    Asked,
+    /// With its channel.
+    Failed,
+    /// Held too long, which counts as nothing (broker-contract R16).
+    Late,
 }
 
 impl Queues {
@@ -107,7 +118,7 @@ impl Queues {
     /// is missing (broker-contract R4), or `Retry` where it was nacked because the queue is full (R23).
     pub fn publish(&mut self, record: Record, now: Duration) -> Outcome<u64> {
         let id = self.reserve(&record.to)?;
-        self.insert(Message { id, record, redelivered: false, returns: 0 }, now)?;
+        self.insert(Message { id, record, redelivered: false, returns: 0, failures: 0 }, now)?;
         Ok(id)
     }
 
@@ -195,7 +206,7 @@ impl Queues {
         }
         for tag in rejected {
             let (_, message) = self.unacked(channel, *tag, now)?;
-            self.dead_letter(message, "rejected", now);
+            self.dead_letter(message, REJECTED, now);
         }
         self.refill(channel, now);
         Ok(())
@@ -206,7 +217,7 @@ impl Queues {
     pub fn requeue(&mut self, channel: ChannelId, tags: &[u64], now: Duration) -> Outcome<()> {
         for tag in tags {
             let (queue, message) = self.unacked(channel, *tag, now)?;
-            self.put_back(&queue, message, true, now);
+            self.put_back(&queue, message, Return::Asked, now);
         }
         self.refill(channel, now);
         Ok(())
@@ -214,7 +225,7 @@ impl Queues {
 
     /// Closes a channel: its unacked messages are back (broker-contract R8). A closed one stays so.
     pub fn close(&mut self, channel: ChannelId, now: Duration) {
-        self.close_counting(channel, true, now);
+        self.close_counting(channel, Return::Failed, now);
     }
 
     /// Closes all channels of a client, as when its connection dies. How many there were.
@@ -238,8 +249,9 @@ impl Queues {
         let timeout = self.settings.ack_timeout;
         let ids =
             self.channels_where(|channel| channel.expiry(timeout).is_some_and(|at| at <= now));
-        let counts = self.settings.version < Version::V4_3;
-        ids.iter().for_each(|id| self.close_counting(*id, counts, now));
+        let late = self.settings.version >= Version::V4_3;
+        let how = if late { Return::Late } else { Return::Failed };
+        ids.iter().for_each(|id| self.close_counting(*id, how, now));
         ids.len()
     }
 
@@ -312,22 +324,23 @@ impl Queues {
         }
     }
 
-    fn close_counting(&mut self, id: ChannelId, counts: bool, now: Duration) {
+    fn close_counting(&mut self, id: ChannelId, how: Return, now: Duration) {
         let Some(channel) = self.channels.remove(&id) else { return };
         if let Some(queue) = self.queues.get_mut(&channel.queue) {
             queue.consumers.retain(|consumer| *consumer != id);
         }
         for unacked in channel.unacked.into_values() {
-            self.put_back(&channel.queue, unacked.message, counts, now);
+            self.put_back(&channel.queue, unacked.message, how, now);
         }
         self.deliver(&channel.queue, now);
     }
 
     /// Back before what was never delivered, behind what came back earlier; or to the dead letters
     /// where that was once too often (broker-contract R10, R15).
-    fn put_back(&mut self, queue: &Arc<str>, mut message: Message, counts: bool, now: Duration) {
+    fn put_back(&mut self, queue: &Arc<str>, mut message: Message, how: Return, now: Duration) {
         message.redelivered = true;
-        message.returns += u32::from(counts);
+        message.returns += u32::from(how != Return::Late);
+        message.failures += u32::from(how == Return::Failed);
         let (id, returns) = (message.id, message.returns);
         let Some(home) = self.queues.get_mut(queue) else { return };
         if home.limit.is_some_and(|limit| returns > limit) {
@@ -346,7 +359,7 @@ impl Queues {
         };
         let id = self.next_message;
         self.next_message += 1;
-        let message = message.died(id, reason, target.clone());
+        let message = message.died(id, reason, target.clone(), self.settings.version);
         if self.settings.journaled {
             self.note(Effect::DeadLettered { from, message });
         } else if let Some(queue) = self.queues.get_mut(&target) {

@@ -14,6 +14,8 @@ pub const X_DEATH: &str = "x-death";
 pub const FIRST_DEATH_QUEUE: &str = "x-first-death-queue";
 /// Header of a dead letter: why it died first, `rejected` or `delivery_limit`.
 pub const FIRST_DEATH_REASON: &str = "x-first-death-reason";
+/// Why a message died that its client rejected.
+pub(super) const REJECTED: &str = "rejected";
 
 /// The release of the server that is modelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,9 +29,10 @@ pub struct Version {
 impl Version {
     /// As in Debian 12.
     pub const V3_10: Version = Version { major: 3, minor: 10 };
-    /// As in Debian 13.
+    /// As in Debian 13; here a dead letter begins to tell what failed before (broker-contract R33).
     pub const V4_0: Version = Version { major: 4, minor: 0 };
-    /// Where a consumer time-out no longer counts as a return (broker-contract R16).
+    /// Where a consumer time-out no longer counts as a return (broker-contract R16), and a dead letter counts on
+    /// (R33).
     pub const V4_3: Version = Version { major: 4, minor: 3 };
 }
 
@@ -74,6 +77,9 @@ pub struct Message {
     pub redelivered: bool,
     /// How many returns were counted.
     pub returns: u32,
+    /// How many deliveries failed: they ended with their channel, or in a rejection. A dead letter of 4.0 tells
+    /// them until it comes back (broker-contract R33).
+    pub failures: u32,
 }
 
 impl Message {
@@ -82,13 +88,23 @@ impl Message {
         Delivery {
             tag,
             redelivered: self.redelivered,
-            returns: self.returns,
+            returns: if self.returns > 0 { self.returns } else { self.failures },
             record: self.record.clone(),
         }
     }
 
-    /// The dead letter of this message. Headers of an earlier death are replaced.
-    pub(super) fn died(self, id: u64, reason: &str, target: Arc<str>) -> Message {
+    /// The dead letter of this message. Headers of an earlier death are replaced. What it tells of the deliveries
+    /// before its death depends on the release (broker-contract R33).
+    pub(super) fn died(self, id: u64, reason: &str, target: Arc<str>, version: Version) -> Message {
+        let rejected = u32::from(reason == REJECTED);
+        let (returns, failures) = if version >= Version::V4_3 {
+            (self.returns + rejected, 0)
+        } else if version >= Version::V4_0 {
+            (0, self.failures + rejected)
+        } else {
+            (0, 0)
+        };
+        let redelivered = returns + failures > 0;
         let queue = self.record.to;
         let deaths = [X_DEATH, FIRST_DEATH_QUEUE, FIRST_DEATH_REASON];
         let mut headers = self.record.headers;
@@ -98,7 +114,7 @@ impl Message {
         headers.push(header(FIRST_DEATH_REASON, reason.to_owned()));
         let record =
             Record { to: target, key: self.record.key, headers, payload: self.record.payload };
-        Message { id, record, redelivered: false, returns: 0 }
+        Message { id, record, redelivered, returns, failures }
     }
 }
 

@@ -193,12 +193,11 @@ fn r15_beyond_the_delivery_limit_is_a_dead_letter() {
     assert_eq!((ready(&queues, "jobs").as_str(), ready(&queues, "jobs.dead").as_str()), ("", "a"));
     let dead = queues.ready("jobs.dead").next().unwrap();
     assert_eq!(text(&dead.record, "x-death").as_deref(), Some("delivery_limit 1 jobs"));
-    assert_eq!((dead.redelivered, dead.returns), (false, 0));
 }
 
 #[test]
 fn r15_dead_letters_have_no_limit() {
-    let mut queues = server(0);
+    let mut queues = server_of(0, Settings { version: Version::V3_10, ..Settings::default() });
     publish(&mut queues, "a");
     let channel = open(&mut queues, 1);
     queues.settle(channel, &[], &[1], T0).unwrap();
@@ -307,13 +306,48 @@ fn r28_one_consumer_without_returns_sees_the_order_of_publishing() {
 }
 
 #[test]
+fn r33_what_a_dead_letter_tells_depends_on_the_release() {
+    // Of one that was returned, lost its channel and was then rejected; and of it after a return.
+    let rejected = |version| {
+        let mut queues = server_of(9, Settings { version, ..Settings::default() });
+        publish(&mut queues, "a");
+        let channel = open(&mut queues, 1);
+        queues.requeue(channel, &[1], T0).unwrap();
+        queues.close(channel, T0);
+        let channel = open(&mut queues, 1);
+        queues.settle(channel, &[], &[1], T0).unwrap();
+        let dead = queues.consume("worker", "jobs.dead", 1, T0).unwrap();
+        let first = queues.take(dead, 1).unwrap().remove(0);
+        queues.requeue(dead, &[1], T0).unwrap();
+        let second = queues.take(dead, 1).unwrap().remove(0);
+        [first, second].map(|delivery| (delivery.redelivered, delivery.returns))
+    };
+    assert_eq!(rejected(Version::V3_10), [(false, 0), (true, 1)]);
+    assert_eq!(rejected(Version::V4_0), [(true, 2), (true, 1)], "a return is no failure");
+    assert_eq!(rejected(Version::V4_3), [(true, 3), (true, 4)]);
+    // Of one whose client returned it too often: nothing failed.
+    let returned = |version| {
+        let mut queues = server_of(0, Settings { version, ..Settings::default() });
+        publish(&mut queues, "a");
+        let channel = open(&mut queues, 1);
+        queues.requeue(channel, &[1], T0).unwrap();
+        let dead = queues.consume("worker", "jobs.dead", 1, T0).unwrap();
+        let first = queues.take(dead, 1).unwrap().remove(0);
+        (first.redelivered, first.returns)
+    };
+    assert_eq!(returned(Version::V3_10), (false, 0));
+    assert_eq!(returned(Version::V4_0), (false, 0));
+    assert_eq!(returned(Version::V4_3), (true, 1));
+}
+
+#[test]
 fn a_journal_stores_first_and_inserts_then() {
     let mut queues = server_of(0, Settings { journaled: true, ..Settings::default() });
     let channel = open(&mut queues, 10);
     let id = queues.reserve("jobs").unwrap();
     publish(&mut queues, "b");
     assert_eq!(keys(&queues.take(channel, 10).unwrap()), "b", "a reserved one is not visible");
-    let late = super::Message { id, record: job("a"), redelivered: false, returns: 0 };
+    let late = super::Message { id, record: job("a"), redelivered: false, returns: 0, failures: 0 };
     queues.insert(late, T0).unwrap();
     assert_eq!(keys(&queues.take(channel, 10).unwrap()), "a");
     assert_eq!(queues.effects(), []);

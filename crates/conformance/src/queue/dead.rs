@@ -1,11 +1,11 @@
-//! Cases on dead letters: R15 to R20.
+//! Cases on dead letters: R15 to R20, R33.
 
 use std::sync::Arc;
 
 use ports::{Delivery, JobQueue, QueueSpec};
 
-use super::{QueueBackend, batch, counts, drain, keys, publish, ready, tags, take};
-use crate::Observed;
+use super::{Kind, QueueBackend, batch, counts, drain, keys, publish, ready, tags, take};
+use crate::{NotApplicable, Observed};
 
 /// Returns that a message may have here.
 const LIMIT: u32 = 2;
@@ -166,5 +166,53 @@ pub(super) async fn a_dead_letter_is_published_like_any(backend: &dyn QueueBacke
     let back = take(backend, &mut channel, 1).await;
     assert_eq!((keys(&back), back[0].returns), (keys(&one), 0), "it begins anew");
     channel.settle(&tags(&back), &[]).await.unwrap();
+    Ok(())
+}
+
+/// Whether it was delivered before, and its count, as a dead letter says it at first and after a return. It was
+/// returned, lost its channel, and was rejected.
+async fn told(backend: &dyn QueueBackend) -> [(bool, u32); 2] {
+    let (queue, dead, client) = limited(backend).await;
+    publish(&*client, batch(&queue, 1)).await;
+    let mut channel = client.consume(&queue, 1).await.unwrap();
+    let one = take(backend, &mut channel, 1).await;
+    channel.requeue(&tags(&one)).await.unwrap();
+    take(backend, &mut channel, 1).await;
+    drop(channel);
+    let mut channel = client.consume(&queue, 1).await.unwrap();
+    let one = take(backend, &mut channel, 1).await;
+    channel.settle(&[], &tags(&one)).await.unwrap();
+    let mut letters = client.consume(&dead, 1).await.unwrap();
+    let first = take(backend, &mut letters, 1).await.remove(0);
+    letters.requeue(&[first.tag]).await.unwrap();
+    let second = take(backend, &mut letters, 1).await.remove(0);
+    letters.settle(&[second.tag], &[]).await.unwrap();
+    [first, second].map(|letter| (letter.redelivered, letter.returns))
+}
+
+pub(super) async fn a_dead_letter_begins_anew(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
+    assert_eq!(told(backend).await, [(false, 0), (true, 1)]);
+    Ok(())
+}
+
+pub(super) async fn a_dead_letter_tells_what_failed(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
+    // The channel and the rejection; not the return.
+    assert_eq!(told(backend).await, [(true, 2), (true, 1)]);
+    Ok(())
+}
+
+pub(super) async fn a_dead_letter_counts_on(backend: &dyn QueueBackend) -> Observed {
+    counts(backend)?;
+    assert_eq!(told(backend).await, [(true, 3), (true, 4)]);
+    Ok(())
+}
+
+pub(super) async fn a_classic_dead_letter_begins_anew(backend: &dyn QueueBackend) -> Observed {
+    if backend.kind() == Kind::Quorum {
+        return Err(NotApplicable("a statement on classic queues").into());
+    }
+    assert_eq!(told(backend).await, [(false, 0), (true, 0)]);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Cases on the job queue: statements R1 to R31 of the broker contract, through the port as far as it
+//! Cases on the job queue: statements R1 to R33 of the broker contract, through the port as far as it
 //! lets them be seen. Never names a backend, and never reuses a queue.
 
 mod amqp;
@@ -143,6 +143,9 @@ pub fn through_the_port() -> Vec<Case<dyn QueueBackend>> {
         "R24" "that counts as no return" ("4.3 and later") bounds::late_counts_as_no_return;
         "R28" "one consumer sees the order of one publisher" (QUORUM) publishing::one_consumer_sees_the_order;
         "R29" "what is confirmed survives a kill of the server" (QUORUM) links::confirmed_survives_a_kill;
+        "R33" "quorum: a dead letter begins anew" (BEFORE_4) dead::a_dead_letter_begins_anew;
+        "R33" "quorum: it tells what failed before, until it comes back" ("4.0 to 4.2") dead::a_dead_letter_tells_what_failed;
+        "R33" "quorum: it counts on" ("4.3 and later") dead::a_dead_letter_counts_on;
     }
 }
 
@@ -156,6 +159,8 @@ pub fn beyond_the_port() -> Vec<Case<dyn QueueBackend>> {
         "R11" "a cancelled consumer keeps what it holds, and gets no more" (QUORUM) beyond::consuming::a_cancel_keeps_what_is_held;
         "R12" "a get ignores the prefetch" (QUORUM) beyond::consuming::a_get_ignores_the_prefetch;
         "R12" "no prefetch: no limit; quorum: 2,000" (QUORUM) beyond::consuming::no_prefetch_is_2000;
+        "R12" "quorum: a return that is the last gives room for two" ("3.8 to 3.10") beyond::consuming::a_last_return_gives_room_for_two;
+        "R12" "quorum: a return that is the last gives room for one" ("3.11 and later") beyond::consuming::a_last_return_gives_room_for_one;
         "R13" "multiple: each tag up to it, of this channel" (QUORUM) beyond::consuming::multiple_acks_those_below;
         "R14" "auto-acked, it is lost with the link" (QUORUM) beyond::consuming::auto_acked_is_gone;
         "R15" "quorum: without a limit it is 20" ("4.0 and later") beyond::dying::by_default_the_limit_is_20;
@@ -177,6 +182,7 @@ pub fn beyond_the_port() -> Vec<Case<dyn QueueBackend>> {
         "R27" "quorum: two of the higher, one of the others" ("4.0 to 4.2") beyond::consuming::a_quorum_queue_has_two_priorities;
         "R30" "an alarm stalls publishers, and nobody else" (QUORUM) beyond::alarm::an_alarm_stalls_publishers_alone;
         "R31" "a fan-out in a transaction leaves a part" (QUORUM) beyond::routing::a_fan_out_is_not_atomic;
+        "R33" "classic: a dead letter begins anew" (QUORUM) dead::a_classic_dead_letter_begins_anew;
     }
 }
 

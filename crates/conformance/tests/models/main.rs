@@ -98,14 +98,16 @@ fn queues(tokio: &Tokio, runtime: &Arc<dyn Runtime>) -> Section {
         let local = scope.spawn(|| {
             let local = Local::open(folder.path(), runtime.clone()).unwrap();
             let backend = queue::InProcess::on(local, runtime.clone());
-            tokio.block_on(side_by_side(&cases, "local mode", None, || &backend, runtime))
+            let release = Some(backend.release());
+            tokio.block_on(side_by_side(&cases, "local mode", release, || &backend, runtime))
         });
         let models = [Version::V3_10, Version::V4_0, Version::V4_3].map(|version| {
-            let (cases, release) = (&cases, (version.major.into(), version.minor.into()));
+            let cases = &cases;
             async move {
-                let name = format!("model {}.{}", release.0, release.1);
                 // Each on a model of its own: some kill it.
                 let backend = || queue::InProcess::on_the_model(version, runtime.clone());
+                let release = backend().release();
+                let name = format!("model {}.{}", release.0, release.1);
                 side_by_side(cases, &name, Some(release), backend, runtime).await
             }
         });

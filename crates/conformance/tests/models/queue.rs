@@ -9,7 +9,7 @@ use local::Local;
 use model::queue::{QueueServer, Settings, Version};
 use ports::{Fault, JobQueue, Outcome, QueueSpec, Record, Runtime};
 use shakedown_conformance::queue::{Amqp, Bound, QueueBackend};
-use shakedown_conformance::{NotApplicable, Unseen};
+use shakedown_conformance::{NotApplicable, Release, Unseen};
 
 /// What local mode does not have.
 const ONE_PROCESS: &str = "no connection: clients and queues die together";
@@ -34,9 +34,15 @@ impl InProcess {
         InProcess { server, version, runtime, queues: AtomicU32::new(0) }
     }
 
+    /// On local mode, whose queues are those of 3.10.
     pub fn on(local: Local, runtime: Arc<dyn Runtime>) -> Self {
-        let (server, version) = (Server::Local(local), Settings::default().version);
+        let (server, version) = (Server::Local(local), Version::V3_10);
         InProcess { server, version, runtime, queues: AtomicU32::new(0) }
+    }
+
+    /// What it behaves as.
+    pub fn release(&self) -> Release {
+        (self.version.major.into(), self.version.minor.into())
     }
 }
 

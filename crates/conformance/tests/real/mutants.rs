@@ -55,7 +55,7 @@ enum Lie {
 }
 
 /// Each with the statements that it breaks, and the queues where it does.
-const LIES: [(Lie, Kind, &[&str]); 25] = [
+const LIES: [(Lie, Kind, &[&str]); 27] = [
     (Lie::Mandatory, Kind::Quorum, &["R4"]),
     (Lie::MakesExchanges, Kind::Quorum, &["R5"]),
     (Lie::FansOutToOne, Kind::Quorum, &["R6", "R31"]),
@@ -65,6 +65,7 @@ const LIES: [(Lie, Kind, &[&str]); 25] = [
     (Lie::CancelReturns, Kind::Quorum, &["R11"]),
     (Lie::GetsNothing, Kind::Quorum, &["R12"]),
     (Lie::Prefetches, Kind::Quorum, &["R12"]),
+    (Lie::Forgets("x-delivery-limit"), Kind::Quorum, &["R12"]),
     (Lie::AcksOne, Kind::Quorum, &["R13"]),
     (Lie::PlainConsumer, Kind::Quorum, &["R14"]),
     (Lie::DropsReturned, Kind::Quorum, &["R15"]),
@@ -81,6 +82,7 @@ const LIES: [(Lie, Kind, &[&str]); 25] = [
     (Lie::Plain, Kind::Classic, &["R27"]),
     (Lie::Doubles, Kind::Quorum, &["R27"]),
     (Lie::NoAlarm, Kind::Quorum, &["R30"]),
+    (Lie::OtherKind, Kind::Classic, &["R33"]),
 ];
 
 /// For one case; one that waits in vain ends here too.

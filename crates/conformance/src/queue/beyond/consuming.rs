@@ -71,6 +71,38 @@ pub(in crate::queue) async fn no_prefetch_is_2000(backend: &dyn QueueBackend) ->
     Ok(())
 }
 
+/// What a consumer with a prefetch of 1 holds after a return that was beyond the limit.
+async fn held_after_a_last_return(backend: &dyn QueueBackend) -> Result<Vec<String>, Unseen> {
+    let channel = backend.channel().await?;
+    let queue = backend.queue();
+    let limit = arguments(backend, [("x-delivery-limit", 0.into())]);
+    channel.declare(&queue, &limit).await.unwrap();
+    for key in ["1", "2", "3", "4"] {
+        publish(&*channel, &queue, message(key)).await;
+    }
+    channel.consume(&queue, Consuming { prefetch: 1, ..Consuming::default() }).await.unwrap();
+    let first = next(backend, &*channel).await;
+    channel.reject(first.tag, true).await;
+    Ok(taken(backend, &*channel).await.into_iter().map(|one| one.key).collect())
+}
+
+pub(in crate::queue) async fn a_last_return_gives_room_for_two(
+    backend: &dyn QueueBackend,
+) -> Observed {
+    quorum_only(backend)?;
+    // Once for the return, once for the death.
+    assert_eq!(held_after_a_last_return(backend).await?, ["2", "3"]);
+    Ok(())
+}
+
+pub(in crate::queue) async fn a_last_return_gives_room_for_one(
+    backend: &dyn QueueBackend,
+) -> Observed {
+    quorum_only(backend)?;
+    assert_eq!(held_after_a_last_return(backend).await?, ["2"]);
+    Ok(())
+}
+
 pub(in crate::queue) async fn multiple_acks_those_below(backend: &dyn QueueBackend) -> Observed {
     let (one, two) = (backend.channel().await?, backend.channel().await?);
     let queue = backend.queue();

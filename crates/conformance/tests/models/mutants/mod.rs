@@ -73,6 +73,7 @@ pub async fn all(
     let queues = queues.map(|(lie, id)| async move {
         let version = match lie {
             QueueLie::CountsLateNot => Version::V4_3,
+            QueueLie::BeginsAnew => Version::V3_10,
             _ => Version::V4_0,
         };
         let truth = crate::queue::InProcess::on_the_model(version, fast.clone());
@@ -87,6 +88,8 @@ pub async fn all(
             QueueLie::CountsLateNot => {
                 cases.retain(|case| late(case) && case.versions != "4.3 and later")
             }
+            QueueLie::BeginsAnew => cases.retain(|case| !case.is_claimed_of((3, 10))),
+            QueueLie::TellsFailures => cases.retain(|case| !case.is_claimed_of((4, 0))),
             _ => cases.retain(|case| case.versions != "4.3 and later"),
         }
         tell(format!("{lie:?}"), id, cases, &backend, &**fast, limit).await

@@ -75,6 +75,10 @@ pub enum QueueLie {
     CountsLate,
     /// As a newer release: what was held too long does not count.
     CountsLateNot,
+    /// As an older release: a dead letter begins anew.
+    BeginsAnew,
+    /// As another release: a dead letter tells what failed before.
+    TellsFailures,
     /// A restart of the server empties its queues.
     ForgetsOnRestart,
     /// Nobody hears of a restart.
@@ -83,7 +87,7 @@ pub enum QueueLie {
 
 impl QueueLie {
     /// All of them, with the statements that each breaks.
-    pub const ALL: [(QueueLie, &'static [&'static str]); 31] = [
+    pub const ALL: [(QueueLie, &'static [&'static str]); 33] = [
         (QueueLie::LosesTheLast, &["R1", "R13"]),
         (QueueLie::AnswersOneBatch, &["R2"]),
         (QueueLie::SaysDone, &["R3"]),
@@ -115,6 +119,8 @@ impl QueueLie {
         (QueueLie::CountsLateNot, &["R24"]),
         (QueueLie::ForgetsOnRestart, &["R29"]),
         (QueueLie::RestartUnnoticed, &["R29"]),
+        (QueueLie::BeginsAnew, &["R33"]),
+        (QueueLie::TellsFailures, &["R33"]),
     ];
 }
 

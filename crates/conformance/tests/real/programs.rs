@@ -7,7 +7,6 @@ use std::time::Duration;
 use ::rabbit::Server;
 use futures_util::future::{join_all, join3};
 use ports::Runtime;
-use shakedown_conformance::Release;
 use shakedown_conformance::programs::log::LogPrograms;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
 use shakedown_conformance::programs::store::StorePrograms;
@@ -20,10 +19,6 @@ use crate::rabbit::RealRabbit;
 
 /// For one question to a server.
 const LIMIT: Duration = Duration::from_secs(10);
-
-/// From this release on a dead letter comes with the count of the queue that it died in, and so as redelivered. The
-/// monitor, and the model, know the releases before.
-const KEEPS_COUNT: Release = (4, 0);
 
 /// Says how many programs a port runs.
 const VARIABLE: &str = "SHAKEDOWN_PROGRAMS";
@@ -88,17 +83,13 @@ async fn logs(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
 /// Whether RabbitMQ agrees.
 async fn queues(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
     let release = Server::ask(url, LIMIT).await.unwrap().release().expect("a release");
-    if release >= KEEPS_COUNT {
-        println!("JobQueue, RabbitMQ: no programs, their monitor does not know {release:?}");
-        return true;
-    }
     let run = format!("{run}-programs");
     let backend = RealRabbit::at(url, &run, Kind::Quorum, release, runtime.clone()).await;
     let pace = Pace {
         patience: Duration::from_secs(20),
         quiet: Duration::from_millis(20),
         prompt: false,
-        double_credit: true,
+        release,
     };
     let programs = QueuePrograms::on(&backend, pace);
     agree("JobQueue, RabbitMQ", &**runtime, &programs, count(1_000), 24).await

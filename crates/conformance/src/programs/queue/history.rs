@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Release;
 use crate::programs::Answer;
 
 /// A queue of the program.
@@ -26,12 +27,10 @@ pub enum Event {
         limit: u32,
         /// Whether there is a dead-letter queue.
         dead_letters: bool,
+        /// Of the server; of a model, the one that is modelled.
+        release: Release,
         /// Whether a channel that was dropped has ended when the drop returns; else it ends later.
         prompt: bool,
-        /// Whether a message whose return is its last gives its channel room for two (seen on RabbitMQ
-        /// 3.10.8 with quorum queues: R12 holds but for these).
-        #[serde(default)]
-        double_credit: bool,
     },
     /// It was declared again.
     Declared {

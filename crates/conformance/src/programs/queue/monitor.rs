@@ -1,10 +1,10 @@
-//! Judges the history of one program on the job queue: R1 to R20 and R28 of the broker contract. Pure:
+//! Judges the history of one program on the job queue: R1 to R20, R28 and R33 of the broker contract. Pure:
 //! a history in, a judgement out. Each message has a set of states, for the server is not asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::history::{Event, Place};
-use super::states::{BOUND, Rules, State};
+use super::states::{BOUND, Count, Reason, Rules, State};
 use crate::programs::{Answer, Judgement, Stop, rule};
 
 /// The rules, by name.
@@ -17,8 +17,8 @@ pub(super) const RULES: [&str; 13] = [
     "one holder",   // what a channel holds is not delivered elsewhere (R12)
     "tags",         // tags rise on a channel (R7)
     "prefetch",     // at most so many unsettled (R12)
-    "redelivered",  // says whether it came back (R8, R9, R10)
-    "count",        // says how often (R15, R16)
+    "redelivered",  // says whether it came back (R8, R9, R10, R33)
+    "count",        // says how often (R15, R16, R33)
     "dead letters", // there for its reason, and beyond the limit not in the queue (R15, R19, R20)
     "order",        // one publisher's order where nothing came back (R28)
     "depth",        // no more is ready than can be (R12)
@@ -36,7 +36,6 @@ pub fn judge(history: &[Event]) -> Judgement {
 pub(super) struct Monitor {
     rules: Rules,
     prompt: bool,
-    double_credit: bool,
     /// Whether a server closed a channel, or a link was cut: then a client may have to ask again.
     disturbed: bool,
     messages: BTreeMap<String, Message>,
@@ -45,7 +44,7 @@ pub(super) struct Monitor {
 
 #[derive(Debug)]
 struct Message {
-    states: std::collections::BTreeSet<State>,
+    states: BTreeSet<State>,
     /// Its place in the order of publishing; none where the publish was not confirmed.
     order: Option<usize>,
     held: bool,
@@ -60,8 +59,8 @@ struct Channel {
     /// Credits that the server gave twice.
     extra: usize,
     held: BTreeMap<u64, String>,
-    /// Settled, and with the state before: an ack may be lost with the link.
-    settled: Vec<(String, State)>,
+    /// Settled or returned, with the states before: both may be lost with the link.
+    settled: Vec<(String, BTreeSet<State>)>,
 }
 
 impl Monitor {
@@ -81,10 +80,10 @@ impl Monitor {
     /// Goes on by an event.
     pub(super) fn see(&mut self, event: &Event) -> Result<(), Stop> {
         match event {
-            Event::Begun { limit, dead_letters, prompt, double_credit } => {
-                let (limit, dead_letters) = (*limit, *dead_letters);
-                self.rules = Rules { limit, dead_letters, ..Rules::default() };
-                (self.prompt, self.double_credit) = (*prompt, *double_credit);
+            Event::Begun { limit, dead_letters, release, prompt } => {
+                let (limit, dead_letters, release) = (*limit, *dead_letters, *release);
+                self.rules = Rules { release, limit, dead_letters, ..Rules::default() };
+                self.prompt = *prompt;
                 Ok(())
             }
             Event::Declared { limit, answer } => {
@@ -130,7 +129,7 @@ impl Monitor {
         if !lossy {
             self.asked(answer, expected(to), "publish")?;
         }
-        let arrived = self.rules.arriving(State::In(Place::Jobs, 0, None));
+        let arrived = self.rules.arriving(State::In(Place::Jobs, Count::default(), None));
         let states = match answer {
             Answer::Ok => arrived,
             Answer::Retry | Answer::Refused => [State::Gone].into(),
@@ -159,12 +158,12 @@ impl Monitor {
         rule("prefetch", unsettled <= usize::from(on.prefetch) + on.extra, || {
             format!("{unsettled} unsettled on channel {channel}, prefetch {}", on.prefetch)
         })?;
-        let state = matching(message, on.from, event)?;
+        let states = matching(message, on.from, event)?;
         if let (Some(order), Place::Jobs, 0) = (message.order, on.from, returns) {
             rule("order", order > on.last_order, || format!("{key} came late"))?;
             on.last_order = order;
         }
-        (message.states, message.held) = ([state].into(), true);
+        (message.states, message.held) = (states, true);
         on.held.insert(*tag, key.clone());
         for other in self.channels.values_mut() {
             // It came again from where its settling brought it: that was done.
@@ -194,16 +193,15 @@ impl Monitor {
         answers(answer, if strange { Answer::Refused } else { Answer::Ok }, "settle")?;
         self.disturbed |= strange;
         for (key, is_ack) in moved {
-            let before = self.messages.get(&key).and_then(|message| message.states.first());
-            let before = *before.unwrap_or(&State::Gone);
-            let after = match is_ack {
-                true => State::Gone,
-                false => self.rules.died(before, super::states::Reason::Rejected),
+            let before = self.messages[&key].states.clone();
+            let after: Vec<_> = match is_ack {
+                true => vec![State::Gone],
+                false => before.iter().map(|state| self.rules.rejected(*state)).collect(),
             };
             if let Some(on) = self.channels.get_mut(&channel) {
                 on.settled.push((key.clone(), before));
             }
-            self.put(&key, &[after])?;
+            self.put(&key, &after)?;
         }
         Ok(())
     }
@@ -213,14 +211,13 @@ impl Monitor {
         for tag in tags {
             let on = self.channels.get_mut(&channel);
             let Some(key) = on.and_then(|on| on.held.remove(tag)) else { continue };
-            let states: Vec<_> = self.messages[&key].states.iter().copied().collect();
-            let back: Vec<_> = states.iter().map(|state| self.rules.returned(*state)).collect();
+            let before = self.messages[&key].states.clone();
+            let back: Vec<_> = before.iter().map(|state| self.rules.returned(*state)).collect();
             let stays = |state: &State| matches!(state, State::In(Place::Jobs, ..));
-            let dies = states.iter().all(stays) && !back.iter().all(stays);
-            if let (true, true, Some(on)) =
-                (self.double_credit, dies, self.channels.get_mut(&channel))
-            {
-                on.extra += 1;
+            let dies = before.iter().all(stays) && !back.iter().all(stays);
+            if let Some(on) = self.channels.get_mut(&channel) {
+                on.extra += usize::from(self.rules.credits_twice() && dies);
+                on.settled.push((key.clone(), before));
             }
             self.put(&key, &back)?;
         }
@@ -235,14 +232,14 @@ impl Monitor {
         }
         for key in gone.held.values() {
             let states: Vec<_> = self.messages[key].states.iter().copied().collect();
-            let back: Vec<_> = states.into_iter().map(|state| self.rules.returned(state)).collect();
+            let back: Vec<_> = states.into_iter().map(|state| self.rules.failed(state)).collect();
             self.put(key, &back)?;
         }
         if cut {
             self.disturbed = true;
             for (key, before) in &gone.settled {
                 let mut states: Vec<_> = self.messages[key].states.iter().copied().collect();
-                states.push(self.rules.returned(*before));
+                states.extend(before.iter().map(|state| self.rules.failed(*state)));
                 self.put(key, &states)?;
             }
         }
@@ -302,10 +299,10 @@ fn answers(answer: Answer, expected: Answer, call: &str) -> Result<(), Stop> {
     rule("answers", answer == expected, || format!("{call}: {answer:?}, not {expected:?}"))
 }
 
-/// The state that the delivery shows, if it is one of the message's.
-fn matching(message: &Message, from: Place, event: &Event) -> Result<State, Stop> {
+/// Those of the message's states that the delivery shows; an error where it shows none.
+fn matching(message: &Message, from: Place, event: &Event) -> Result<BTreeSet<State>, Stop> {
     let Event::Delivered { key, redelivered, returns, died, .. } = event else {
-        return Ok(State::Gone);
+        return Ok(BTreeSet::new());
     };
     let mut there = Vec::new();
     let mut elsewhere = false;
@@ -321,14 +318,12 @@ fn matching(message: &Message, from: Place, event: &Event) -> Result<State, Stop
         rule(name, false, || format!("{key} came, and is in no queue"))?;
     }
     rule("dead letters", !there.is_empty(), || format!("{key} came from {from:?}"))?;
-    there.retain(|(count, _)| (*count > 0) == *redelivered);
+    there.retain(|(count, _)| (count.told() > 0) == *redelivered);
     rule("redelivered", !there.is_empty(), || format!("{key} says {redelivered}"))?;
-    there.retain(|(count, _)| count == returns);
+    there.retain(|(count, _)| count.told() == *returns);
     rule("count", !there.is_empty(), || format!("{key} says {returns}"))?;
-    let told =
-        |reason: Option<super::states::Reason>| reason.map(|r| format!("{} 1 jobs", r.text()));
+    let told = |reason: Option<Reason>| reason.map(|r| format!("{} 1 jobs", r.text()));
     there.retain(|(_, reason)| told(*reason) == *died);
     rule("dead letters", !there.is_empty(), || format!("{key} died of {died:?}"))?;
-    let (count, reason) = there[0];
-    Ok(State::In(from, count, reason))
+    Ok(there.into_iter().map(|(count, reason)| State::In(from, count, reason)).collect())
 }

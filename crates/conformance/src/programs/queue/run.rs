@@ -13,10 +13,11 @@ use super::generate::{CLIENTS, Fate, Step, generate};
 use super::history::{Event, Place};
 use super::judge;
 use super::monitor::Monitor;
+use crate::Release;
 use crate::programs::{Answer, Programs, Trial};
 use crate::queue::QueueBackend;
 
-/// How fast a backend is.
+/// How fast a backend is, and what else a monitor has to know of it.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     /// What is to come must be there after so long.
@@ -25,8 +26,8 @@ pub struct Pace {
     pub quiet: Duration,
     /// Whether a dropped channel has ended when the drop returns.
     pub prompt: bool,
-    /// Whether a message whose return is its last gives its channel room for two.
-    pub double_credit: bool,
+    /// Of the server; of a model, the one that is modelled.
+    pub release: Release,
 }
 
 /// Programs on this backend.
@@ -155,8 +156,8 @@ impl<'a> Run<'a> {
             (self.limit, self.dead_letters) = (*limit, *dead_letters);
         }
         let (limit, dead_letters) = (self.limit, self.dead_letters);
-        let Pace { prompt, double_credit, .. } = self.programs.pace;
-        self.note(Event::Begun { limit, dead_letters, prompt, double_credit });
+        let Pace { prompt, release, .. } = self.programs.pace;
+        self.note(Event::Begun { limit, dead_letters, release, prompt });
         let answer = Answer::of(&self.client(0).await.declare(&self.spec(limit)).await);
         self.note(Event::Declared { limit, answer });
     }

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use local::Local;
 use model::queue::Version;
 use ports::Runtime;
+use shakedown_conformance::Release;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
 
 use super::lies::{Lie, LyingQueue};
@@ -19,7 +20,7 @@ const MODEL: Pace = Pace {
     patience: Duration::from_millis(30),
     quiet: Duration::from_millis(1),
     prompt: true,
-    double_credit: false,
+    release: (3, 10),
 };
 
 /// Its journal is written by a thread.
@@ -52,9 +53,22 @@ const MORE: [(Lie, &str); 8] = [
     (Lie::CountsTwice, "count"),
 ];
 
+/// Releases that are taken for another one, and the rule that notices: their dead letters tell otherwise (R33).
+const OTHERS: [(Version, Release, &str); 4] = [
+    (Version::V3_10, (4, 0), "redelivered"),
+    (Version::V4_0, (3, 10), "redelivered"),
+    (Version::V4_0, (4, 3), "count"),
+    (Version::V4_3, (4, 0), "count"),
+];
+
 pub async fn all(runtime: &Arc<dyn Runtime>) -> Vec<String> {
-    let model = InProcess::on_the_model(Version::V3_10, runtime.clone());
-    let mut wrong = honest("JobQueue, model", &QueuePrograms::on(&model, MODEL), 500).await;
+    let mut wrong = Vec::new();
+    for version in [Version::V3_10, Version::V4_0, Version::V4_3] {
+        let model = InProcess::on_the_model(version, runtime.clone());
+        let pace = Pace { release: model.release(), ..MODEL };
+        let name = format!("JobQueue, model {}.{}", version.major, version.minor);
+        wrong.extend(honest(&name, &QueuePrograms::on(&model, pace), 500).await);
+    }
     let folder = tempfile::tempdir().unwrap();
     let local = Local::open(folder.path(), runtime.clone()).unwrap();
     let local = InProcess::on(local, runtime.clone());
@@ -75,5 +89,11 @@ pub async fn all(runtime: &Arc<dyn Runtime>) -> Vec<String> {
         lying(&format!("{lie:?}"), rule, &programs, 100).await
     });
     wrong.extend(join_all(more).await.into_iter().flatten());
+    let others = OTHERS.map(|(version, release, rule)| async move {
+        let backend = InProcess::on_the_model(version, runtime.clone());
+        let programs = QueuePrograms::on(&backend, Pace { release, ..MODEL });
+        lying(&format!("{version:?} for {release:?}"), rule, &programs, 100).await
+    });
+    wrong.extend(join_all(others).await.into_iter().flatten());
     wrong
 }

@@ -56,7 +56,14 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
         }
     };
     let running = Running::start(shell, shop, config.drain.value);
-    invite(&running, config.profile.value);
+    println!("listening on http://{}", running.address);
+    match only {
+        [] => invite(&running, config.profile.value),
+        some => {
+            let names: Vec<&str> = some.iter().map(|service| service.name()).collect();
+            println!("for {}; GET /health/ready says how it is", names.join(", "));
+        }
+    }
     // What somebody may want to know, and nobody has to wait for.
     let warn = async {
         if on_servers {
@@ -127,7 +134,7 @@ fn instance(runtime: &dyn Runtime) -> String {
     format!("{pid}-{:016x}", runtime.choose("instance", "shakedown", u64::MAX))
 }
 
-/// Where it is, and three things to try.
+/// Three things to try where all services are.
 fn invite(running: &Running, profile: Profile) {
     let url = format!("http://{}", running.address);
     let json = "-H 'content-type: application/json'";
@@ -135,7 +142,7 @@ fn invite(running: &Running, profile: Profile) {
         Profile::Default => ",\"price\":250",
         Profile::Catalog => "",
     };
-    println!("listening on {url}\n\nTry");
+    println!("\nTry");
     println!(
         "  curl -X PUT {url}/catalog/products/tea {json} \
          -d '{{\"name\":\"Tea\",\"categoryId\":\"drinks\"{price}}}'"

@@ -79,8 +79,8 @@ pub struct Facts {
     /// Ids that each service's inbox says were applied, or said so before they were swept; with when
     /// that was first seen, at most 100 ms late, as letters have their times.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
-    /// When each letter of a service was first seen while no transaction was open, as [`Facts::inbox`]:
-    /// what begins from then on sees it too.
+    /// When each letter of a service was first seen to have died while no transaction was open, as
+    /// [`Facts::inbox`]: what begins from then on sees it too. One that was parked may die later.
     pub died: BTreeMap<(Service, String), String>,
     /// Letters of each service, by id.
     pub letters: BTreeMap<Service, Vec<DeadLetter>>,
@@ -453,9 +453,11 @@ impl Looked {
                 if db.open_transactions() > 0 {
                     return;
                 }
-                for (key, _) in db.rows(&DEAD_LETTERS) {
+                for (key, row) in db.rows(&DEAD_LETTERS) {
                     let letter = (service, key.to_string());
-                    self.died.entry(letter).or_insert_with(|| now.clone());
+                    if !self.died.contains_key(&letter) && died(row) {
+                        self.died.insert(letter, now.clone());
+                    }
                 }
             });
         }
@@ -479,6 +481,10 @@ pub struct Watched {
 
 fn applied(row: &Row) -> bool {
     matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
+}
+
+fn died(row: &Row) -> bool {
+    document::<DeadLetter>(row).is_some_and(|letter| letter.code != "parked")
 }
 
 /// All documents of a table.

@@ -17,7 +17,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Error, NoTls, Row, SimpleQueryMessage, Socket};
 
 use crate::address::Address;
-use crate::classify::{During, classify};
+use crate::classify::{During, classify, silent};
 use crate::pipeline::Call;
 use crate::statement::Statement;
 
@@ -112,7 +112,7 @@ impl Pool {
         #[cfg(not(feature = "tls"))]
         let client = self.client(NoTls).await?;
         let told = limited(CALL_WAIT, client.batch_execute(&self.session)).await;
-        told.ok_or_else(|| Fault::retry("the server does not answer"))?
+        told.ok_or_else(|| silent(During::Statement))?
             .map_err(|error| classify(&error, During::Statement))?;
         Ok(Connection { client, statements: BTreeMap::new() })
     }
@@ -123,11 +123,12 @@ impl Pool {
         T: MakeTlsConnect<Socket, Stream: Send + 'static>,
     {
         let connecting = limited(CONNECT_WAIT, self.address.config.connect(tls)).await;
-        let (client, connection) = connecting
-            .ok_or_else(|| Fault::retry("the server does not answer"))?
-            .map_err(|error| match self.known.load(Ordering::Relaxed) {
-                true => classify(&error, During::Statement),
-                false => classify(&error, During::Login),
+        let (client, connection) =
+            connecting.ok_or_else(|| silent(During::Statement))?.map_err(|error| {
+                match self.known.load(Ordering::Relaxed) {
+                    true => classify(&error, During::Statement),
+                    false => classify(&error, During::Login),
+                }
             })?;
         self.known.store(true, Ordering::Relaxed);
         spawn(async move {
@@ -176,7 +177,7 @@ impl Lease {
     pub(crate) async fn prepare(&mut self, calls: &[Call<'_>]) -> Outcome<()> {
         match limited(CALL_WAIT, self.connection.prepare(calls)).await {
             Some(prepared) => prepared.map_err(|error| classify(&error, During::Statement)),
-            None => Err(Fault::retry("the server does not answer")),
+            None => Err(silent(During::Statement)),
         }
     }
 
@@ -186,11 +187,12 @@ impl Lease {
         limited(CALL_WAIT, self.connection.run(calls)).await
     }
 
-    /// Runs several statements without values, which may take their time.
-    pub(crate) async fn run_text(&self, sql: &str) -> Outcome<()> {
+    /// Runs several statements without values, which may take their time. `during`: whether a COMMIT is
+    /// among them.
+    pub(crate) async fn run_text(&self, sql: &str, during: During) -> Outcome<()> {
         match limited(STEP_WAIT, self.connection.client.batch_execute(sql)).await {
-            Some(done) => done.map_err(|error| classify(&error, During::Statement)),
-            None => Err(Fault::retry("the server does not answer")),
+            Some(done) => done.map_err(|error| classify(&error, during)),
+            None => Err(silent(during)),
         }
     }
 
@@ -198,7 +200,7 @@ impl Lease {
     pub(crate) async fn ask(&self, sql: &str) -> Outcome<Vec<Vec<Option<String>>>> {
         let answer = limited(CALL_WAIT, self.connection.client.simple_query(sql)).await;
         let messages = answer
-            .ok_or_else(|| Fault::retry("the server does not answer"))?
+            .ok_or_else(|| silent(During::Statement))?
             .map_err(|error| classify(&error, During::Statement))?;
         let row = |message| match message {
             SimpleQueryMessage::Row(row) => {

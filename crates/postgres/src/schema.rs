@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ports::{Fault, Outcome, Table, columns};
 
+use crate::classify::During;
 use crate::pool::Lease;
 use crate::statement::is_plain;
 
@@ -68,10 +69,11 @@ pub(crate) async fn bring_up(
         // The session's limits are for calls; a step may take its time, and others wait for it.
         let begin = "BEGIN; SET LOCAL lock_timeout = '300s'; SET LOCAL statement_timeout = '300s'; \
                      SELECT pg_advisory_xact_lock(7305428190246531)";
-        lease.run_text(begin).await?;
+        lease.run_text(begin, During::Statement).await?;
         // Somebody else may have done it meanwhile.
         let todo = next(schema, &look(lease, schema).await?, tables, steps)?;
-        lease.run_text(&format!("{}COMMIT", todo.unwrap_or_default())).await?;
+        let step = format!("{}COMMIT", todo.unwrap_or_default());
+        lease.run_text(&step, During::Commit).await?;
     }
     Ok(())
 }

@@ -101,7 +101,7 @@ async fn real(what: &str) -> Option<(String, PostgresStore)> {
 
 async fn text(store: &PostgresStore, sql: &str) {
     let lease = store.pool.lease().await.unwrap();
-    lease.run_text(sql).await.unwrap();
+    lease.run_text(sql, During::Statement).await.unwrap();
     lease.give_back();
 }
 
@@ -192,7 +192,7 @@ async fn a_user_without_rights_of_creation_starts() {
     );
     text(&store, &rights).await;
     let lease = store.pool.lease().await.unwrap();
-    lease.run_text(&format!("SET ROLE \"{role}\"")).await.unwrap();
+    lease.run_text(&format!("SET ROLE \"{role}\""), During::Statement).await.unwrap();
     assert_eq!(bring_up(&lease, &schema, &[&LEASE], &STEPS).await, Ok(()));
     let about = crate::About::ask(&lease, &schema).await.unwrap();
     assert_eq!((about.may_create, about.barred), (false, vec![]));
@@ -200,7 +200,7 @@ async fn a_user_without_rights_of_creation_starts() {
     drop(lease);
     text(&store, &format!("REVOKE UPDATE ON lease FROM \"{role}\"")).await;
     let lease = store.pool.lease().await.unwrap();
-    lease.run_text(&format!("SET ROLE \"{role}\"")).await.unwrap();
+    lease.run_text(&format!("SET ROLE \"{role}\""), During::Statement).await.unwrap();
     let about = crate::About::ask(&lease, &schema).await.unwrap();
     assert_eq!(about.barred, ["lease"]);
     drop(lease);

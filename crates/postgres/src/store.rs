@@ -9,7 +9,7 @@ use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::about::About;
 use crate::address::Address;
-use crate::classify::{During, classify, keeps_session};
+use crate::classify::{During, classify, goes_on, keeps_session, silent};
 use crate::pipeline::{self, Call, Loading};
 use crate::placeholders::Placeholders;
 use crate::pool::{Lease, Pool, Results};
@@ -125,7 +125,7 @@ impl Store for PostgresStore {
         let (calls, spans) = plan(&ops, End::Open)?;
         lease.prepare(&calls).await?;
         let results = lease.run(&calls).await;
-        let results = results.ok_or_else(|| Fault::retry("the server does not answer"))?;
+        let results = results.ok_or_else(|| silent(During::Statement))?;
         let rows: Result<Vec<_>, _> = results.into_iter().collect();
         let replies = rows.and_then(|rows| replies(&ops, &spans, rows));
         let replies = replies.map_err(|error| classify(&error, During::Statement))?;
@@ -181,6 +181,17 @@ fn replies(
 enum End {
     Open,
     Commit,
+}
+
+/// What was under way when a statement failed: the last of its call or not, in a call that commits or not,
+/// or a BEGIN that left what writes behind it alone.
+fn during(last: bool, commits: bool, alone: bool) -> During {
+    match (commits, last) {
+        _ if alone => During::Begin,
+        (true, true) => During::Commit,
+        (true, false) => During::StatementBeforeCommit,
+        (false, _) => During::Statement,
+    }
 }
 
 struct PostgresTx {
@@ -277,20 +288,15 @@ impl PostgresTx {
         }
         lease.prepare(calls).await?;
         let results = lease.run(calls).await;
-        let silent = "the server does not answer";
-        let results = results
-            .ok_or_else(|| if commits { Fault::unknown(silent) } else { Fault::retry(silent) })?;
-        self.begun = true;
+        let end = if commits { During::Commit } else { During::Statement };
+        let results = results.ok_or_else(|| silent(end))?;
+        let begins = !std::mem::replace(&mut self.begun, true);
         let last = results.len().saturating_sub(1);
         for (at, result) in results.iter().enumerate() {
             let Err(error) = result else { continue };
             self.in_flight = !keeps_session(error);
-            let during = match (commits, at == last) {
-                (true, true) => During::Commit,
-                (true, false) => During::StatementBeforeCommit,
-                (false, _) => During::Statement,
-            };
-            return Err(classify(error, during));
+            let alone = begins && self.wrote && at == 0 && goes_on(error);
+            return Err(classify(error, during(at == last, commits, alone)));
         }
         self.in_flight = false;
         Ok(results)
@@ -321,5 +327,24 @@ impl Tx for PostgresTx {
 impl Drop for PostgresTx {
     fn drop(&mut self) {
         self.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_of_what_was_under_way() {
+        let table = [
+            (true, true, During::Commit),
+            (false, true, During::StatementBeforeCommit),
+            (true, false, During::Statement),
+            (false, false, During::Statement),
+        ];
+        for (last, commits, expected) in table {
+            assert_eq!(during(last, commits, false), expected);
+            assert_eq!(during(last, commits, true), During::Begin);
+        }
     }
 }

@@ -187,6 +187,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> Outcome<T> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Fault::unknown("the question was cut short")),
+        // A question changes nothing.
+        Err(_) => Err(Fault::retry("the question was cut short")),
     }
 }

@@ -70,3 +70,41 @@ impl Committer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With the other ends of its channels in place of its thread.
+    #[allow(clippy::disallowed_methods)]
+    fn bare() -> (Committer, mpsc::Receiver<TopicPartitionList>, mpsc::Sender<KafkaResult<()>>) {
+        let (lists, asked) = mpsc::channel();
+        let (answered, answers) = mpsc::channel();
+        let (thread, limit) = (thread::spawn(|| {}), Duration::from_millis(20));
+        (Committer { lists, answers, thread, limit, waiting: false }, asked, answered)
+    }
+
+    fn commit(committer: &mut Committer) -> Outcome<()> {
+        committer.commit(TopicPartitionList::new())
+    }
+
+    #[test]
+    fn without_an_answer_in_time_it_is_unknown_and_none_follows_it_until_there_is_one() {
+        let (mut committer, asked, answered) = bare();
+        assert!(matches!(commit(&mut committer), Err(Fault::Unknown(_))));
+        assert!(matches!(commit(&mut committer), Err(Fault::Retry(_))));
+        assert_eq!(asked.try_iter().count(), 1);
+        answered.send(Ok(())).unwrap();
+        answered.send(Ok(())).unwrap();
+        assert_eq!(commit(&mut committer), Ok(()));
+    }
+
+    #[test]
+    fn it_is_unknown_where_the_thread_has_ended() {
+        let (mut committer, asked, answered) = bare();
+        drop(answered);
+        assert!(matches!(commit(&mut committer), Err(Fault::Unknown(_))), "in it");
+        drop(asked);
+        assert!(matches!(commit(&mut committer), Err(Fault::Unknown(_))), "before it");
+    }
+}

@@ -107,8 +107,10 @@ impl Consumer for KafkaConsumer {
         if next.is_empty() {
             return Ok(());
         }
-        let next = next.clone();
-        self.ask(|reply| Command::Commit(next, reply)).await?
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Commit(next.clone(), reply)).map_err(|_| gone())?;
+        // It may have been sent before the thread ended.
+        answer.await.map_err(|_| Fault::unknown("the consumer's thread has ended"))?
     }
 
     async fn release(&mut self, revoked: Vec<Partition>) {
@@ -139,5 +141,27 @@ impl Consumer for KafkaConsumer {
         if tokio::time::timeout(self.close_deadline, goodbye).await.is_err() {
             tracing::warn!("leaving the group takes longer than its deadline");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // In place of the member's thread.
+    #[allow(clippy::disallowed_methods)]
+    #[tokio::test]
+    async fn a_commit_is_unknown_where_the_thread_ends_in_it_and_refused_behind_its_end() {
+        let (commands, receiver) = mpsc::channel();
+        let (_, replies) = replies::channel(1);
+        let (ready, close_deadline) = (VecDeque::new(), Duration::ZERO);
+        let mut consumer = KafkaConsumer { commands, replies, asked: false, ready, close_deadline };
+        let next = Offsets::from([(Partition { topic: "t".into(), index: 0 }, 1)]);
+        let thread = std::thread::spawn(move || drop(receiver.recv()));
+        let unknown = consumer.commit(&next).await;
+        assert!(matches!(unknown, Err(Fault::Unknown(_))), "{unknown:?}");
+        thread.join().unwrap();
+        let refused = consumer.commit(&next).await;
+        assert!(matches!(refused, Err(Fault::Refused(_))), "{refused:?}");
     }
 }

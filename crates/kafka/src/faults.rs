@@ -30,19 +30,15 @@ pub fn classify(call: Call, code: Code) -> Fault {
         Call::Enqueue | Call::Read => Fault::retry(cause),
         // Even what timed out in the queue may be a resend of what was in flight before (K11).
         Call::Deliver => Fault::unknown(cause),
+        // A coordinator that has written a commit and then waits in vain for its replicas, or is no longer the
+        // coordinator, says CoordinatorNotAvailable or NotCoordinator.
         Call::Commit => match code {
-            Code::RebalanceInProgress
-            | Code::CoordinatorLoadInProgress
-            | Code::CoordinatorNotAvailable
-            | Code::NotCoordinator
-            | Code::WaitingForCoordinator
-            | Code::UnstableOffsetCommit => Fault::retry(cause),
+            Code::RebalanceInProgress | Code::CoordinatorLoadInProgress => Fault::retry(cause),
             _ => Fault::unknown(cause),
         },
+        // A controller that has written a topic and then loses its office says NotController.
         Call::Create => match code {
-            Code::NotController | Code::ThrottlingQuotaExceeded | Code::BrokerNotAvailable => {
-                Fault::retry(cause)
-            }
+            Code::ThrottlingQuotaExceeded => Fault::retry(cause),
             _ => Fault::unknown(cause),
         },
     }
@@ -122,7 +118,7 @@ mod tests {
 
     #[test]
     fn codes_mean_what_the_caller_may_do_next() {
-        let table: [(Call, Code, &str); 24] = [
+        let table: [(Call, Code, &str); 28] = [
             (Call::Enqueue, Code::QueueFull, "retry"),
             (Call::Enqueue, Code::Fatal, "retry"),
             (Call::Enqueue, Code::MessageSizeTooLarge, "refused"),
@@ -141,20 +137,40 @@ mod tests {
             (Call::Commit, Code::FencedInstanceId, "refused"),
             (Call::Commit, Code::RebalanceInProgress, "retry"),
             (Call::Commit, Code::CoordinatorLoadInProgress, "retry"),
-            (Call::Commit, Code::CoordinatorNotAvailable, "retry"),
+            (Call::Commit, Code::CoordinatorNotAvailable, "unknown"),
+            (Call::Commit, Code::NotCoordinator, "unknown"),
+            (Call::Commit, Code::WaitingForCoordinator, "unknown"),
             (Call::Commit, Code::OperationTimedOut, "unknown"),
             (Call::Commit, Code::BrokerTransportFailure, "unknown"),
             (Call::Create, Code::PolicyViolation, "refused"),
+            (Call::Create, Code::ThrottlingQuotaExceeded, "retry"),
             (Call::Create, Code::OperationTimedOut, "unknown"),
+            (Call::Create, Code::NotController, "unknown"),
             (Call::Read, Code::BrokerTransportFailure, "retry"),
         ];
         for (call, code, expected) in table {
-            let got = match classify(call, code) {
-                Fault::Retry(_) => "retry",
-                Fault::Refused(_) => "refused",
-                Fault::Unknown(_) => "unknown",
-            };
-            assert_eq!(got, expected, "{call:?} {code:?}");
+            assert_eq!(name(classify(call, code)), expected, "{call:?} {code:?}");
+        }
+    }
+
+    fn name(fault: Fault) -> &'static str {
+        match fault {
+            Fault::Retry(_) => "retry",
+            Fault::Refused(_) => "refused",
+            Fault::Unknown(_) => "unknown",
+        }
+    }
+
+    #[test]
+    fn an_error_without_a_code_says_no_more_than_what_was_asked_for() {
+        for (call, expected) in [
+            (Call::Enqueue, "retry"),
+            (Call::Read, "retry"),
+            (Call::Deliver, "unknown"),
+            (Call::Commit, "unknown"),
+            (Call::Create, "unknown"),
+        ] {
+            assert_eq!(name(fault(call, &KafkaError::Canceled)), expected, "{call:?}");
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ports::{Fault, Outcome, Record};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
@@ -53,14 +53,10 @@ impl Producer {
         for queued in queued {
             outcomes.push(match queued {
                 Err(fault) => Err(fault),
-                Ok(delivery) => match delivery.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err((error, _))) => {
-                        fatal |= is_fatal(&error);
-                        Err(fault(Call::Deliver, &error))
-                    }
-                    Err(_) => Err(Fault::unknown("the producer was dropped")),
-                },
+                Ok(delivery) => delivered(delivery).await.map_err(|error| {
+                    fatal |= is_fatal(&error);
+                    fault(Call::Deliver, &error)
+                }),
             });
         }
         if fatal || client.client().fatal_error().is_some() {
@@ -96,6 +92,16 @@ impl Producer {
     }
 }
 
+/// What became of a record that was queued.
+async fn delivered(delivery: DeliveryFuture) -> KafkaResult<()> {
+    match delivery.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err((error, _))) => Err(error),
+        // The producer was dropped before it said.
+        Err(_) => Err(KafkaError::Canceled),
+    }
+}
+
 fn create(clients: &Clients) -> Outcome<Client> {
     let context = Doorkeeper(clients.door.clone());
     let producer: Result<FutureProducer<Doorkeeper>, _> =
@@ -119,4 +125,57 @@ fn enqueue(
         message = message.key(record.key.as_bytes());
     }
     client.send_result(message).map_err(|(error, _)| error)
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods)] // A real client's time.
+mod tests {
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::DefaultProducerContext;
+
+    use super::*;
+    use crate::address::Address;
+    use crate::logs::Door;
+    use crate::settings::Settings;
+
+    const TOPIC: &str = "orders.events";
+
+    fn producer(brokers: &str) -> Producer {
+        let address = Address::parse(&format!("kafka://{brokers}")).unwrap();
+        let (settings, door) = (Settings::default(), Door::default());
+        Producer::new(&Clients { address, name: "orders".into(), settings, door }).unwrap()
+    }
+
+    fn record() -> Record {
+        Record { to: TOPIC.into(), key: "order-0".into(), headers: vec![], payload: "p".into() }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn dropped_with_records_in_flight_or_queued_their_outcome_is_unknown() {
+        let mock: MockCluster<'_, DefaultProducerContext> = MockCluster::new(1).unwrap();
+        mock.create_topic(TOPIC, 1, 1).unwrap();
+        let reached = producer(&mock.bootstrap_servers());
+        assert_eq!(reached.produce(vec![record()]).await, [Ok(())]);
+        mock.broker_round_trip_time(1, Duration::from_secs(20)).unwrap();
+        for producer in [reached, producer("127.0.0.1:9")] {
+            let client = producer.current();
+            let delivery = enqueue(&client, &record()).unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            drop((client, producer));
+            let ended = tokio::time::timeout(Duration::from_secs(5), delivered(delivery)).await;
+            let error = ended.expect("it ends").unwrap_err();
+            assert!(matches!(fault(Call::Deliver, &error), Fault::Unknown(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flush_that_its_runtime_cuts_short_is_unknown() {
+        let producer = producer("127.0.0.1:9");
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        runtime.shutdown_background();
+        let _entered = handle.enter();
+        let flushed = futures_util::FutureExt::now_or_never(producer.flush(Duration::ZERO));
+        assert!(matches!(flushed, Some(Err(Fault::Unknown(_)))), "{flushed:?}");
+    }
 }

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Partition, Polled, Record, TopicSpec};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
-use rdkafka::types::RDKafkaRespErr;
+use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
 use shakedown_kafka::{Assignor, Kafka, Settings};
 
 const TOPIC: &str = "orders.events";
@@ -281,18 +281,26 @@ fn outcomes_name_what_the_caller_may_do_next() {
         let mut consumer = join(&kafka).await;
         assigned(&mut consumer).await;
         let next = after(&read(&mut consumer, 2).await);
-        let errors = [
-            (RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS, "retry"),
-            (RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION, "refused"),
+        // The library tries again some times where the coordinator is not there.
+        let errors: [(&[RDKafkaRespErr], &str); 4] = [
+            (&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_REBALANCE_IN_PROGRESS], "retry"),
+            (&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN], "unknown: Unknown"),
+            (
+                &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_COORDINATOR_NOT_AVAILABLE; 20],
+                "unknown: CoordinatorNotAvailable",
+            ),
+            (&[RDKafkaRespErr::RD_KAFKA_RESP_ERR_ILLEGAL_GENERATION], "refused"),
         ];
-        for (error, expected) in errors {
-            cluster.mock.request_errors(rdkafka::types::RDKafkaApiKey::OffsetCommit, &[error]);
+        for (errors, expected) in errors {
+            cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, errors);
             let got = match consumer.commit(&next).await {
-                Err(Fault::Refused(_)) => "refused",
-                Err(Fault::Retry(_)) => "retry",
-                other => panic!("{error:?} gave {other:?}"),
+                Err(Fault::Refused(_)) => "refused".to_owned(),
+                Err(Fault::Retry(_)) => "retry".to_owned(),
+                Err(Fault::Unknown(cause)) => cause.to_string().replace("Commit", "unknown"),
+                Ok(()) => panic!("{errors:?} was no error"),
             };
             assert_eq!(got, expected);
+            cluster.mock.clear_request_errors(RDKafkaApiKey::OffsetCommit);
         }
         let topics: [Arc<str>; 1] = [TOPIC.into()];
         assert_eq!(kafka.committed(GROUP, &topics).await, Ok(Offsets::new()), "unchanged (K19)");

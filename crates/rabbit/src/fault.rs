@@ -154,6 +154,21 @@ mod tests {
     }
 
     #[test]
+    fn silence_by_stage() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let stages = [Stage::Login, Stage::Connect, Stage::Ask, Stage::Change, Stage::Sent];
+        let found: String = stages
+            .into_iter()
+            .map(|stage| {
+                let silence = std::future::pending::<lapin::Result<()>>();
+                let call = limited_to(Duration::from_millis(1), stage, "a call", silence);
+                letter(runtime.block_on(call).unwrap_err())
+            })
+            .collect();
+        assert_eq!(found, "TTTUU");
+    }
+
+    #[test]
     fn every_error_by_stage() {
         let soft = |kind: AMQPSoftError| {
             ErrorKind::ProtocolError(AMQPError::new(kind.into(), "text".into()))

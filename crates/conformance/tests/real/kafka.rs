@@ -87,7 +87,7 @@ impl RealKafka {
         settings(assignor(self.protocol).unwrap())
     }
 
-    fn new_name(&self) -> Arc<str> {
+    pub fn new_name(&self) -> Arc<str> {
         format!("{}-{}", self.run, self.topics.fetch_add(1, Ordering::Relaxed)).into()
     }
 

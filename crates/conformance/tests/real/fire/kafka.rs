@@ -9,15 +9,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{Either, select};
 use kafka::{Kafka, Settings};
-use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Polled, Record};
+use ports::{Consumer, EventLog, Fault, Fetched, Offsets, Polled, Record, TopicSpec};
 use shakedown_conformance::log::LogBackend;
 use shakedown_conformance::{Case, Observed};
 
 use crate::kafka::RealKafka;
-use crate::proxy::Proxy;
+use crate::proxy::{Proxy, Way};
 
 /// Within so long records flow again.
 const SOON: Duration = Duration::from_secs(10);
+
+/// Kafka's number of the request that makes topics.
+const CREATE_TOPICS: i16 = 19;
 
 /// All of them.
 pub fn cases() -> Vec<Case<RealKafka>> {
@@ -26,6 +29,9 @@ pub fn cases() -> Vec<Case<RealKafka>> {
             Box::pin(cut_and_slow(it))
         }),
         Case::new("", "a commit without an answer is unknown", "all", |it| Box::pin(no_answer(it))),
+        Case::new("", "a declaration whose answer is lost is unknown", "all", |it| {
+            Box::pin(lost_declaration(it))
+        }),
         Case::new("", "an end with records in flight", "all", |it| Box::pin(end_in_flight(it))),
         Case::new("", "one rebalance after the other", "all", |it| Box::pin(rebalances(it))),
     ]
@@ -144,6 +150,25 @@ async fn no_answer(backend: &RealKafka) -> Observed {
     let committed = client.committed(&group, std::slice::from_ref(&topic)).await;
     assert_eq!(committed, Ok(next));
     consumer.close().await;
+    Ok(())
+}
+
+async fn lost_declaration(backend: &RealKafka) -> Observed {
+    let (links, brokers) = backend.links()?;
+    let request_timeout = Duration::from_secs(2);
+    let client = connect(&brokers, Settings { request_timeout, ..backend.settings() });
+    let topics = [TopicSpec { name: backend.new_name(), partitions: 2 }];
+    links.iter().for_each(|link| link.lose_from(CREATE_TOPICS, Way::Reply));
+    let declared = client.declare(&topics).await;
+    assert!(matches!(declared, Err(Fault::Unknown(_))), "{declared:?}");
+    links.iter().for_each(Proxy::cut);
+    let direct = backend.client("direct").await;
+    let there = direct.watermarks(&topics[0].name).await;
+    assert_eq!(there.map(|partitions| partitions.len()), Ok(2), "and it was done");
+    let begun = backend.runtime().elapsed();
+    while client.declare(&topics).await.is_err() {}
+    let took = backend.runtime().elapsed() - begun;
+    assert!(took < SOON, "only after {took:?}");
     Ok(())
 }
 

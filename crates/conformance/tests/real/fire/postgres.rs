@@ -8,8 +8,8 @@ use futures_util::future::{BoxFuture, join};
 use ports::{Fault, Op, Outcome, Reply, Runtime, Store, timeout};
 use postgres::PostgresStore;
 use shakedown_conformance::store::{ITEMS, TABLES, item, keys, rows};
-use shakedown_conformance::{Case, Observed};
-use tokio_postgres::NoTls;
+use shakedown_conformance::{Case, NotApplicable, Observed};
+use tokio_postgres::{Client, NoTls};
 
 use super::soon;
 use crate::control::{self, KILL_POSTGRES};
@@ -42,6 +42,13 @@ pub fn cases() -> Vec<Case<Fire>> {
         case("a commit is unknown where its session is ended on the way", |fire| {
             Box::pin(unknown_by_an_end(fire))
         }),
+        case(
+            "a commit that waits for its standby is unknown, and done, where its session is ended",
+            |fire| Box::pin(unknown_by_an_end_behind_the_commit(fire)),
+        ),
+        case("a step of the layout whose answer is lost is unknown", |fire| {
+            Box::pin(an_unknown_step(fire))
+        }),
         case("dropped with a transaction open, it lets go", |fire| Box::pin(dropped_open(fire))),
     ]
 }
@@ -69,14 +76,21 @@ impl Fire {
 
     /// As an operator, beside the adapter.
     async fn sql(&self, sql: &str) {
+        self.session(async |client| client.batch_execute(sql).await.unwrap()).await;
+    }
+
+    /// A session as an operator's, beside the adapter.
+    async fn session<T>(&self, work: impl AsyncFnOnce(&Client) -> T) -> T {
         let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.unwrap();
         let work = async {
-            client.batch_execute(sql).await.unwrap();
+            let done = work(&client).await;
             // That ends the connection.
             drop(client);
+            done
         };
-        let (driven, ()) = join(connection, work).await;
+        let (driven, done) = join(connection, work).await;
         driven.unwrap();
+        done
     }
 
     /// A row is counted up while it is hurt, and soon after; what was confirmed is in it, and nothing
@@ -251,6 +265,53 @@ async fn unknown_by_an_end(fire: &Fire) -> Observed {
     let (committed, ()) = soon(&*fire.runtime, "an end", both).await;
     assert!(matches!(committed, Err(Fault::Unknown(_))), "{committed:?}");
     proxy.cut();
+    fire.flow(&store, async { Ok(()) }).await
+}
+
+async fn unknown_by_an_end_behind_the_commit(fire: &Fire) -> Observed {
+    let schema = fire.schema();
+    let (_proxy, store) = fire.store(&schema).await;
+    assert!(store.transact(put("warm")).await.is_ok());
+    let waits = "ALTER SYSTEM SET synchronous_standby_names = 'nobody'";
+    if fire.session(async |client| client.batch_execute(waits).await).await.is_err() {
+        return Err(NotApplicable("its user may not say what a commit waits for").into());
+    }
+    fire.sql("SELECT pg_reload_conf()").await;
+    let ending = async {
+        fire.runtime.sleep(Duration::from_secs(1)).await;
+        fire.sql(&end(&schema)).await;
+    };
+    let both = join(store.transact(put("count")), ending);
+    let ended = timeout(&*fire.runtime, LONG, both).await;
+    // First of all: every commit on this server waits by now.
+    fire.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
+    fire.sql("SELECT pg_reload_conf()").await;
+    let (committed, ()) = ended.expect("an end");
+    assert!(matches!(committed, Err(Fault::Unknown(_))), "{committed:?}");
+    assert_eq!(count(&store).await, Ok(1), "it was done");
+    Ok(())
+}
+
+async fn an_unknown_step(fire: &Fire) -> Observed {
+    let schema = fire.schema();
+    let (proxy, url) = Proxy::before(&fire.url, 5432);
+    let store = PostgresStore::connect_with(&url, &schema, 2).await.unwrap();
+    let prepared = fire.session(async |other| {
+        // The step waits for somebody else's, who thinks better of it.
+        other.batch_execute(&format!("BEGIN; CREATE SCHEMA {schema}")).await.unwrap();
+        let losing = async {
+            fire.runtime.sleep(Duration::from_secs(1)).await;
+            proxy.limit_replies(Some(0));
+            other.batch_execute("ROLLBACK").await.unwrap();
+            fire.runtime.sleep(Duration::from_secs(1)).await;
+            proxy.cut();
+        };
+        join(store.prepare(&TABLES), losing).await.0
+    });
+    let prepared = prepared.await;
+    assert!(matches!(prepared, Err(Fault::Unknown(_))), "{prepared:?}");
+    fire.sql(&format!("SELECT FROM {schema}.schema_version")).await;
+    soon(&*fire.runtime, "again", store.prepare(&TABLES)).await.unwrap();
     fire.flow(&store, async { Ok(()) }).await
 }
 

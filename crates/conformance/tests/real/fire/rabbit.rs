@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join3;
+use futures_util::future::{join, join3};
 use ports::{Delivered, Fault, JobQueue, QueueSpec, Record, Runtime, timeout};
 use rabbit::Rabbit;
 use shakedown_conformance::{Case, Observed};
@@ -43,6 +43,12 @@ pub fn cases() -> Vec<Case<Fire>> {
         case("a publish into silence ends as unknown", |fire| Box::pin(unknown_by_silence(fire))),
         case("a declaration whose answer is lost is unknown", |fire| {
             Box::pin(an_unknown_declaration(fire))
+        }),
+        case("of equal messages some of which came back each is unknown", |fire| {
+            Box::pin(some_came_back(fire))
+        }),
+        case("a settle on a lost link is unknown, or had no effect", |fire| {
+            Box::pin(a_settle_on_a_lost_link(fire))
         }),
         case("dropped with messages in flight, it returns what it held", |fire| {
             Box::pin(dropped_in_flight(fire))
@@ -340,13 +346,15 @@ async fn unknown_by_silence(fire: &Fire) -> Observed {
 async fn an_unknown_declaration(fire: &Fire) -> Observed {
     let (proxy, client, _) = fire.declared().await;
     let spec = fire.spec();
+    // The end of the channel before is answered by then.
+    fire.runtime.sleep(Duration::from_millis(500)).await;
     // A channel is opened first: its answer passes, and little more.
     proxy.limit_replies(Some(CHANNEL_OPEN_OK_BYTES));
     let cutting = async {
         fire.runtime.sleep(Duration::from_secs(1)).await;
         proxy.cut();
     };
-    let (declared, ()) = futures_util::future::join(client.declare(&spec), cutting).await;
+    let (declared, ()) = join(client.declare(&spec), cutting).await;
     assert!(matches!(declared, Err(Fault::Unknown(_))), "{declared:?}");
     assert_eq!(soon(&*fire.runtime, "again", client.declare(&spec)).await, Ok(()));
     fire.flow(&client, &spec.name, async { Ok(()) }).await
@@ -354,6 +362,86 @@ async fn an_unknown_declaration(fire: &Fire) -> Observed {
 
 /// A frame of type, channel and size, two numbers of a method, an empty long string, and its end.
 const CHANNEL_OPEN_OK_BYTES: usize = 7 + 4 + 4 + 1;
+
+/// Their queue is made while they come, so that the first of them are returned.
+async fn some_came_back(fire: &Fire) -> Observed {
+    const ALL: usize = 2_000;
+    let (proxy, client) = fire.client().await;
+    let direct = Rabbit::connect(&fire.url).await.unwrap();
+    for round in 1..=10 {
+        let spec = fire.spec();
+        proxy.slow(Duration::from_millis(5));
+        let publishing = client.publish(vec![record(&spec.name, "same"); ALL]);
+        let declaring = async {
+            fire.runtime.sleep(Duration::from_millis(30 * round)).await;
+            direct.declare(&spec).await.unwrap();
+        };
+        let (outcomes, ()) = join(publishing, declaring).await;
+        proxy.slow(Duration::ZERO);
+        fire.runtime.sleep(Duration::from_secs(1)).await;
+        let kept = direct.depth(&spec.name).await.unwrap() as usize;
+        let count = |is: fn(&Fault) -> bool| {
+            outcomes.iter().filter(|outcome| outcome.as_ref().is_err_and(is)).count()
+        };
+        let refused = count(|fault| matches!(fault, Fault::Refused(_)));
+        let unknown = count(|fault| matches!(fault, Fault::Unknown(_)));
+        // A queue that has not begun yet nacks.
+        let done = ALL - refused - unknown - count(|fault| matches!(fault, Fault::Retry(_)));
+        match (done, refused, unknown) {
+            (done, 0, 0) => assert_eq!(kept, done, "none came back"),
+            (0, _, 0) => assert_eq!(kept, 0, "none arrived"),
+            (0, 0, unknown) => {
+                assert!((1..unknown).contains(&kept), "{kept} of {unknown}");
+                return Ok(());
+            }
+            told => panic!("{kept} arrived; done, refused, unknown: {told:?}"),
+        }
+    }
+    panic!("in no round some arrived and some came back")
+}
+
+/// Which comes first, the ack or the news of the end, is a race.
+async fn a_settle_on_a_lost_link(fire: &Fire) -> Observed {
+    const HELD: u16 = 100;
+    let mut seen = [0; 3];
+    for round in 0.. {
+        let (proxy, client, queue) = fire.declared().await;
+        let some = (0..HELD).map(|n| record(&queue, &format!("{n:03}"))).collect();
+        assert_eq!(client.publish(some).await, vec![Ok(()); HELD.into()]);
+        let mut channel = client.consume(&queue, HELD).await.unwrap();
+        let mut tags = Vec::new();
+        while tags.len() < HELD.into() {
+            let next = soon(&*fire.runtime, "a delivery", channel.next(100)).await;
+            let Ok(Delivered::Batch(batch)) = next else { panic!("{next:?}") };
+            tags.extend(batch.iter().map(|delivery| delivery.tag));
+        }
+        proxy.cut();
+        for _ in 0..round * 5 {
+            tokio::task::yield_now().await;
+        }
+        let settled = channel.settle(&tags, &[]).await;
+        let kind = match &settled {
+            Ok(()) => 0,
+            Err(Fault::Refused(_)) => 1,
+            Err(Fault::Unknown(_)) => 2,
+            Err(Fault::Retry(_)) => panic!("some may have arrived: {settled:?}"),
+        };
+        seen[kind] += 1;
+        let direct = Rabbit::connect(&fire.url).await.unwrap();
+        let all_back = async {
+            while direct.depth(&queue).await != Ok(HELD.into()) {
+                fire.runtime.sleep(Duration::from_millis(50)).await;
+            }
+        };
+        match kind {
+            1 => soon(&*fire.runtime, "each again", all_back).await,
+            2 => break,
+            _ => {}
+        }
+        assert!(round < 100, "done, refused, unknown: {seen:?}");
+    }
+    Ok(())
+}
 
 async fn dropped_in_flight(fire: &Fire) -> Observed {
     let (proxy, client, queue) = fire.declared().await;

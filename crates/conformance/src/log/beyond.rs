@@ -47,6 +47,12 @@ pub trait LogBackend: Send + Sync {
     /// A new client of this name, as after a start of its process.
     async fn client(&self, name: &str) -> Arc<dyn EventLog>;
 
+    /// A client of this name whose members are dead, without goodbye, once its link is silent and they are dropped.
+    /// None where a drop alone is a death.
+    async fn mortal(&self, _name: &str) -> Option<(Arc<dyn EventLog>, Box<dyn Link>)> {
+        None
+    }
+
     /// Has a process of its own go through [`super::before_the_kill`] and kills it without goodbye.
     /// When, by the runtime's clock.
     async fn kill_a_member(&self, life: &Life) -> Result<Duration, NotApplicable>;

@@ -278,6 +278,13 @@ impl LogBackend for RealKafka {
         Arc::new(Kafka::connect(&self.url, name, self.settings()).unwrap())
     }
 
+    /// By links of its own: the client library says goodbye on drop, and there nobody hears it.
+    async fn mortal(&self, name: &str) -> Option<(Arc<dyn EventLog>, Box<dyn Link>)> {
+        let (links, brokers) = self.links().ok()?;
+        let client = Kafka::connect(&format!("kafka://{brokers}"), name, self.settings()).unwrap();
+        Some((Arc::new(client), Box::new(Every(links))))
+    }
+
     async fn kill_a_member(&self, life: &Life) -> Result<Duration, NotApplicable> {
         let member = Member { url: self.url.clone(), protocol: self.protocol, life: life.clone() };
         let runtime = self.runtime.clone();
@@ -500,6 +507,15 @@ impl Transaction for Open {
             Ending::Aborts => self.producer.abort_transaction(LIMIT),
         });
         ended.await.unwrap();
+    }
+}
+
+/// The links to all brokers, which are to be silent together.
+struct Every(Vec<Proxy>);
+
+impl Link for Every {
+    fn silence(&self) {
+        self.0.iter().for_each(|link| link.limit_requests(Some(0)));
     }
 }
 

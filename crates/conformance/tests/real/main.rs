@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     // Each on a thread of its own: what blocks in one of them must not hold up the others.
     let (logs, (release, queues, unseen), (stores, early)) = std::thread::scope(|scope| {
-        let logs = scope.spawn(|| tokio.block_on(logs(kafka.as_deref(), &runtime)));
+        let logs = scope.spawn(|| tokio.block_on(logs(kafka.as_deref(), only, &runtime)));
         let stores = scope.spawn(|| tokio.block_on(stores(postgres.as_deref(), only, &runtime)));
         let queues = tokio.block_on(queues(rabbit.as_deref(), only, &runtime));
         (logs.join().unwrap(), queues, stores.join().unwrap())
@@ -127,8 +127,9 @@ fn absent<B: ?Sized>(cases: &[Case<B>], name: &str, variable: &str) -> Column {
     Column::not_run(cases, name, &why)
 }
 
-async fn logs(url: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
-    let cases = shakedown_conformance::log::cases();
+async fn logs(url: Option<&str>, only: Option<&str>, runtime: &Arc<dyn Runtime>) -> Section {
+    let mut cases = shakedown_conformance::log::cases();
+    cases.retain(|case| only.is_none_or(|id| case.id == id));
     let columns = [("Kafka", "classic"), ("Kafka, KIP-848", "consumer")].map(|(name, protocol)| {
         let cases = &cases;
         async move {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::rabbit::Server;
-use futures_util::future::{join_all, join3};
+use futures_util::future::{join, join_all, join3};
 use ports::Runtime;
+use shakedown_conformance::log::LogBackend;
 use shakedown_conformance::programs::log::LogPrograms;
 use shakedown_conformance::programs::queue::{Pace, QueuePrograms};
 use shakedown_conformance::programs::store::StorePrograms;
@@ -75,9 +76,19 @@ pub async fn all(
 /// Whether Kafka agrees.
 async fn logs(url: &str, run: &str, runtime: &Arc<dyn Runtime>) -> bool {
     let run = format!("{run}-programs");
-    let backend = RealKafka::at(url, "classic", &run, runtime.clone()).await;
-    let programs = LogPrograms::on(&backend, Duration::from_secs(30));
-    agree("EventLog, Kafka", &**runtime, &programs, count(300), 12).await
+    let on = |name: &'static str, protocol, count| {
+        let run = &run;
+        async move {
+            let backend = RealKafka::at(url, protocol, run, runtime.clone()).await;
+            // Who takes over from the dead waits for the end of their session.
+            let patience = backend.session_timeout() + Duration::from_secs(24);
+            agree(name, &**runtime, &LogPrograms::on(&backend, patience), count, 12).await
+        }
+    };
+    let classic = on("EventLog, Kafka", "classic", count(300));
+    let by_brokers = on("EventLog, Kafka, KIP-848", "consumer", count(300).div_ceil(5));
+    let (classic, by_brokers) = join(classic, by_brokers).await;
+    classic && by_brokers
 }
 
 /// Whether RabbitMQ agrees.

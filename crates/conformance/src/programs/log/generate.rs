@@ -66,6 +66,16 @@ pub enum Step {
     Look,
 }
 
+impl Step {
+    /// Which member it kills.
+    pub(super) fn killed(&self) -> Option<usize> {
+        match self {
+            Step::Kill { member } => Some(*member),
+            _ => None,
+        }
+    }
+}
+
 /// The program of this seed.
 pub fn generate(seed: u64) -> Vec<Step> {
     let mut choices = Choices::of(seed);

@@ -1,7 +1,7 @@
 //! Runs programs on a backend and writes down what it shows. Never judges: it asks the monitor only how long
 //! something is worth waiting for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::generate::{MEMBERS, PARTITIONS, Step, generate};
 use super::history::{Event, Next};
 use super::judge;
 use super::monitor::Monitor;
-use crate::log::LogBackend;
+use crate::log::{Link, LogBackend};
 use crate::programs::{Answer, Programs, Trial};
 
 /// Programs on this backend.
@@ -53,6 +53,8 @@ impl Programs for LogPrograms<'_> {
             monitor: Monitor::default(),
             sound: true,
             members: BTreeMap::new(),
+            doomed: steps.iter().filter_map(Step::killed).collect(),
+            dead: Vec::new(),
             joined: 0,
             records: 0,
         };
@@ -69,6 +71,8 @@ struct Member {
     consumer: Box<dyn Consumer>,
     /// Where it stands in what it holds; none where it read nothing yet.
     next: BTreeMap<i32, Option<i64>>,
+    /// What it dies by, where a drop is not enough.
+    link: Option<Box<dyn Link>>,
 }
 
 struct Run<'a> {
@@ -81,6 +85,10 @@ struct Run<'a> {
     /// Whether the monitor still agrees; if not, nothing is worth waiting for.
     sound: bool,
     members: BTreeMap<usize, Member>,
+    /// Who is going to be killed.
+    doomed: BTreeSet<usize>,
+    /// Links of the dead: they stay silent.
+    dead: Vec<Box<dyn Link>>,
     joined: u32,
     records: u64,
 }
@@ -155,9 +163,17 @@ impl Run<'_> {
 
     async fn join(&mut self, member: usize) {
         let topics = [self.topic.clone()];
-        if let Ok(consumer) = self.client.subscribe(&self.group, &topics).await {
+        let mortal = match self.doomed.contains(&member) {
+            true => self.programs.backend.mortal("doomed").await,
+            false => None,
+        };
+        let (client, link) = match mortal {
+            Some((client, link)) => (client, Some(link)),
+            None => (self.client.clone(), None),
+        };
+        if let Ok(consumer) = client.subscribe(&self.group, &topics).await {
             self.joined += 1;
-            let joined = Member { number: self.joined, consumer, next: BTreeMap::new() };
+            let joined = Member { number: self.joined, consumer, next: BTreeMap::new(), link };
             self.members.insert(member, joined);
         }
     }
@@ -215,11 +231,14 @@ impl Run<'_> {
     }
 
     async fn leave(&mut self, member: usize, goodbye: bool) {
-        let Some(Member { number, consumer, .. }) = self.members.remove(&member) else { return };
+        let Some(of) = self.members.remove(&member) else { return };
+        let Member { number, consumer, link, .. } = of;
         if goodbye {
             consumer.close().await;
         } else {
+            link.iter().for_each(|link| link.silence());
             drop(consumer);
+            self.dead.extend(link);
         }
         self.note(Event::Left { member: number, goodbye });
     }

@@ -206,8 +206,11 @@ impl Run<'_> {
     async fn lose(&self, key: usize, arrives: bool) {
         let _alone = self.programs.flaky.lock().await;
         let Ok(store) = self.programs.backend.flaky().await else { return };
-        // The same once on a key that nobody reads: then it is the commit that is lost, not its preparation.
-        if store.transact(self.lock(&[KEYS])).await.is_err() {
+        // The same once on a key that nobody reads: then it is the commit that is lost, not its preparation. What
+        // writes nothing is not committed.
+        let mut warm = self.lock(&[KEYS]);
+        warm.push(Op::Delete { table: TABLES[1], keys: [self.key(KEYS)].into() });
+        if store.transact(warm).await.is_err() {
             return;
         }
         let Some(open) = self.locked(&*store, None, &[key]).await else { return };

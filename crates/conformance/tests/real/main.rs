@@ -42,8 +42,8 @@ fn main() -> ExitCode {
     let urls = names.map(|name| std::env::var(name).ok().filter(|url| !url.is_empty()));
     let given = urls.each_ref().map(Option::is_some);
     let [kafka, rabbit, postgres] = urls;
-    // A number such as R29: only the cases of that statement; `fire`: only the adapters under fire;
-    // `programs`: only generated programs. The document is left alone.
+    // A number such as R29: only the cases of that statement; `programs`: only generated programs; `fire`: only
+    // the adapters under fire, and of the document their tables alone.
     let only = arguments.first().map(String::as_str);
     // What a case saw is in the table.
     std::panic::set_hook(Box::new(|_| {}));
@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         1.. if only.is_none() && given[2] => blocks.push(("on real servers".to_owned(), &others)),
         _ => {}
     }
-    if only.is_none() && given[1] && given[2] {
+    if matches!(only, None | Some("fire")) && given == [true; 3] {
         blocks.push(("under fire".to_owned(), &fire));
     }
     if only.is_none() && RELEASES.contains(&&*release) {

@@ -3,15 +3,12 @@
 
 use ports::Fault;
 use tokio_postgres::Error;
-use tokio_postgres::error::Severity;
 
 /// When an error came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum During {
     /// The first login of a store, which says whether the address is right.
     Login,
-    /// The BEGIN, with statements that write sent behind it.
-    Begin,
     /// A statement, with no COMMIT sent behind it.
     Statement,
     /// A statement with a COMMIT behind it in the same pipeline.
@@ -51,8 +48,6 @@ fn by_state(state: Option<&str>, during: During, text: String) -> Fault {
         return Fault::retry("a row has another version");
     }
     match (state.and_then(|state| state.get(..2)), during) {
-        // A BEGIN that is cancelled begins nothing: what comes behind it is committed one by one.
-        (Some(_), During::Begin) => Fault::unknown(text),
         (Some("22" | "23"), _) | (Some("28"), During::Login) => Fault::refused(text),
         // Even a session that was told to end may have committed before it ended: the wait for a
         // synchronous standby comes after the local commit.
@@ -62,11 +57,6 @@ fn by_state(state: Option<&str>, during: During, text: String) -> Fault {
         // become dead letters by it.
         _ => Fault::retry(text),
     }
-}
-
-/// Whether the session went on to what was sent behind the statement that failed.
-pub(crate) fn goes_on(error: &Error) -> bool {
-    error.as_db_error().is_some_and(|error| error.parsed_severity() == Some(Severity::Error))
 }
 
 /// Whether the session is in order after this error: it only has to be rolled back.
@@ -121,10 +111,6 @@ mod tests {
             (Some("42501"), "retry", "retry", "retry"),
             (Some("42P01"), "retry", "retry", "retry"),
         ];
-        // cancelled, or without memory
-        assert_eq!(name(Some("57014"), During::Begin), "unknown");
-        assert_eq!(name(Some("53200"), During::Begin), "unknown");
-        assert_eq!(name(None, During::Begin), "retry");
         // who we say we are, at the first login and later
         assert_eq!(name(Some("28P01"), During::Login), "refused");
         assert_eq!(name(Some("28P01"), During::Statement), "retry");

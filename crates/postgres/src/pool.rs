@@ -35,7 +35,8 @@ const STEP_WAIT: Duration = Duration::from_secs(610);
 ///
 /// The time-outs make a silent holder of locks let go, also one whose network is gone. Plans: rows
 /// are always found by key or index; a planner that has not yet seen a table grow must not scan it,
-/// and one plan fits all values.
+/// and one plan fits all values. Read only unless a BEGIN says otherwise: were a BEGIN cancelled, what was sent
+/// behind it would be committed statement by statement.
 const SESSION: &str = "
     SET lock_timeout = '2s';
     SET statement_timeout = '5s';
@@ -43,6 +44,7 @@ const SESSION: &str = "
     SET client_connection_check_interval = '1s';
     SET synchronous_commit = on;
     SET default_transaction_isolation = 'read committed';
+    SET default_transaction_read_only = on;
     SET client_min_messages = warning;
     SET plan_cache_mode = force_generic_plan;
     SET enable_seqscan = off;

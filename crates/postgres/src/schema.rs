@@ -67,7 +67,7 @@ pub(crate) async fn bring_up(
 ) -> Outcome<()> {
     while next(schema, &look(lease, schema).await?, tables, steps)?.is_some() {
         // The session's limits are for calls; a step may take its time, and others wait for it.
-        let begin = "BEGIN; SET LOCAL lock_timeout = '300s'; SET LOCAL statement_timeout = '300s'; \
+        let begin = "BEGIN READ WRITE; SET LOCAL lock_timeout = '300s'; SET LOCAL statement_timeout = '300s'; \
                      SELECT pg_advisory_xact_lock(7305428190246531)";
         lease.run_text(begin, During::Statement).await?;
         // Somebody else may have done it meanwhile.

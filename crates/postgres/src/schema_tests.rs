@@ -5,8 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ports::{Op, Reply, Row, Store};
 
+use tokio_postgres::error::SqlState;
+
 use super::*;
 use crate::PostgresStore;
+use crate::pipeline::Call;
+use crate::statement::Statement;
 
 static LEASE: Table = Table { name: "lease", index: &["due", "owner"] };
 static BARE: Table = Table { name: "order", index: &[] };
@@ -101,7 +105,8 @@ async fn real(what: &str) -> Option<(String, PostgresStore)> {
 
 async fn text(store: &PostgresStore, sql: &str) {
     let lease = store.pool.lease().await.unwrap();
-    lease.run_text(sql, During::Statement).await.unwrap();
+    let sql = format!("BEGIN READ WRITE; {sql}; COMMIT");
+    lease.run_text(&sql, During::Commit).await.unwrap();
     lease.give_back();
 }
 
@@ -121,6 +126,26 @@ fn said<T: std::fmt::Debug>(outcome: Outcome<T>) -> String {
         Err(Fault::Refused(said)) => said.to_string(),
         other => panic!("not refused: {other:?}"),
     }
+}
+
+/// As it stands behind a BEGIN that was cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_in_no_transaction_writes_nothing() {
+    let Some((schema, store)) = real("alone").await else { return };
+    step(&store, &schema, &STEPS).await.unwrap();
+    let lock = BTreeSet::from(["a".into()]);
+    let calls = [
+        Call::of_keys(Statement::Lock(&LEASE), &lock),
+        Call::of_keys(Statement::Delete(&LEASE), &lock),
+        Call::bare(Statement::Commit),
+    ];
+    let mut lease = store.pool.lease().await.unwrap();
+    lease.prepare(&calls).await.unwrap();
+    let results = lease.run(&calls).await.unwrap();
+    let states: Vec<_> = results.iter().map(|it| it.as_ref().err()?.code()).collect();
+    let read_only = Some(&SqlState::READ_ONLY_SQL_TRANSACTION);
+    assert_eq!(states, [read_only, read_only, None]);
+    assert_eq!(lease.ask("SELECT key FROM lease").await, Ok(vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

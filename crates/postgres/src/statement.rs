@@ -46,7 +46,8 @@ pub(crate) enum Statement {
 impl Statement {
     pub(crate) fn sql(self) -> String {
         match self {
-            Statement::Begin => "BEGIN".into(),
+            // Else a session writes nothing; see `pool`.
+            Statement::Begin => "BEGIN READ WRITE".into(),
             Statement::Commit => "COMMIT".into(),
             Statement::Rollback => "ROLLBACK".into(),
             Statement::Insert(table) => format!("{} RETURNING old.key", insert(table)),

@@ -9,7 +9,7 @@ use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
 use crate::about::About;
 use crate::address::Address;
-use crate::classify::{During, classify, goes_on, keeps_session, silent};
+use crate::classify::{During, classify, keeps_session, silent};
 use crate::pipeline::{self, Call, Loading};
 use crate::placeholders::Placeholders;
 use crate::pool::{Lease, Pool, Results};
@@ -183,11 +183,9 @@ enum End {
     Commit,
 }
 
-/// What was under way when a statement failed: the last of its call or not, in a call that commits or not,
-/// or a BEGIN that left what writes behind it alone.
-fn during(last: bool, commits: bool, alone: bool) -> During {
+/// What was under way when a statement failed: the last of its call or not, in a call that commits or not.
+fn during(last: bool, commits: bool) -> During {
     match (commits, last) {
-        _ if alone => During::Begin,
         (true, true) => During::Commit,
         (true, false) => During::StatementBeforeCommit,
         (false, _) => During::Statement,
@@ -290,13 +288,12 @@ impl PostgresTx {
         let results = lease.run(calls).await;
         let end = if commits { During::Commit } else { During::Statement };
         let results = results.ok_or_else(|| silent(end))?;
-        let begins = !std::mem::replace(&mut self.begun, true);
+        self.begun = true;
         let last = results.len().saturating_sub(1);
         for (at, result) in results.iter().enumerate() {
             let Err(error) = result else { continue };
             self.in_flight = !keeps_session(error);
-            let alone = begins && self.wrote && at == 0 && goes_on(error);
-            return Err(classify(error, during(at == last, commits, alone)));
+            return Err(classify(error, during(at == last, commits)));
         }
         self.in_flight = false;
         Ok(results)
@@ -343,8 +340,7 @@ mod tests {
             (false, false, During::Statement),
         ];
         for (last, commits, expected) in table {
-            assert_eq!(during(last, commits, false), expected);
-            assert_eq!(during(last, commits, true), During::Begin);
+            assert_eq!(during(last, commits), expected);
         }
     }
 }

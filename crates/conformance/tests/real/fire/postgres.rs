@@ -145,9 +145,13 @@ impl Fire {
 }
 
 async fn count(store: &PostgresStore) -> Outcome<i64> {
-    let replies = store.read(vec![Op::Read { table: &ITEMS, keys: keys(["count"]) }]).await?;
+    version(store, "count").await
+}
+
+async fn version(store: &PostgresStore, key: &str) -> Outcome<i64> {
+    let replies = store.read(vec![Op::Read { table: &ITEMS, keys: keys([key]) }]).await?;
     match &replies[..] {
-        [Reply::Rows(rows)] => Ok(rows.get("count").map_or(0, |row| row.version)),
+        [Reply::Rows(rows)] => Ok(rows.get(key).map_or(0, |row| row.version)),
         other => panic!("not rows: {other:?}"),
     }
 }
@@ -277,18 +281,30 @@ async fn unknown_by_an_end_behind_the_commit(fire: &Fire) -> Observed {
         return Err(NotApplicable("its user may not say what a commit waits for").into());
     }
     fire.sql("SELECT pg_reload_conf()").await;
+    // What commits before the server has taken that up does not wait.
+    let waiting = async {
+        let mut tries = 0;
+        loop {
+            let key = tries.to_string();
+            let committed = store.transact(put(&key)).await;
+            if committed.is_err() {
+                return (key, committed);
+            }
+            fire.runtime.sleep(Duration::from_millis(10)).await;
+            tries += 1;
+        }
+    };
     let ending = async {
-        fire.runtime.sleep(Duration::from_secs(1)).await;
+        fire.runtime.sleep(Duration::from_secs(2)).await;
         fire.sql(&end(&schema)).await;
     };
-    let both = join(store.transact(put("count")), ending);
-    let ended = timeout(&*fire.runtime, LONG, both).await;
+    let ended = timeout(&*fire.runtime, LONG, join(waiting, ending)).await;
     // First of all: every commit on this server waits by now.
     fire.sql("ALTER SYSTEM RESET synchronous_standby_names").await;
     fire.sql("SELECT pg_reload_conf()").await;
-    let (committed, ()) = ended.expect("an end");
+    let ((key, committed), ()) = ended.expect("an end");
     assert!(matches!(committed, Err(Fault::Unknown(_))), "{committed:?}");
-    assert_eq!(count(&store).await, Ok(1), "it was done");
+    assert_eq!(version(&store, &key).await, Ok(1), "it was done");
     Ok(())
 }
 

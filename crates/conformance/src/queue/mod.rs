@@ -92,6 +92,10 @@ pub trait QueueBackend: Send + Sync {
 
     /// A channel of AMQP itself.
     async fn channel(&self) -> Result<Box<dyn Amqp>, Unseen>;
+
+    /// Deletes queues that nobody needs any more, as an operator would: those of thousands of programs are too many
+    /// for one server. What ends with its server needs none of it.
+    async fn forget(&self, _queues: &[Arc<str>]) {}
 }
 
 /// Releases with quorum queues.

@@ -1,4 +1,4 @@
-//! A real RabbitMQ, through links that can be cut. Its queues end empty and stay behind: the port
+//! A real RabbitMQ, through links that can be cut. The queues of cases end empty and stay behind: the port
 //! deletes none.
 
 use std::collections::BTreeMap;
@@ -122,6 +122,13 @@ impl QueueBackend for RealRabbit {
     async fn client(&self, name: &str) -> Arc<dyn JobQueue> {
         self.be_patient().await;
         self.connect(name).await
+    }
+
+    async fn forget(&self, queues: &[Arc<str>]) {
+        let operator = RealChannel::open(&self.url).await;
+        for queue in queues {
+            operator.delete(queue).await;
+        }
     }
 
     async fn publish_and_lose_the_link(

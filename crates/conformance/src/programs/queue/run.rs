@@ -77,6 +77,8 @@ impl Programs for QueuePrograms<'_> {
             run.step(step).await;
         }
         run.drain().await;
+        run.open.clear();
+        self.backend.forget(&[run.jobs.clone(), run.dead.clone()]).await;
         Trial::of(&run.history, |event| Some(event.met()), judge)
     }
 }

@@ -56,9 +56,10 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
         }
     };
     let running = Running::start(shell, shop, config.drain.value);
-    println!("listening on http://{}", running.address);
+    let url = format!("http://{}", running.address);
+    println!("listening on {url}");
     match only {
-        [] => invite(&running, config.profile.value),
+        [] => invite(&url, config.profile.value),
         some => {
             let names: Vec<&str> = some.iter().map(|service| service.name()).collect();
             println!("for {}; GET /health/ready says how it is", names.join(", "));
@@ -135,8 +136,7 @@ fn instance(runtime: &dyn Runtime) -> String {
 }
 
 /// Three things to try where all services are.
-fn invite(running: &Running, profile: Profile) {
-    let url = format!("http://{}", running.address);
+fn invite(url: &str, profile: Profile) {
     let json = "-H 'content-type: application/json'";
     let price = match profile {
         Profile::Default => ",\"price\":250",

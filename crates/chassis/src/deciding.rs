@@ -233,7 +233,11 @@ impl<'a, H: Handler> Deciding<'a, H> {
     /// Logs a line about an input, in its span, when the transaction has committed. Few inputs have one: a span
     /// costs as much as a rule.
     fn say(&mut self, slot: &Slot<H::Fact>, line: impl FnOnce() + Send + 'static) {
-        self.lines.push((slot.subject.span(self.shared.settings.service), Line::of(line)));
+        self.keep_line(slot, Line::of(line));
+    }
+
+    fn keep_line(&mut self, slot: &Slot<H::Fact>, line: Line) {
+        self.lines.push((slot.subject.span(self.shared.settings.service), line));
     }
 
     /// A panic of a rule is its input's error: its rows are as before, and nobody else's suffer.
@@ -250,7 +254,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             }
         }
         for line in self.touched.take_lines() {
-            self.say(slot, || line.write());
+            self.keep_line(slot, line);
         }
         decided
     }

@@ -123,6 +123,12 @@ impl Document for DeadLetter {
 }
 
 impl DeadLetter {
+    /// Whether it ever was more than parked behind another one: a letter that dies takes its reason's code for that
+    /// of its parking.
+    pub fn has_died(&self) -> bool {
+        self.code != PARKED_CODE
+    }
+
     /// Notes that it was tried once more and why it failed.
     pub(crate) fn failed(&mut self, reason: &Reason, now: &str) {
         let mut error = reason.text.clone();
@@ -134,6 +140,9 @@ impl DeadLetter {
         self.last_failed_at = now.to_owned();
     }
 }
+
+/// The code of a letter that is parked, and of one that never died.
+pub(crate) const PARKED_CODE: &str = "parked";
 
 /// Bytes as JSON text: themselves where they are UTF-8 without NUL (which PostgreSQL cannot keep),
 /// else hexadecimal digits behind `hex:`.

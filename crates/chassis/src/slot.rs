@@ -9,7 +9,7 @@ use envelope::Envelope;
 use ports::{Key, Partition, Record};
 
 use crate::consume::Taken;
-use crate::letters::{DeadLetter, LetterState, LetterText};
+use crate::letters::{DeadLetter, LetterState, LetterText, PARKED_CODE};
 use crate::subject::Subject;
 use crate::tables::position_key;
 use crate::{Handler, Input, Read, Reason, Reply, Sequence};
@@ -246,7 +246,7 @@ impl<F> Slot<F> {
             event_type,
             correlation_id,
             inbox_id: inbox.map_or(String::new(), |id| id.to_string()),
-            code: "parked".to_owned(),
+            code: PARKED_CODE.to_owned(),
             error: "it waits behind a dead letter of its key".to_owned(),
             attempts: 0,
             first_failed_at: now.to_owned(),

@@ -484,7 +484,7 @@ fn applied(row: &Row) -> bool {
 }
 
 fn died(row: &Row) -> bool {
-    document::<DeadLetter>(row).is_some_and(|letter| letter.code != "parked")
+    document(row).is_some_and(|letter: DeadLetter| letter.has_died())
 }
 
 /// All documents of a table.

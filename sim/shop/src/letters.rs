@@ -153,7 +153,7 @@ pub fn nothing_overtakes(facts: &Facts) -> Bad {
     }
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
-    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.code != "parked") {
+    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.has_died()) {
         let (Some(partition), Some(offset)) = (letter.partition, letter.offset) else { continue };
         let place = format!("{}/{partition}@", letter.from);
         let later = first.iter().filter(|(_, (said, at))| {
@@ -183,7 +183,7 @@ pub fn nothing_overtakes(facts: &Facts) -> Bad {
 /// What was dead when the order's end was applied is void: nobody redrives or discards it.
 pub fn void_at_the_end(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
-    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.code != "parked") {
+    for (service, letter) in sequenced(facts).filter(|(_, letter)| letter.has_died()) {
         if letter.state == LetterState::Superseded {
             continue;
         }

@@ -63,7 +63,7 @@ pub fn lines(facts: &Facts) -> Vec<String> {
 fn letters(facts: &Facts) -> Vec<String> {
     let mut lines = Vec::new();
     for (service, letters) in &facts.letters {
-        let died = letters.iter().filter(|letter| letter.code != "parked");
+        let died = letters.iter().filter(|letter| letter.has_died());
         let ends: BTreeSet<String> =
             died.map(|letter| format!("{} {}", letter.code, letter.state.name())).collect();
         if !ends.is_empty() {

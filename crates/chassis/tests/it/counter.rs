@@ -42,8 +42,8 @@ impl Document for Counter {
 
 #[derive(Debug, Clone)]
 pub enum Fact {
-    /// From a topic or a queue. `by` 0 breaks a rule after it wrote, below 0 is worth a line, [`PANICS`] is a defect of the rule
-    /// and [`PANICS_EARLY`] one before it; `call` asks for a call.
+    /// From a topic or a queue. `by` 0 breaks a rule after it wrote, below 0 is worth a line, [`PANICS`] is a defect
+    /// of the rule and [`PANICS_EARLY`] one before it; `call` asks for a call.
     Add { id: String, key: Key, by: i64, call: bool, job: bool },
     /// A command. `by` 0 on an unknown counter is refused in passing, below 0 for good; [`PANICS`] is
     /// a defect.

@@ -178,13 +178,16 @@ impl Reader {
             if held.paused || records.len() == max || self.revoked.contains(partition) {
                 continue;
             }
-            let Some((low, high)) = log.watermarks(partition) else { continue };
+            let Some(kept) = log.partition(partition) else { continue };
+            let (low, high) = kept.watermarks();
             if held.next < low || held.next > high {
                 held.next = low;
             }
+            if held.next == high {
+                continue;
+            }
             let room = max - records.len();
-            let from = log.records_from(partition, held.next);
-            let visible = from.take_while(|record| record.offset < high);
+            let visible = kept.from(held.next).take_while(|record| record.offset < high);
             records.extend(visible.take(room).cloned());
             if let Some(last) = records.last().filter(|record| record.partition == *partition) {
                 held.next = last.offset + 1;

@@ -9,7 +9,7 @@ use ports::{Fetched, Offsets, Partition, Record, TopicSpec};
 
 use super::assignor::Assignor;
 use super::group::{CommitError, Env, Group, MemberId, Step};
-use super::topics::{AppendError, DeclareError, Topics};
+use super::topics::{AppendError, DeclareError, Records, Topics};
 
 /// Time-outs and limits of the server and its clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +177,11 @@ impl Log {
     /// Low and high watermark: the first offset and the next one.
     pub fn watermarks(&self, partition: &Partition) -> Option<(i64, i64)> {
         self.topics.get(partition).map(|records| records.watermarks())
+    }
+
+    /// What a partition holds.
+    pub(super) fn partition(&self, partition: &Partition) -> Option<&Records> {
+        self.topics.get(partition)
     }
 
     /// The partitions of a topic; none if there is no such topic.

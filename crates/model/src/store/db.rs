@@ -176,13 +176,19 @@ impl Db {
 
     /// A table's committed rows, for verdicts. Empty where there is no such table.
     pub fn rows(&self, table: &Table) -> impl Iterator<Item = (&Key, &Row)> {
+        self.rows_since(table, 0)
+    }
+
+    /// Those of a table's committed rows that were written after so many commits. What was deleted since
+    /// is not told.
+    pub fn rows_since(&self, table: &Table, commits: u64) -> impl Iterator<Item = (&Key, &Row)> {
         let state = self.tables.number(table).ok().map(|number| &self.tables.states[number]);
-        state.into_iter().flat_map(|state| state.rows())
+        state.into_iter().flat_map(move |state| state.rows_since(commits))
     }
 
     /// A committed row, for verdicts.
     pub fn row(&self, table: &Table, key: &str) -> Option<&Row> {
-        self.tables.states[self.tables.number(table).ok()?].rows().get(key)
+        self.tables.states[self.tables.number(table).ok()?].row(key)
     }
 
     /// The outbox's committed rows by id, for verdicts.
@@ -252,7 +258,7 @@ impl Db {
         let Some(tx) = self.end(id, ready) else { return };
         self.commits += 1;
         for (number, writes) in tx.writes {
-            self.tables.states[number].apply(writes);
+            self.tables.states[number].apply(writes, self.commits);
         }
         for id in tx.sent {
             self.outbox.remove(id);

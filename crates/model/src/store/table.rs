@@ -17,10 +17,18 @@ struct Lock {
     waiters: VecDeque<TxId>,
 }
 
+/// A committed row.
+#[derive(Debug)]
+struct Kept {
+    row: Row,
+    /// The number of the commit that wrote it.
+    commit: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct TableState {
     pub(super) table: &'static Table,
-    rows: BTreeMap<Key, Row>,
+    rows: BTreeMap<Key, Kept>,
     index: Vec<BTreeSet<(String, Key)>>,
     locks: BTreeMap<Key, Lock>,
 }
@@ -31,25 +39,40 @@ impl TableState {
         TableState { table, rows: BTreeMap::new(), index, locks: BTreeMap::new() }
     }
 
-    pub(super) fn rows(&self) -> &BTreeMap<Key, Row> {
-        &self.rows
+    /// The rows that a commit after this one wrote last; after 0: all.
+    pub(super) fn rows_since(&self, commit: u64) -> impl Iterator<Item = (&Key, &Row)> {
+        let since = self.rows.iter().filter(move |(_, kept)| kept.commit > commit);
+        since.map(|(key, kept)| (key, &kept.row))
+    }
+
+    pub(super) fn row(&self, key: &str) -> Option<&Row> {
+        self.rows.get(key).map(|kept| &kept.row)
     }
 
     /// The row as a transaction with these writes sees it.
     pub(super) fn seen<'a>(&'a self, writes: Option<&'a Writes>, key: &Key) -> Option<&'a Row> {
         match writes.and_then(|writes| writes.get(key)) {
             Some(own) => own.as_ref(),
-            None => self.rows.get(key),
+            None => self.row(key),
         }
     }
 
-    /// Makes a transaction's writes the committed state.
-    pub(super) fn apply(&mut self, writes: Writes) {
+    /// Makes a transaction's writes the committed state. Commits are numbered from 1.
+    pub(super) fn apply(&mut self, writes: Writes, commit: u64) {
         for (key, row) in writes {
-            reindex(&mut self.index, &key, self.rows.get(&key), row.as_ref());
-            match row {
-                Some(row) => drop(self.rows.insert(key, row)),
-                None => drop(self.rows.remove(&key)),
+            match (row, self.rows.get_mut(&key)) {
+                (Some(row), Some(kept)) => {
+                    reindex(&mut self.index, &key, Some(&kept.row), Some(&row));
+                    *kept = Kept { row, commit };
+                }
+                (Some(row), None) => {
+                    reindex(&mut self.index, &key, None, Some(&row));
+                    self.rows.insert(key, Kept { row, commit });
+                }
+                (None, _) => {
+                    let kept = self.rows.remove(&key);
+                    reindex(&mut self.index, &key, kept.as_ref().map(|kept| &kept.row), None);
+                }
             }
         }
     }
@@ -105,7 +128,7 @@ impl TableState {
         let wanted = |(_, key): &&(String, Key)| {
             !writes.is_some_and(|writes| writes.contains_key(key)) && keep(key)
         };
-        let copy = |(_, key): &(String, Key)| Some((key.clone(), self.rows.get(key)?.clone()));
+        let copy = |(_, key): &(String, Key)| Some((key.clone(), self.row(key)?.clone()));
         let mut found: Vec<(Key, Row)> = if range.descending {
             stretch.rev().filter(wanted).take(range.limit).filter_map(copy).collect()
         } else {

@@ -12,11 +12,10 @@ use super::db::{Instant, Settings, TxId};
 use super::outbox::Outbox;
 use super::table::{Locked, TableState, Writes};
 
-/// Tables in the order they were prepared, and the number of each by name.
+/// Tables in the order they were prepared.
 #[derive(Debug, Default)]
 pub(super) struct Tables {
     pub(super) states: Vec<TableState>,
-    numbers: BTreeMap<&'static str, usize>,
 }
 
 impl Tables {
@@ -25,13 +24,16 @@ impl Tables {
             let same = self.states[number].table.index == table.index;
             return same.then_some(()).ok_or_else(|| Fault::refused("the table has other columns"));
         }
-        self.numbers.insert(table.name, self.states.len());
         self.states.push(TableState::new(table));
         Ok(())
     }
 
     pub(super) fn number(&self, table: &Table) -> Outcome<usize> {
-        self.numbers.get(table.name).copied().ok_or_else(|| Fault::refused("no such table"))
+        let same = self.states.iter().position(|state| std::ptr::eq(state.table, table));
+        // The same by name is the same, where somebody describes it a second time.
+        let number =
+            same.or_else(|| self.states.iter().position(|state| state.table.name == table.name));
+        number.ok_or_else(|| Fault::refused("no such table"))
     }
 }
 

@@ -72,8 +72,7 @@ macro_rules! id_types {
 
         impl<'de> $crate::serde::Deserialize<'de> for $name {
             fn deserialize<D: $crate::serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-                let text = <std::borrow::Cow<'de, str> as $crate::serde::Deserialize>::deserialize(from)?;
-                Self::parse(&text).map_err($crate::serde::de::Error::custom)
+                $crate::parsed(from, |text| Self::parse(text))
             }
         }
     )+};

@@ -4,13 +4,14 @@
 
 mod id;
 mod object;
+mod text;
 mod time;
 
 pub use id::{CorrelationId, EventId, IdError};
 pub use object::{Object, objects};
 pub use time::{TimeError, parse_time, rfc3339_millis};
 #[doc(hidden)]
-pub use {id::Id, serde};
+pub use {id::Id, serde, text::parsed};
 
 use std::fmt::Display;
 

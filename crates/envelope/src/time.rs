@@ -23,7 +23,7 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, TimeError> {
 /// For `#[serde(with = "envelope::rfc3339_millis")]`.
 pub mod rfc3339_millis {
     use super::{DateTime, SecondsFormat, Utc, parse_time};
-    use serde::{Deserialize, Deserializer, Serializer};
+    use serde::{Deserializer, Serializer};
 
     /// Writes `2026-01-02T03:04:05.678Z`.
     pub fn serialize<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
@@ -32,7 +32,6 @@ pub mod rfc3339_millis {
 
     /// Reads any RFC 3339 time.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<DateTime<Utc>, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(from)?;
-        parse_time(&text).map_err(serde::de::Error::custom)
+        crate::parsed(from, parse_time)
     }
 }

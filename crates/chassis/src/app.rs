@@ -40,10 +40,9 @@ pub struct Ports {
 }
 
 /// What every task of a service shares.
-pub(crate) struct Shared<H: Handler> {
+pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) settings: Settings,
-    pub(crate) handler: H,
     /// Rung after a commit that appended to the outbox.
     pub(crate) appended: Notify,
     /// Rung after a commit that put rows with index values.
@@ -59,7 +58,8 @@ pub(crate) struct Shared<H: Handler> {
 
 /// A service being put together. Start what it needs, then [`App::finish`].
 pub struct App<H: Handler> {
-    shared: Arc<Shared<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
     commands: Commands<H::Fact>,
     work: mpsc::Sender<consume::Work>,
 }
@@ -86,7 +86,7 @@ impl Scrape {
     }
 }
 
-impl<H: Handler> Shared<H> {
+impl Shared {
     /// Where rows that a transaction makes due are claimed at once: nowhere when the service leaves.
     pub(crate) fn desks(&self) -> Vec<Arc<Desk>> {
         let desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +131,6 @@ impl<H: Handler> App<H> {
         let shared = Arc::new(Shared {
             ports,
             settings,
-            handler,
             appended,
             changed,
             drainable,
@@ -140,11 +139,11 @@ impl<H: Handler> App<H> {
             vitals,
             looks,
         });
-        let app = App { shared, commands, work };
+        let app = App { shared, handler: Arc::new(handler), commands, work };
         let times =
             app.shared.stop.times(app.shared.ports.runtime.clone(), app.shared.settings.drain);
         app.shared.ports.runtime.spawn("times of leaving", times);
-        let batches = Batches::new(app.shared.clone(), waiting, records);
+        let batches = Batches::new(app.shared.clone(), app.handler.clone(), waiting, records);
         app.spawn("batch", Stage::Batch, |working| {
             let late = working.until_late();
             // Dropped in the middle, a transaction rolls back or is repeated by whoever is next.
@@ -152,9 +151,10 @@ impl<H: Handler> App<H> {
                 select(pin!(batches.run(working)), pin!(late)).await;
             })
         });
-        let (shared, commands) = (app.shared.clone(), app.commands.clone());
+        let (shared, handler) = (app.shared.clone(), app.handler.clone());
+        let commands = app.commands.clone();
         app.spawn("drain", Stage::Intake, |working| {
-            Box::pin(drain::run(shared, commands, working))
+            Box::pin(drain::run(shared, handler, commands, working))
         });
         let shared = app.shared.clone();
         app.spawn("retention", Stage::Intake, |working| Box::pin(retention::run(shared, working)));
@@ -228,7 +228,7 @@ impl<H: Handler> App<H> {
     /// The service with its HTTP: the given routes, `/dead-letters`, `/health/live`, `/health/ready`
     /// (`/health` is the same) and `/metrics`.
     pub fn finish(self, router: Router) -> Service {
-        let App { shared, commands, .. } = self;
+        let App { shared, handler, commands, .. } = self;
         let Settings { service, ref instance, ref metrics, .. } = shared.settings;
         let around = Around {
             service,
@@ -236,10 +236,10 @@ impl<H: Handler> App<H> {
             runtime: shared.ports.runtime.clone(),
             metrics: metrics.clone(),
         };
-        let letters = letters_http::router(shared.clone(), commands);
-        let (stop, scrape) = (shared.stop.clone(), scrape(shared.clone()));
+        let letters = letters_http::router(shared.clone(), handler.clone(), commands);
+        let (stop, scrape) = (shared.stop.clone(), scrape(shared.clone(), handler.clone()));
         let ready = move || async move {
-            let look = shared.looks.get(&shared).await;
+            let look = shared.looks.get(&shared, &*handler).await;
             Ready::of(&look, shared.stop.asked()).response(shared.settings.service)
         };
         let shown = scrape.clone();
@@ -274,11 +274,11 @@ async fn no_such_method(method: axum::http::Method, uri: axum::http::Uri) -> htt
     http::Problem::method_not_allowed(method.as_str(), uri.path())
 }
 
-fn scrape<H: Handler>(shared: Arc<Shared<H>>) -> Scrape {
+fn scrape<H: Handler>(shared: Arc<Shared>, handler: Arc<H>) -> Scrape {
     Scrape(Arc::new(move || {
-        let shared = shared.clone();
+        let (shared, handler) = (shared.clone(), handler.clone());
         Box::pin(async move {
-            let look = shared.looks.get(&shared).await;
+            let look = shared.looks.get(&shared, &*handler).await;
             let Settings { service, metrics, .. } = &shared.settings;
             metrics.expose(service, look.gauges)
         })

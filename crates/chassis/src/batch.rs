@@ -19,7 +19,8 @@ use crate::{Handler, Reason, transaction};
 
 /// The loop that turns what waits into transactions.
 pub(crate) struct Batches<H: Handler> {
-    shared: Arc<Shared<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
     commands: mpsc::Receiver<Command<H::Fact>>,
     work: mpsc::Receiver<Work>,
     /// Came out of turn: it shares its transaction with nothing.
@@ -36,11 +37,12 @@ struct Gathered<F> {
 
 impl<H: Handler> Batches<H> {
     pub(crate) fn new(
-        shared: Arc<Shared<H>>,
+        shared: Arc<Shared>,
+        handler: Arc<H>,
         commands: mpsc::Receiver<Command<H::Fact>>,
         work: mpsc::Receiver<Work>,
     ) -> Self {
-        Batches { shared, commands, work, alone: None }
+        Batches { shared, handler, commands, work, alone: None }
     }
 
     pub(crate) async fn run(mut self, working: Working) {
@@ -52,7 +54,7 @@ impl<H: Handler> Batches<H> {
                 done: Vec::new(),
             };
             match self.alone.take() {
-                Some(work) => gathered.work(&self.shared.handler, work),
+                Some(work) => gathered.work(&*self.handler, work),
                 None => {
                     if !self.wait(&mut gathered, &working).await {
                         return;
@@ -101,7 +103,7 @@ impl<H: Handler> Batches<H> {
     fn take(&mut self, gathered: &mut Gathered<H::Fact>, work: Work) {
         match work.alone {
             true => self.alone = Some(work),
-            false => gathered.work(&self.shared.handler, work),
+            false => gathered.work(&*self.handler, work),
         }
     }
 
@@ -194,7 +196,7 @@ impl<H: Handler> Batches<H> {
         // After an unknown commit the repeat finds everything done, and cannot tell what was new.
         let mut unknown = false;
         loop {
-            match transaction::run(&self.shared, slots, epochs).await {
+            match transaction::run(&self.shared, &*self.handler, slots, epochs).await {
                 Ok(committed) => {
                     if committed.appended || unknown {
                         self.shared.appended.notify_one();
@@ -249,7 +251,7 @@ impl<F> Gathered<F> {
 impl<F> Slot<F> {
     /// What its end means for the consumer it came from.
     fn account(&self, ended: &Ended, done: &mut Done) {
-        let Source::Log { partition, offset } = &self.source else { return };
+        let Source::Log { partition, offset } = &self.head.source else { return };
         match ended {
             Ended::Fenced => done.fenced.push(partition.clone()),
             Ended::Applied(_)

@@ -1,7 +1,7 @@
 //! Consuming topics: claim positions, hand records to the batch, commit offsets after it. The
 //! committed offset is a copy of the database's position and never ahead of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::touched::document;
 use crate::transaction::{json, rows};
 use crate::trial;
 use crate::vitals::Loop;
-use crate::{Document, Handler, POSITIONS, Position, meters};
+use crate::{Document, POSITIONS, Position, meters};
 
 mod marks;
 mod waiting;
@@ -57,8 +57,8 @@ pub(crate) struct Done {
 }
 
 /// A membership in the group.
-struct Member<'a, H: Handler> {
-    shared: &'a Shared<H>,
+struct Member<'a> {
+    shared: &'a Shared,
     consumer: Box<dyn Consumer>,
     /// The partitions that are ours by the group.
     held: BTreeMap<Partition, Held>,
@@ -68,6 +68,8 @@ struct Member<'a, H: Handler> {
     confirmed: Duration,
     /// Read while a batch was waited for; handled next.
     later: Vec<Fetched>,
+    /// Whether partitions came while a batch was waited for.
+    added: bool,
     work: &'a mpsc::Sender<Work>,
 }
 
@@ -90,8 +92,8 @@ enum Leave {
     Broken(Fault),
 }
 
-pub(crate) async fn run<H: Handler>(
-    shared: Arc<Shared<H>>,
+pub(crate) async fn run(
+    shared: Arc<Shared>,
     topics: Vec<Arc<str>>,
     work: mpsc::Sender<Work>,
     working: Working,
@@ -114,6 +116,7 @@ pub(crate) async fn run<H: Handler>(
             uncommitted: Offsets::new(),
             confirmed: Duration::ZERO,
             later: Vec::new(),
+            added: false,
             work: &work,
         };
         member.note(false);
@@ -147,7 +150,7 @@ pub(crate) async fn run<H: Handler>(
     }
 }
 
-impl<H: Handler> Member<'_, H> {
+impl Member<'_> {
     async fn read(&mut self, working: &Working, failures: &mut u32) -> Leave {
         let batch_max = self.shared.settings.batch_max;
         // Asked first: a backlog would always have records ready.
@@ -246,8 +249,8 @@ impl<H: Handler> Member<'_, H> {
     /// what was read while it waited.
     async fn handle(&mut self, mut records: Vec<Fetched>) -> Outcome<()> {
         self.drop_unclaimed(&mut records);
-        let mut claim = self.held.values().any(|held| held.epoch.is_none());
-        let before: BTreeSet<Partition> = self.held.keys().cloned().collect();
+        let unclaimed = self.held.values().any(|held| held.epoch.is_none());
+        self.added = false;
         while !records.is_empty() {
             let mut round = self.mark(records).await;
             records = std::mem::take(&mut round.later);
@@ -257,8 +260,7 @@ impl<H: Handler> Member<'_, H> {
             records.append(&mut self.later);
             self.drop_unclaimed(&mut records);
         }
-        claim |= self.held.keys().any(|partition| !before.contains(partition));
-        if claim {
+        if unclaimed || self.added {
             self.claim().await?;
         }
         let now = self.shared.ports.runtime.elapsed();

@@ -2,7 +2,6 @@
 //! awaits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, Utc};
 use ports::{Key, Op, Outgoing, Partition, Row, Rows};
@@ -12,15 +11,16 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::app::Shared;
 use crate::http::Problem;
+use crate::inputs::{Entry, Rules, What};
 use crate::letters::{DeadLetter, LetterState, Letters, Wanted};
 use crate::retention::Expiry;
-use crate::slot::{Ask, Ended, Slot, Source, State, panicked};
+use crate::slot::{Ask, Ended, Head, Source};
 use crate::tables::position_key;
 use crate::touched::{Line, document};
 use crate::transaction::{at, json as body_of};
 use crate::{
-    Decided, Document, Emit, Handler, INBOX, InboxRow, Input, POSITIONS, Position, Reason, Reply,
-    Sample, Sequence, StoredReply, Touched, Trace, trial,
+    Decided, Document, Emit, INBOX, InboxRow, POSITIONS, Position, Reason, Reply, Sample, Sequence,
+    StoredReply, Touched, Trace, trial,
 };
 
 /// What the transaction will write besides the handler's rows and the letters.
@@ -32,7 +32,14 @@ struct Writes {
     /// (the partition's owner must not take them for handled), or passed without a trace.
     kept: BTreeSet<Key>,
     outgoing: Vec<Outgoing>,
-    positions: Rows,
+}
+
+/// Where a partition of ours stands, as this batch moves it.
+struct Place {
+    /// The version that was locked.
+    version: i64,
+    position: Position,
+    moved: bool,
 }
 
 /// What comes with the commit.
@@ -53,16 +60,16 @@ pub(crate) struct Last {
 }
 
 /// A batch between its locks and its commit.
-pub(crate) struct Deciding<'a, H: Handler> {
-    shared: &'a Shared<H>,
+pub(crate) struct Deciding<'a> {
+    shared: &'a Shared,
+    rules: &'a dyn Rules,
     now: DateTime<Utc>,
-    now_text: String,
     expiry: &'a Expiry,
     epochs: &'a BTreeMap<Partition, u64>,
     /// Inbox rows as this batch inserted them.
-    inbox: Rows,
+    inbox: BTreeMap<Key, InboxRow>,
     touched: Touched,
-    positions: Rows,
+    places: BTreeMap<Partition, Place>,
     /// Inbox rows that were there before this batch.
     existing: Rows,
     letters: Letters,
@@ -72,23 +79,24 @@ pub(crate) struct Deciding<'a, H: Handler> {
     lines: Vec<(Span, Line)>,
 }
 
-impl<'a, H: Handler> Deciding<'a, H> {
+impl<'a> Deciding<'a> {
     pub(crate) fn new(
-        shared: &'a Shared<H>,
+        shared: &'a Shared,
+        rules: &'a dyn Rules,
         now: DateTime<Utc>,
         expiry: &'a Expiry,
         epochs: &'a BTreeMap<Partition, u64>,
-        inbox: Rows,
+        inbox: BTreeMap<Key, InboxRow>,
     ) -> Self {
         Deciding {
             shared,
+            rules,
             now,
-            now_text: at(now),
             expiry,
             epochs,
             inbox,
             touched: Touched::new(),
-            positions: Rows::new(),
+            places: BTreeMap::new(),
             existing: Rows::new(),
             letters: Letters::default(),
             replies: BTreeMap::new(),
@@ -106,7 +114,13 @@ impl<'a, H: Handler> Deciding<'a, H> {
         letters: Letters,
     ) {
         self.touched = touched;
-        self.positions = positions;
+        let place = |(partition, epoch): (&Partition, &u64)| {
+            let row = positions.get(&position_key(partition))?;
+            let position: Position = document(row)?;
+            let place = Place { version: row.version, position, moved: false };
+            (place.position.epoch == *epoch).then(|| (partition.clone(), place))
+        };
+        self.places = self.epochs.iter().filter_map(place).collect();
         self.existing = existing;
         self.letters = letters;
     }
@@ -117,68 +131,63 @@ impl<'a, H: Handler> Deciding<'a, H> {
     }
 
     /// Ends one input: fenced, already done, repeated, parked, refused or applied.
-    pub(crate) fn end(&mut self, slot: &Slot<H::Fact>, input: Option<&Input<H::Fact>>) -> Ended {
-        if let Source::Log { partition, offset } = &slot.source
+    pub(crate) fn end(&mut self, entry: &Entry<'_>) -> Ended {
+        let head = entry.head;
+        if let Source::Log { partition, offset } = &head.source
             && let Some(ended) = self.advance(partition, *offset)
         {
             return ended;
         }
-        if let Source::Letter { id, ask } = &slot.source {
-            return self.settle(slot, input, id, ask);
+        if let Source::Letter { id, ask } = &head.source {
+            return self.settle(entry, id, ask);
         }
-        let (id, fingerprint) = match (input, &slot.state) {
-            (Some(input), _) => (input.id.as_ref(), input.fingerprint.as_str()),
-            (None, State::Dead { id, fingerprint, .. }) => (Some(id), fingerprint.as_str()),
-            (None, State::Skip | State::Input(_)) => return Ended::Skipped,
+        let (id, fingerprint) = match entry.what {
+            What::Rule { id, fingerprint, .. } => (id, fingerprint),
+            What::Dead { id, fingerprint, .. } => (Some(id), fingerprint),
+            What::Skip => return Ended::Skipped,
         };
         if let Some(id) = id
-            && let Some(ended) = self.repeated(slot, id, fingerprint)
+            && let Some(ended) = self.repeated(head, id, fingerprint)
         {
             return ended;
         }
-        let decided = match (input, &slot.state) {
-            (Some(_), _) if self.behind(slot) => return self.park(slot, id, fingerprint),
-            (Some(input), _) => self.decide(slot, input),
-            (None, State::Dead { reason, .. }) => Err(reason.clone()),
-            (None, State::Skip | State::Input(_)) => return Ended::Skipped,
+        let decided = match entry.what {
+            What::Rule { .. } if self.behind(head) => return self.park(head, id, fingerprint),
+            What::Rule { number, .. } => self.decide(head, number),
+            What::Dead { reason, .. } => Err(reason.clone()),
+            What::Skip => return Ended::Skipped,
         };
         match decided {
             Ok(decided) => {
-                let ended = self.applied(slot, id, fingerprint, decided);
-                self.supersede(slot);
+                let ended = self.applied(head, id, fingerprint, decided);
+                self.supersede(head);
                 ended
             }
-            Err(reason) => self.refused(slot, id, fingerprint, reason),
+            Err(reason) => self.refused(head, id, fingerprint, reason),
         }
     }
 
     /// Moves the partition's position over the record; `Some` where it is not ours to handle.
     fn advance(&mut self, partition: &Partition, offset: i64) -> Option<Ended> {
-        let key = position_key(partition);
-        let row = self.positions.get(&key).cloned().unwrap_or_default();
-        let position: Option<Position> = document(&row);
-        let Some(position) = position.filter(|p| self.epochs.get(partition) == Some(&p.epoch))
-        else {
+        let Some(Place { position, moved, .. }) = self.places.get_mut(partition) else {
             return Some(Ended::Fenced);
         };
         if position.next.is_some_and(|next| offset < next) {
             return Some(Ended::Skipped);
         }
-        let trial = trial::after(position.trial.as_ref(), offset + 1);
-        let next = Position { next: Some(offset + 1), claims: 0, trial, ..position };
-        let row = Row { version: row.version, index: next.index(), body: body_of(&next) };
-        self.positions.insert(key.clone(), row.clone());
-        self.writes.positions.insert(key, row);
+        position.trial = trial::after(position.trial.as_ref(), offset + 1);
+        (position.next, position.claims) = (Some(offset + 1), 0);
+        *moved = true;
         None
     }
 
     /// The stored outcome of an id that was handled before, in this batch or an earlier one.
-    fn repeated(&mut self, slot: &Slot<H::Fact>, id: &Key, fingerprint: &str) -> Option<Ended> {
+    fn repeated(&mut self, head: &Head, id: &Key, fingerprint: &str) -> Option<Ended> {
         let (said, reply) = self.outcome(id)?;
         if said == fingerprint {
             return Some(Ended::Repeated(reply));
         }
-        Some(match slot.source {
+        Some(match head.source {
             Source::Command => {
                 let text = format!("{id} was used before, with another content");
                 let title = "The Idempotency-Key was used for another request";
@@ -188,7 +197,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
             Source::Log { .. } | Source::Queue | Source::Letter { .. } => {
                 let reason = reused(id);
                 // Its sequence goes on with the first one.
-                self.bury(slot, Some(id), None, &reason);
+                self.bury(head, Some(id), None, &reason);
                 Ended::Refused(reason)
             }
         })
@@ -207,61 +216,59 @@ impl<'a, H: Handler> Deciding<'a, H> {
     }
 
     /// Whether letters of its key go first.
-    fn behind(&self, slot: &Slot<H::Fact>) -> bool {
-        match slot.sequence() {
+    fn behind(&self, head: &Head) -> bool {
+        match head.sequence() {
             Some((key, Sequence::InOrder)) => self.letters.waits(key),
             Some((_, Sequence::Final | Sequence::Free)) | None => false,
         }
     }
 
-    fn park(&mut self, slot: &Slot<H::Fact>, id: Option<&Key>, fingerprint: &str) -> Ended {
+    fn park(&mut self, head: &Head, id: Option<&Key>, fingerprint: &str) -> Ended {
         if let Some(id) = id {
-            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&head.source));
             self.keep(id, InboxRow::Parked { fingerprint, expires_at }, &None);
         }
         if let (Some(letter), Some((key, _))) =
-            (slot.to_letter(id, None, &self.now_text), slot.sequence())
+            (head.to_letter(id, None, &at(self.now)), head.sequence())
         {
             let service = self.shared.settings.service;
             let (id, behind) = (letter.id.clone(), key.clone());
-            self.say(slot, move || tracing::warn!(service, letter = id, key = %behind, "parked"));
-            self.letters.add(letter, Some(key), &self.now_text);
+            self.say(head, move || tracing::warn!(service, letter = id, key = %behind, "parked"));
+            self.letters.add(letter, Some(key), &at(self.now));
         }
         Ended::Parked
     }
 
     /// Logs a line about an input, in its span, when the transaction has committed. Few inputs have one: a span
     /// costs as much as a rule.
-    fn say(&mut self, slot: &Slot<H::Fact>, line: impl FnOnce() + Send + 'static) {
-        self.keep_line(slot, Line::of(line));
+    fn say(&mut self, head: &Head, line: impl FnOnce() + Send + 'static) {
+        self.keep_line(head, Line::of(line));
     }
 
-    fn keep_line(&mut self, slot: &Slot<H::Fact>, line: Line) {
-        self.lines.push((slot.subject.span(self.shared.settings.service), line));
+    fn keep_line(&mut self, head: &Head, line: Line) {
+        self.lines.push((head.subject.span(self.shared.settings.service), line));
     }
 
     /// A panic of a rule is its input's error: its rows are as before, and nobody else's suffer.
-    fn decide(&mut self, slot: &Slot<H::Fact>, input: &Input<H::Fact>) -> Result<Decided, Reason> {
+    fn decide(&mut self, head: &Head, number: usize) -> Result<Decided, Reason> {
         self.touched.mark();
-        let (handler, touched, now) = (&self.shared.handler, &mut self.touched, self.now);
-        let decided = catch_unwind(AssertUnwindSafe(|| handler.decide(input, touched, now)));
-        let decided = decided.unwrap_or_else(|panic| Err(panicked(&*panic)));
+        let decided = self.rules.decide(number, &mut self.touched, self.now);
         if let Err(reason) = &decided {
             self.touched.undo();
             if reason.code == Reason::PANIC {
                 let (service, reason) = (self.shared.settings.service, reason.text.clone());
-                self.say(slot, move || tracing::error!(service, reason, "a rule panicked"));
+                self.say(head, move || tracing::error!(service, reason, "a rule panicked"));
             }
         }
         for line in self.touched.take_lines() {
-            self.keep_line(slot, line);
+            self.keep_line(head, line);
         }
         decided
     }
 
     fn applied(
         &mut self,
-        slot: &Slot<H::Fact>,
+        head: &Head,
         id: Option<&Key>,
         fingerprint: &str,
         decided: Decided,
@@ -272,80 +279,75 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if let Some(id) = id
             && !passing
         {
-            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&head.source));
             let stored = reply.as_ref().map(StoredReply::from);
             self.keep(id, InboxRow::Applied { fingerprint, expires_at, reply: stored }, &reply);
         }
         let shards = self.shared.settings.shards;
-        let trace = slot.subject.context().trace.as_ref();
+        let trace = head.subject.context().trace.as_ref();
         self.writes.outgoing.extend(emits.into_iter().map(|emit| outgoing(emit, shards, trace)));
         Ended::Applied(reply)
     }
 
     /// What died before a final event of its key is void.
-    fn supersede(&mut self, slot: &Slot<H::Fact>) {
-        if let Some((key, Sequence::Final)) = slot.sequence() {
-            self.letters.supersede(key, &self.now_text);
+    fn supersede(&mut self, head: &Head) {
+        if let Some((key, Sequence::Final)) = head.sequence() {
+            self.letters.supersede(key, &at(self.now));
         }
     }
 
     fn refused(
         &mut self,
-        slot: &Slot<H::Fact>,
+        head: &Head,
         id: Option<&Key>,
         fingerprint: &str,
         reason: Reason,
     ) -> Ended {
-        let reply = matches!(slot.source, Source::Command).then(|| reason.to_reply());
+        let reply = matches!(head.source, Source::Command).then(|| reason.to_reply());
         if let Some(id) = id
             && reply.as_ref().is_none_or(|reply| reply.kept)
         {
-            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&slot.source));
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), self.expiry.of(&head.source));
             let (code, stored) = (reason.code.to_string(), reply.as_ref().map(StoredReply::from));
             self.keep(id, InboxRow::Dead { fingerprint, expires_at, code, reply: stored }, &reply);
         }
-        let key = match slot.sequence() {
+        let key = match head.sequence() {
             Some((key, Sequence::InOrder)) => Some(key),
             Some((_, Sequence::Final | Sequence::Free)) | None => None,
         };
-        self.bury(slot, id, key, &reason);
+        self.bury(head, id, key, &reason);
         Ended::Refused(reason)
     }
 
     /// Has this outcome stand in the inbox, and repeats in this batch answered with the reply.
     fn keep(&mut self, id: &Key, outcome: InboxRow, reply: &Option<Reply>) {
-        let (index, body) = (outcome.index(), body_of(&outcome));
-        let stood = self.existing.get(id).or(self.inbox.get(id));
-        let stood = stood.unwrap_or_else(|| panic!("no inbox row {id} in this batch"));
-        if stood.body != body {
+        let row = |version| Row { version, index: outcome.index(), body: body_of(&outcome) };
+        let over = match (self.existing.get(id), self.inbox.get(id)) {
+            (Some(stood), _) => Some(row(stood.version)).filter(|row| row.body != stood.body),
             // What this batch inserted is at version 1.
-            let version = stood.version.max(1);
-            self.writes.inbox.insert(id.clone(), Row { version, index, body });
-        }
+            (None, Some(inserted)) => (*inserted != outcome).then(|| row(1)),
+            (None, None) => panic!("no inbox row {id} in this batch"),
+        };
+        self.writes.inbox.extend(over.map(|row| (id.clone(), row)));
         self.writes.kept.insert(id.clone());
         self.replies.insert(id.clone(), (outcome.fingerprint().to_owned(), reply.clone()));
     }
 
     /// Keeps the record as a dead letter, and what comes behind it in `key` waiting.
-    fn bury(&mut self, slot: &Slot<H::Fact>, id: Option<&Key>, key: Option<&Key>, reason: &Reason) {
-        let Some(letter) = slot.to_letter(id, Some(reason), &self.now_text) else { return };
+    fn bury(&mut self, head: &Head, id: Option<&Key>, key: Option<&Key>, reason: &Reason) {
+        let Some(letter) = head.to_letter(id, Some(reason), &at(self.now)) else { return };
         let service = self.shared.settings.service;
         let (id, code, error) = (letter.id.clone(), letter.code.clone(), letter.error.clone());
-        self.say(slot, move || {
+        self.say(head, move || {
             tracing::warn!(service, letter = id, code, error, "dead letter");
         });
-        self.letters.add(letter, key, &self.now_text);
+        self.letters.add(letter, key, &at(self.now));
     }
 
     /// Settles a letter: applies it or gives it up, where its turn has come. A letter that is settled
     /// already stays as it is: asking twice changes nothing.
-    fn settle(
-        &mut self,
-        slot: &Slot<H::Fact>,
-        input: Option<&Input<H::Fact>>,
-        letter_id: &Key,
-        ask: &Ask,
-    ) -> Ended {
+    fn settle(&mut self, entry: &Entry<'_>, letter_id: &Key, ask: &Ask) -> Ended {
+        let head = entry.head;
         let Some(mut letter) = self.letters.get(letter_id).cloned() else {
             return passing(Problem::not_found("dead letter", letter_id));
         };
@@ -356,41 +358,41 @@ impl<'a, H: Handler> Deciding<'a, H> {
             Ask::Discard { note } => {
                 letter.state = LetterState::Discarded;
                 letter.note = Some(note.clone());
-                return self.close(slot, letter);
+                return self.close(head, letter);
             }
             Ask::Redrive { edited } => edited.clone(),
         };
-        if let Some(problem) = self.out_of_turn(slot, &letter) {
+        if let Some(problem) = self.out_of_turn(head, &letter) {
             return passing(problem);
         }
         letter.edited = edited.or(letter.edited);
-        let known = match (input, &slot.state) {
-            (Some(input), _) => input.id.as_ref().map(|id| (id, input.fingerprint.as_str())),
-            (None, State::Dead { .. } | State::Skip | State::Input(_)) => None,
+        let known = match entry.what {
+            What::Rule { .. } => entry.inbox(),
+            What::Dead { .. } | What::Skip => None,
         };
         // Somebody else was applied under its id: what says the same has its effect already.
         let applied = known.and_then(|(id, fingerprint)| {
             let (said, _) = self.outcome(id)?;
             (**id != *letter.inbox_id || !self.open(id)).then_some(said == fingerprint)
         });
-        let decided = match (applied, input, &slot.state) {
-            (Some(true), _, _) => Ok(Decided::default()),
-            (Some(false), _, _) => Err(reused(known.map_or("", |(id, _)| id))),
-            (None, Some(input), _) => self.decide(slot, input),
-            (None, None, State::Dead { reason, .. }) => Err(reason.clone()),
-            (None, None, State::Skip | State::Input(_)) => Ok(Decided::default()),
+        let decided = match (applied, entry.what) {
+            (Some(true), _) => Ok(Decided::default()),
+            (Some(false), _) => Err(reused(known.map_or("", |(id, _)| id))),
+            (None, What::Rule { number, .. }) => self.decide(head, number),
+            (None, What::Dead { reason, .. }) => Err(reason.clone()),
+            (None, What::Skip) => Ok(Decided::default()),
         };
         match decided {
             Ok(decided) => {
                 if applied.is_none() {
-                    self.applied_letter(slot, &letter, known, decided);
-                    self.supersede(slot);
+                    self.applied_letter(head, &letter, known, decided);
+                    self.supersede(head);
                 }
                 letter.state = LetterState::Applied;
-                self.close(slot, letter)
+                self.close(head, letter)
             }
             Err(reason) => {
-                letter.failed(&reason, &self.now_text);
+                letter.failed(&reason, &at(self.now));
                 let problem = still_dead(&letter);
                 self.letters.put(letter);
                 // The failure is written down, though the caller may ask again.
@@ -410,7 +412,7 @@ impl<'a, H: Handler> Deciding<'a, H> {
 
     fn applied_letter(
         &mut self,
-        slot: &Slot<H::Fact>,
+        head: &Head,
         letter: &DeadLetter,
         known: Option<(&Key, &str)>,
         it: Decided,
@@ -422,14 +424,14 @@ impl<'a, H: Handler> Deciding<'a, H> {
             Some(_) | None => (id, fingerprint.to_owned()),
         });
         match said {
-            Some((id, said)) => drop(self.applied(slot, Some(id), &said, it)),
-            None => drop(self.applied(slot, None, "", it)),
+            Some((id, said)) => drop(self.applied(head, Some(id), &said, it)),
+            None => drop(self.applied(head, None, "", it)),
         }
     }
 
     /// Why it cannot be settled yet: another letter of its key goes first.
-    fn out_of_turn(&self, slot: &Slot<H::Fact>, letter: &DeadLetter) -> Option<Problem> {
-        let (key, _) = slot.sequence()?;
+    fn out_of_turn(&self, head: &Head, letter: &DeadLetter) -> Option<Problem> {
+        let (key, _) = head.sequence()?;
         let first = self.letters.first(key)?;
         let behind = self.letters.queued(key, &letter.id) || letter.code == "parked_overflow";
         let title = "Another letter goes first";
@@ -438,19 +440,19 @@ impl<'a, H: Handler> Deciding<'a, H> {
             .then(|| Problem::new(409, "redrive-out-of-order", title, detail))
     }
 
-    fn close(&mut self, slot: &Slot<H::Fact>, letter: DeadLetter) -> Ended {
-        let letter = DeadLetter { closed_at: Some(self.now_text.clone()), ..letter };
+    fn close(&mut self, head: &Head, letter: DeadLetter) -> Ended {
+        let letter = DeadLetter { closed_at: Some(at(self.now)), ..letter };
         let reply = settled(&letter);
         let (id, state) = (letter.id.clone(), letter.state.name());
         let service = self.shared.settings.service;
-        self.say(slot, move || tracing::info!(service, letter = id, state, "letter settled"));
+        self.say(head, move || tracing::info!(service, letter = id, state, "letter settled"));
         self.letters.put(letter);
         Ended::Applied(Some(reply))
     }
 
     pub(crate) fn into_last(mut self) -> Last {
         let samples = self.touched.take_samples();
-        let Writes { inbox, kept, outgoing, positions } = self.writes;
+        let Writes { inbox, kept, outgoing } = self.writes;
         let mut ops = self.touched.into_puts();
         let changed = ops.iter().any(|op| match op {
             Op::Put { rows, .. } => rows.values().any(|row| row.index.iter().any(Option::is_some)),
@@ -465,6 +467,13 @@ impl<'a, H: Handler> Deciding<'a, H> {
         if appended {
             ops.push(Op::Append { rows: outgoing });
         }
+        let moved = self.places.into_iter().filter(|(_, place)| place.moved);
+        let positions: Rows = moved
+            .map(|(partition, Place { version, position, .. })| {
+                let row = Row { version, index: position.index(), body: body_of(&position) };
+                (position_key(&partition), row)
+            })
+            .collect();
         if !positions.is_empty() {
             ops.push(Op::Put { table: &POSITIONS, rows: positions });
         }

@@ -24,13 +24,14 @@ const KEYS_MAX: usize = 64;
 const IDLE_TIMES: u32 = 20;
 
 pub(crate) async fn run<H: Handler>(
-    shared: Arc<Shared<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
     commands: Commands<H::Fact>,
     working: Working,
 ) {
     let mut failures = 0;
     while !working.asked() {
-        match round(&shared, &commands).await {
+        match round(&shared, &*handler, &commands).await {
             Ok(0) => {
                 failures = 0;
                 let idle = shared.settings.idle * IDLE_TIMES;
@@ -47,7 +48,11 @@ pub(crate) async fn run<H: Handler>(
 }
 
 /// Applies the first letter of each key where it only waits. Gives their number.
-async fn round<H: Handler>(shared: &Shared<H>, commands: &Commands<H::Fact>) -> Outcome<usize> {
+async fn round<H: Handler>(
+    shared: &Shared,
+    handler: &H,
+    commands: &Commands<H::Fact>,
+) -> Outcome<usize> {
     let range = Range {
         column: DRAINABLE,
         from: String::new(),
@@ -67,7 +72,7 @@ async fn round<H: Handler>(shared: &Shared<H>, commands: &Commands<H::Fact>) -> 
     let read = vec![Op::Read { table: &DEAD_LETTERS, keys: firsts }];
     let letters = rows(shared.ports.store.read(read).await?.pop());
     for letter in letters.values().filter_map(document::<DeadLetter>) {
-        let slot = Slot::letter(&shared.handler, &letter, Ask::Redrive { edited: None });
+        let slot = Slot::letter(handler, &letter, Ask::Redrive { edited: None });
         // The service is leaving: the next one goes on.
         if commands.hand_in_slot(slot).await.is_err() {
             break;

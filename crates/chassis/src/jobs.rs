@@ -9,7 +9,6 @@ use futures_util::future::{Either, select};
 use ports::{Delivered, Deliveries, Delivery, Fault, Outcome};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::Handler;
 use crate::app::Shared;
 use crate::consume::{Taken, Work};
 use crate::slot::Source;
@@ -19,8 +18,8 @@ use crate::vitals::Loop;
 /// Jobs that came back this often are taken one by one.
 const ALONE_RETURNS: u32 = 2;
 
-pub(crate) async fn run<H: Handler>(
-    shared: Arc<Shared<H>>,
+pub(crate) async fn run(
+    shared: Arc<Shared>,
     queue: Arc<str>,
     (prefetch, delivery_limit): (u16, u32),
     work: mpsc::Sender<Work>,
@@ -48,7 +47,7 @@ pub(crate) async fn run<H: Handler>(
 }
 
 /// What the queue let be seen.
-fn note<H: Handler>(shared: &Shared<H>, joined: bool, delivered: bool) {
+fn note(shared: &Shared, joined: bool, delivered: bool) {
     let now = shared.ports.runtime.elapsed();
     shared.vitals.note(|seen| {
         seen.jobs = Some(Loop { joined, polled: now, ..Loop::default() });
@@ -59,8 +58,8 @@ fn note<H: Handler>(shared: &Shared<H>, joined: bool, delivered: bool) {
 }
 
 /// Until the service leaves (`Ok`) or the channel is lost.
-async fn deliver<H: Handler>(
-    shared: &Shared<H>,
+async fn deliver(
+    shared: &Shared,
     channel: &mut dyn Deliveries,
     (prefetch, last_chance): (u16, u32),
     work: &mpsc::Sender<Work>,

@@ -22,7 +22,8 @@ use crate::{Commands, Handler};
 const NOTE_BYTES_MAX: usize = 1_024;
 
 struct Office<H: Handler> {
-    shared: Arc<Shared<H>>,
+    shared: Arc<Shared>,
+    handler: Arc<H>,
     commands: Commands<H::Fact>,
 }
 
@@ -33,20 +34,24 @@ impl<H: Handler> Office<H> {
 
     async fn settle(&self, id: &str, ask: Ask) -> Result<Response, Problem> {
         let letter = letter(self.store(), id).await?;
-        let slot = Slot::letter(&self.shared.handler, &letter, ask);
+        let slot = Slot::letter(&*self.handler, &letter, ask);
         Ok(self.commands.settle(slot).await?.into_response())
     }
 }
 
 /// The routes, for every service the same.
-pub(crate) fn router<H: Handler>(shared: Arc<Shared<H>>, commands: Commands<H::Fact>) -> Router {
+pub(crate) fn router<H: Handler>(
+    shared: Arc<Shared>,
+    handler: Arc<H>,
+    commands: Commands<H::Fact>,
+) -> Router {
     Router::new()
         .route("/dead-letters", get(list::<H>))
         .route("/dead-letters/{id}", get(show::<H>))
         .route("/dead-letters/{id}/redrive", post(redrive::<H>))
         .route("/dead-letters/{id}/discard", post(discard::<H>))
         .route("/parked", get(parked::<H>))
-        .with_state(Arc::new(Office { shared, commands }))
+        .with_state(Arc::new(Office { shared, handler, commands }))
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -16,6 +16,7 @@ mod fresh;
 mod handler;
 mod health;
 pub mod http;
+mod inputs;
 mod jobs;
 mod letters;
 mod letters_http;

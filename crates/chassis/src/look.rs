@@ -69,25 +69,25 @@ pub(crate) struct Looks {
 
 impl Looks {
     /// The last look, or a new one where that is too old.
-    pub(crate) async fn get<H: Handler>(&self, shared: &Shared<H>) -> Look {
+    pub(crate) async fn get<H: Handler>(&self, shared: &Shared, handler: &H) -> Look {
         let mut last = self.last.lock().await;
         let now = shared.ports.runtime.elapsed();
         match last.as_ref() {
             Some(look) if now.saturating_sub(look.at) < GOOD_FOR => look.clone(),
-            Some(_) | None => last.insert(look(shared).await).clone(),
+            Some(_) | None => last.insert(look(shared, handler).await).clone(),
         }
     }
 }
 
 type Ends = BTreeMap<Partition, (i64, i64)>;
 
-async fn look<H: Handler>(shared: &Shared<H>) -> Look {
+async fn look<H: Handler>(shared: &Shared, handler: &H) -> Look {
     let at = shared.ports.runtime.elapsed();
     let seen = shared.vitals.seen();
     let ((log, ends), queue) = join(look_at_log(shared, &seen), look_at_queue(shared, &seen)).await;
     let mut look =
         Look { at, seen, store: Ok(()), log, queue, leases: BTreeMap::new(), gauges: Vec::new() };
-    match read_store(shared, &look.seen, &ends).await {
+    match read_store(shared, handler, &look.seen, &ends).await {
         Ok(read) => {
             look.gauges = read.gauges;
             look.leases = read.leases;
@@ -125,10 +125,7 @@ fn of_channel(seen: &Seen, channel: Channel) -> impl Iterator<Item = &Arc<str>> 
 }
 
 /// Whether the log answers, and the ends of all partitions that are read.
-async fn look_at_log<H: Handler>(
-    shared: &Shared<H>,
-    seen: &Seen,
-) -> (Option<Result<(), String>>, Ends) {
+async fn look_at_log(shared: &Shared, seen: &Seen) -> (Option<Result<(), String>>, Ends) {
     let runtime = shared.ports.runtime.as_ref();
     let log = &shared.ports.log;
     let sent_to = of_channel(seen, Channel::Topic).filter(|_| seen.topics.is_empty());
@@ -149,7 +146,7 @@ async fn look_at_log<H: Handler>(
     (state, ends)
 }
 
-async fn look_at_queue<H: Handler>(shared: &Shared<H>, seen: &Seen) -> Option<Result<(), String>> {
+async fn look_at_queue(shared: &Shared, seen: &Seen) -> Option<Result<(), String>> {
     let runtime = shared.ports.runtime.as_ref();
     let queue = of_channel(seen, Channel::Queue).next()?;
     let depth = probe(runtime, shared.ports.queue.depth(queue)).await;
@@ -164,7 +161,8 @@ struct Stored {
 
 /// Everything that is read from the store, in one round trip.
 async fn read_store<H: Handler>(
-    shared: &Shared<H>,
+    shared: &Shared,
+    handler: &H,
     seen: &Seen,
     ends: &Ends,
 ) -> Result<Stored, String> {
@@ -178,7 +176,7 @@ async fn read_store<H: Handler>(
         Op::List { table: &PARKED, range: List::all(SINCE).first(DEAD_MAX) },
     ];
     ops.extend(shards.iter().map(|&shard| Op::Unsent { shard, limit: UNSENT_MAX }));
-    ops.extend(shared.handler.gauge_reads());
+    ops.extend(handler.gauge_reads());
     let read = shared.ports.store.read(ops);
     let mut replies = probe(shared.ports.runtime.as_ref(), read).await?.into_iter();
 
@@ -205,7 +203,7 @@ async fn read_store<H: Handler>(
         let ours = leases.values().filter(|held| **held == Held::Ours).count();
         gauges.push(Sample::new(&meters::LEASE_HELD, ours as f64));
     }
-    gauges.extend(shared.handler.gauges(replies.collect(), now));
+    gauges.extend(handler.gauges(replies.collect(), now));
     Ok(Stored { leases, gauges })
 }
 

@@ -19,7 +19,7 @@ use crate::stop::Working;
 use crate::tables::Lease;
 use crate::touched::document;
 use crate::transaction::{clock, lease_row, rows};
-use crate::{Handler, LEASES, Settings, Trace, meters};
+use crate::{LEASES, Settings, Trace, meters};
 
 /// At most so many times [`Settings::relay_max`] rows of a shard are read to find one that can be sent.
 const WINDOW_MAX: usize = 16;
@@ -64,10 +64,10 @@ impl StoreClock {
 }
 
 /// The relay of one instance.
-struct Relay<H: Handler> {
-    shared: Arc<Shared<H>>,
+struct Relay {
+    shared: Arc<Shared>,
     held: BTreeMap<Shard, Held>,
-    /// Read with the leases when they were last looked at.
+    /// As it was last read, with the leases or in a transaction.
     clock: Option<StoreClock>,
     failing: BTreeMap<Path, Failing>,
     /// How many rows of a shard are read. It grows while rows that fail take up all that was read.
@@ -81,9 +81,11 @@ struct Relay<H: Handler> {
 struct Round {
     sent: usize,
     failed: usize,
+    /// Whether rows were left, of what was read or behind it.
+    left: bool,
 }
 
-pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
+pub(crate) async fn run(shared: Arc<Shared>, working: Working) {
     let mut relay = Relay::new(shared);
     // What hangs at the end is sent again by the next holder: the same bytes, ahead of later rows.
     select(pin!(relay.work(&working)), pin!(working.until_late())).await;
@@ -92,8 +94,8 @@ pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
     }
 }
 
-impl<H: Handler> Relay<H> {
-    fn new(shared: Arc<Shared<H>>) -> Self {
+impl Relay {
+    fn new(shared: Arc<Shared>) -> Self {
         let window = shared.settings.relay_max;
         let (held, failing) = (BTreeMap::new(), BTreeMap::new());
         Relay { shared, held, clock: None, failing, window, until: None }
@@ -110,7 +112,7 @@ impl<H: Handler> Relay<H> {
                 self.shared.vitals.note(|seen| seen.relay = Some(now));
             }
             match round {
-                Ok(Round { sent: 1.., .. }) => failures = 0,
+                Ok(Round { sent: 1.., left, .. }) if left || leaving => failures = 0,
                 Ok(Round { failed: 0, .. }) if leaving => return,
                 // Rows that fail have pauses of their own.
                 Ok(_) if !leaving => {
@@ -143,19 +145,20 @@ impl<H: Handler> Relay<H> {
 
     async fn round(&mut self, leaving: bool) -> Outcome<Round> {
         let elapsed = self.shared.ports.runtime.elapsed();
-        let settings = &self.shared.settings;
-        let all = self.held.len() == usize::from(settings.shards);
-        let looked = self.clock.map_or(Duration::ZERO, |clock| clock.asked);
-        if !all || elapsed.saturating_sub(looked) > settings.lease / 3 {
+        let Settings { shards, lease, .. } = self.shared.settings;
+        let soon = self.held.values().any(|held| held.until < elapsed + lease * 2 / 3);
+        if self.held.len() < usize::from(shards) {
             self.acquire().await?;
+        } else if soon {
+            self.renew(self.held.keys().copied().collect(), lease, Vec::new()).await?;
         }
         if leaving && self.until.is_none() {
             let now = self.shared.ports.store.read(vec![Op::Now]).await?;
             self.until = Some(clock(now.into_iter().next()));
         }
-        let unsent = self.unsent(leaving).await?;
+        let (unsent, left) = self.unsent(leaving).await?;
         if unsent.is_empty() {
-            return Ok(Round { sent: 0, failed: 0 });
+            return Ok(Round { sent: 0, failed: 0, left });
         }
         let shards: BTreeSet<Shard> = unsent.iter().map(|row| row.outgoing.shard).collect();
         // The read may have taken its time, and another instance the lease meanwhile. From here on
@@ -194,7 +197,7 @@ impl<H: Handler> Relay<H> {
                 }
             }
         }
-        let round = Round { sent: sent.len(), failed };
+        let round = Round { sent: sent.len(), failed, left };
         if !sent.is_empty() {
             let lease = self.shared.settings.lease;
             let now = self.renew(shards, lease, vec![Op::Sent { ids: sent }]).await?;
@@ -214,11 +217,11 @@ impl<H: Handler> Relay<H> {
     }
 
     /// Of the held shards' rows the first of each key, unless it failed just now: what failed least
-    /// often first, and of each shard as much as of the others.
-    async fn unsent(&mut self, leaving: bool) -> Outcome<Vec<OutboxRow>> {
+    /// often first, and of each shard as much as of the others. And whether there are more.
+    async fn unsent(&mut self, leaving: bool) -> Outcome<(Vec<OutboxRow>, bool)> {
         if self.held.is_empty() {
             self.failing.clear();
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let Settings { relay_max, .. } = self.shared.settings;
         let limit = self.window;
@@ -226,12 +229,13 @@ impl<H: Handler> Relay<H> {
         let elapsed = self.shared.ports.runtime.elapsed();
         let mut paths: BTreeSet<Path> = BTreeSet::new();
         let mut first = Vec::new();
-        let mut crowded = false;
+        let (mut crowded, mut left) = (false, false);
         for reply in self.shared.ports.store.read(reads).await? {
             let Reply::Outbox(rows) = reply else {
                 panic!("the store answered {reply:?} where outbox rows were due")
             };
             let full = rows.len() == limit;
+            left |= full;
             let mut turn = 0;
             for row in rows {
                 let path = path(&row);
@@ -241,6 +245,8 @@ impl<H: Handler> Relay<H> {
                 let ours = self.until.is_none_or(|until| row.at <= until);
                 if paths.insert(path) && ours && (leaving || again <= elapsed) {
                     first.push((tries, turn, row));
+                } else {
+                    left = true;
                 }
             }
             crowded |= full && turn == 0;
@@ -252,8 +258,9 @@ impl<H: Handler> Relay<H> {
         };
         self.failing.retain(|path, _| paths.contains(path));
         first.sort_by_key(|(tries, turn, _)| (*tries, *turn));
+        left |= first.len() > relay_max;
         first.truncate(relay_max);
-        Ok(first.into_iter().map(|(_, _, row)| row).collect())
+        Ok((first.into_iter().map(|(_, _, row)| row).collect(), left))
     }
 
     /// Takes leases that are free or run out, and renews our own.
@@ -313,7 +320,7 @@ impl<H: Handler> Relay<H> {
             .map(|shard| (lease_key(*shard), lease_row(&row, self.held[shard].version)))
             .collect();
         ops.extend([Op::Put { table: &LEASES, rows: leases }, Op::Now]);
-        let now = match self.shared.ports.store.transact(ops).await?.pop() {
+        let read = match self.shared.ports.store.transact(ops).await?.pop() {
             Some(Reply::Now(now)) => now,
             other => panic!("the store answered {other:?} where its clock was due"),
         };
@@ -324,7 +331,9 @@ impl<H: Handler> Relay<H> {
             held.1.version += 1;
             held.1.until = until;
         }
-        Ok(now)
+        let answered = self.shared.ports.runtime.elapsed();
+        self.clock = Some(StoreClock { read, asked: elapsed, answered });
+        Ok(read)
     }
 }
 

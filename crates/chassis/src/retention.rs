@@ -10,7 +10,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -23,7 +23,7 @@ use crate::letters::CLOSED_AT;
 use crate::slot::Source;
 use crate::stop::Working;
 use crate::transaction::at;
-use crate::{DEAD_LETTERS, Handler, INBOX, Settings};
+use crate::{DEAD_LETTERS, INBOX, Settings};
 
 /// Rows of a table that go so long after the instant in one of its index columns.
 struct Sweep {
@@ -43,25 +43,32 @@ fn sweeps(settings: &Settings) -> [Sweep; 2] {
 /// store in the round trip that would ask for the store's: a node that is wrong by seconds is so by
 /// seconds of hours or days. What goes when is judged by the store's clock.
 pub(crate) struct Expiry {
-    events: String,
-    commands: String,
+    events: Until,
+    commands: Until,
+}
+
+/// An instant, written once, when it is first wanted: most batches need one of the two.
+struct Until {
+    at: DateTime<Utc>,
+    text: OnceLock<String>,
 }
 
 impl Expiry {
     pub(crate) fn new(settings: &Settings, now: DateTime<Utc>) -> Self {
-        let (events, commands) = (settings.keep_events, settings.keep_commands);
-        Expiry { events: at(now + events), commands: at(now + commands) }
+        let until = |keep: Duration| Until { at: now + keep, text: OnceLock::new() };
+        Expiry { events: until(settings.keep_events), commands: until(settings.keep_commands) }
     }
 
     pub(crate) fn of(&self, source: &Source) -> String {
-        match source {
-            Source::Command => self.commands.clone(),
-            Source::Log { .. } | Source::Queue | Source::Letter { .. } => self.events.clone(),
-        }
+        let Until { at: until, text } = match source {
+            Source::Command => &self.commands,
+            Source::Log { .. } | Source::Queue | Source::Letter { .. } => &self.events,
+        };
+        text.get_or_init(|| at(*until)).clone()
     }
 }
 
-pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
+pub(crate) async fn run(shared: Arc<Shared>, working: Working) {
     let Settings { sweep, sweep_max, sweep_pause, ref instance, .. } = shared.settings;
     let mut failures = 0;
     loop {
@@ -92,13 +99,13 @@ pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, working: Working) {
 }
 
 /// Pauses. Whether the service leaves.
-async fn leaves<H: Handler>(shared: &Shared<H>, pause: Duration, working: &Working) -> bool {
+async fn leaves(shared: &Shared, pause: Duration, working: &Working) -> bool {
     let pause = pin!(shared.ports.runtime.sleep(pause));
     matches!(select(pause, pin!(working.until_asked())).await, Either::Right(_)) || working.asked()
 }
 
 /// Deletes the rows that expired longest ago, at most `limit`. Gives their number.
-async fn batch<H: Handler>(shared: &Shared<H>, sweep: &Sweep, limit: usize) -> Outcome<usize> {
+async fn batch(shared: &Shared, sweep: &Sweep, limit: usize) -> Outcome<usize> {
     let (store, table) = (shared.ports.store.as_ref(), sweep.table);
     let until = |now| now - sweep.keep;
     let claimed = claim(store, table, sweep.column, limit, until).await?;

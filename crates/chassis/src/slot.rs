@@ -11,7 +11,6 @@ use ports::{Key, Partition, Record};
 use crate::consume::Taken;
 use crate::letters::{DeadLetter, LetterState, LetterText, PARKED_CODE};
 use crate::subject::Subject;
-use crate::tables::position_key;
 use crate::{Handler, Input, Read, Reason, Reply, Sequence};
 
 /// Where an input came from.
@@ -38,8 +37,13 @@ pub(crate) enum Ask {
 
 /// An input in a batch, or why it is none.
 pub(crate) struct Slot<F> {
-    pub(crate) source: Source,
+    pub(crate) head: Head,
     pub(crate) state: State<F>,
+}
+
+/// What the chassis needs of it, whatever it says.
+pub(crate) struct Head {
+    pub(crate) source: Source,
     /// For logs and counters, and for the events that follow.
     pub(crate) subject: Subject,
     about: Option<About>,
@@ -49,8 +53,8 @@ pub(crate) struct Slot<F> {
 struct About {
     record: Record,
     produced_at: Option<DateTime<Utc>>,
-    /// Event id, type and correlation, where the envelope could be read.
-    envelope: Option<[String; 3]>,
+    /// Where it could be read.
+    envelope: Option<Envelope>,
     sequence: Sequence,
 }
 
@@ -81,7 +85,8 @@ pub(crate) enum Ended {
 impl<F> Slot<F> {
     pub(crate) fn command(input: Input<F>) -> Self {
         let subject = Subject::command(&input.context);
-        Slot { source: Source::Command, state: State::Input(input), subject, about: None }
+        let head = Head { source: Source::Command, subject, about: None };
+        Slot { head, state: State::Input(input) }
     }
 
     /// A record, decoded. One that `crashed` is not looked at by the handler any more.
@@ -115,16 +120,10 @@ impl<F> Slot<F> {
             }
             (Ok(envelope), None) => read(handler, envelope, &mut subject),
         };
-        let about = About {
-            produced_at,
-            sequence: sequence(handler, &record, &envelope),
-            envelope: None,
-            record,
-        };
-        let envelope = envelope
-            .ok()
-            .map(|it| [it.event_id.to_string(), it.event_type, it.correlation_id.to_string()]);
-        Slot { source, state, subject, about: Some(About { envelope, ..about }) }
+        let sequence = sequence(handler, &record, &envelope);
+        let about = About { record, produced_at, envelope: envelope.ok(), sequence };
+        let head = Head { source, subject, about: Some(about) };
+        Slot { head, state }
     }
 
     /// A letter that is to be redriven, or discarded.
@@ -177,14 +176,9 @@ impl<F> Slot<F> {
             State::Skip => None,
         }
     }
+}
 
-    pub(crate) fn position_key(&self) -> Option<Key> {
-        match &self.source {
-            Source::Log { partition, .. } => Some(position_key(partition)),
-            Source::Queue | Source::Command | Source::Letter { .. } => None,
-        }
-    }
-
+impl Head {
     /// The key in whose sequence it stands, where it stands in one.
     pub(crate) fn sequence(&self) -> Option<(&Key, Sequence)> {
         let about = self.about.as_ref()?;
@@ -224,10 +218,7 @@ impl<F> Slot<F> {
             Source::Log { partition, offset } => (Some(partition.index), Some(*offset)),
             Source::Queue | Source::Command | Source::Letter { .. } => (None, None),
         };
-        let [event_id, event_type, correlation_id] = match envelope.clone() {
-            Some(words) => words.map(Some),
-            None => [None, None, None],
-        };
+        let envelope = envelope.as_ref();
         let headers = record.headers.iter();
         let mut letter = DeadLetter {
             id: id.to_string(),
@@ -242,9 +233,9 @@ impl<F> Slot<F> {
                 .collect(),
             payload: LetterText::of(&record.payload),
             edited: None,
-            event_id,
-            event_type,
-            correlation_id,
+            event_id: envelope.map(|it| it.event_id.to_string()),
+            event_type: envelope.map(|it| it.event_type.clone()),
+            correlation_id: envelope.map(|it| it.correlation_id.to_string()),
             inbox_id: inbox.map_or(String::new(), |id| id.to_string()),
             code: PARKED_CODE.to_owned(),
             error: "it waits behind a dead letter of its key".to_owned(),

@@ -81,12 +81,12 @@ fn traced(read: Option<Result<Trace, Malformed>>) -> (Option<Trace>, bool) {
     }
 }
 
-impl<H: Handler> Shared<H> {
+impl Shared {
     /// Counts and logs how the inputs of a batch ended, after its commit, and that it took so long.
-    pub(crate) fn count(&self, slots: &[Slot<H::Fact>], ended: &[Ended], took: Duration) {
+    pub(crate) fn count<F>(&self, slots: &[Slot<F>], ended: &[Ended], took: Duration) {
         let metrics = &self.settings.metrics;
         for (slot, ended) in slots.iter().zip(ended) {
-            let subject = &slot.subject;
+            let subject = &slot.head.subject;
             let result = word(ended);
             if tracing::enabled!(Level::DEBUG) {
                 subject.span(self.settings.service).in_scope(|| tracing::debug!(result, "handled"));
@@ -94,7 +94,7 @@ impl<H: Handler> Shared<H> {
             if subject.malformed {
                 metrics.count(&meters::TRACEPARENT_MALFORMED, &[]);
             }
-            match (&slot.source, subject.kind) {
+            match (&slot.head.source, subject.kind) {
                 (Source::Log { .. } | Source::Queue, kind) => {
                     metrics.count(&meters::EVENT_HANDLED, &[kind.unwrap_or(UNKNOWN), result]);
                     metrics.add(&meters::EVENT_HANDLE, &[], took.as_secs_f64());

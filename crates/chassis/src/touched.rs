@@ -30,7 +30,7 @@ pub fn document<D: Document>(row: &Row) -> Option<D> {
     })
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Slot {
     /// The version in the store, which a put is checked against.
     stored: i64,
@@ -42,8 +42,8 @@ struct Slot {
 /// Locked rows with what the rules wrote over them.
 #[derive(Debug, Default)]
 pub struct Touched {
-    slots: BTreeMap<&'static str, BTreeMap<Key, Slot>>,
-    tables: BTreeMap<&'static str, &'static Table>,
+    /// By table; a transaction has a handful.
+    tables: Vec<(&'static Table, BTreeMap<Key, Slot>)>,
     undo: Vec<(&'static Table, Key, Slot)>,
     samples: Vec<Sample>,
     /// How many samples there were at the mark.
@@ -78,11 +78,22 @@ impl Touched {
 
     /// Adds rows that were just locked.
     pub fn add(&mut self, table: &'static Table, rows: Rows) {
-        self.tables.insert(table.name, table);
-        self.slots.entry(table.name).or_default().extend(rows.into_iter().map(|(key, row)| {
+        let slots = rows.into_iter().map(|(key, row)| {
             let stored = row.version;
             (key, Slot { stored, row, changed: false })
-        }));
+        });
+        match self.tables.iter_mut().find(|(known, _)| known.name == table.name) {
+            Some((_, known)) => known.extend(slots),
+            None => self.tables.push((table, slots.collect())),
+        }
+    }
+
+    fn slot(&self, table: &Table, key: &str) -> Option<&Slot> {
+        self.tables.iter().find(|(known, _)| known.name == table.name)?.1.get(key)
+    }
+
+    fn slot_mut(&mut self, table: &Table, key: &str) -> Option<&mut Slot> {
+        self.tables.iter_mut().find(|(known, _)| known.name == table.name)?.1.get_mut(key)
     }
 
     /// The document under a locked key, `None` where there is none.
@@ -90,13 +101,13 @@ impl Touched {
     /// # Panics
     /// Where the key is not locked: a decision on it would not be serializable.
     pub fn get<D: Document>(&self, key: &str) -> Option<D> {
-        let slot = self.slots.get(D::TABLE.name).and_then(|rows| rows.get(key));
-        document(&slot.unwrap_or_else(|| not_locked(D::TABLE, key)).row)
+        let slot = self.slot(D::TABLE, key).unwrap_or_else(|| not_locked(D::TABLE, key));
+        document(&slot.row)
     }
 
     /// Whether the key is locked.
     pub fn holds(&self, table: &'static Table, key: &str) -> bool {
-        self.slots.get(table.name).is_some_and(|rows| rows.contains_key(key))
+        self.slot(table, key).is_some()
     }
 
     /// Writes a document over a locked row.
@@ -107,11 +118,11 @@ impl Touched {
         let body = serde_json::to_string(document).expect("documents have a JSON form");
         let index = document.index();
         assert_eq!(index.len(), D::TABLE.index.len(), "index columns of {}", D::TABLE.name);
-        let slot = self.slots.get_mut(D::TABLE.name).and_then(|rows| rows.get_mut(key));
-        let slot = slot.unwrap_or_else(|| not_locked(D::TABLE, key));
-        self.undo.push((D::TABLE, key.clone(), slot.clone()));
-        slot.row = Row { version: slot.stored.max(1), index, body };
-        slot.changed = true;
+        let slot = self.slot_mut(D::TABLE, key).unwrap_or_else(|| not_locked(D::TABLE, key));
+        let stored = slot.stored;
+        let row = Row { version: stored.max(1), index, body };
+        let before = std::mem::replace(slot, Slot { stored, row, changed: true });
+        self.undo.push((D::TABLE, key.clone(), before));
     }
 
     /// Counts what the rule did. It is recorded when the transaction has committed, and forgotten where
@@ -148,23 +159,24 @@ impl Touched {
         self.samples.truncate(self.marked);
         self.lines.clear();
         while let Some((table, key, slot)) = self.undo.pop() {
-            if let Some(rows) = self.slots.get_mut(table.name) {
-                rows.insert(key, slot);
+            if let Some(changed) = self.slot_mut(table, &key) {
+                *changed = slot;
             }
         }
     }
 
     /// The puts of everything that changed.
-    pub(crate) fn into_puts(self) -> Vec<Op> {
+    pub(crate) fn into_puts(mut self) -> Vec<Op> {
         let mut puts = Vec::new();
-        for (name, slots) in self.slots {
+        self.tables.sort_by_key(|(table, _)| table.name);
+        for (table, slots) in self.tables {
             let rows: Rows = slots
                 .into_iter()
                 .filter(|(_, slot)| slot.changed)
                 .map(|(key, slot)| (key, Row { version: slot.stored, ..slot.row }))
                 .collect();
             if !rows.is_empty() {
-                puts.push(Op::Put { table: self.tables[name], rows });
+                puts.push(Op::Put { table, rows });
             }
         }
         puts

@@ -3,19 +3,19 @@
 //! store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use ports::{Fault, Key, Op, Partition, Reply as Got, Row, Rows};
 
 use crate::app::Shared;
 use crate::deciding::{Deciding, Last};
+use crate::inputs::{Entry, Inputs, Rules, What};
 use crate::letters::{DEAD_LETTERS, Letters, PARKED, Wanted};
 use crate::retention::Expiry;
-use crate::slot::{Ended, Slot, State, panicked};
-use crate::tables::Lease;
+use crate::slot::{Ended, Slot};
+use crate::tables::{Lease, position_key};
 use crate::work::ClaimedAtOnce;
-use crate::{Document, Handler, INBOX, InboxRow, Input, POSITIONS, Reason, Touched};
+use crate::{Document, Handler, INBOX, InboxRow, POSITIONS, Reason, Touched};
 
 /// What a transaction did.
 pub(crate) struct Committed {
@@ -49,72 +49,87 @@ enum Attempt {
 
 /// Runs the batch in one transaction.
 pub(crate) async fn run<H: Handler>(
-    shared: &Shared<H>,
+    shared: &Shared,
+    handler: &H,
     slots: &mut [Slot<H::Fact>],
     epochs: &BTreeMap<Partition, u64>,
 ) -> Result<Committed, Failed> {
-    let expiry = Expiry::new(&shared.settings, shared.ports.runtime.now());
-    let mut wanted = wanted(slots);
-    // Inputs leave their slots for the time of the transaction, so that rules see them as a slice.
     let inputs = Inputs::take(slots);
-    let result = loop {
-        let mut inbox = Rows::new();
-        for (id, row) in inputs.inbox_rows(slots, &expiry) {
-            inbox.entry(id).or_insert(row);
-        }
-        let known = Known { expiry: &expiry, inbox, wanted: &wanted };
-        match attempt(shared, slots, epochs, known, &inputs).await {
-            Ok(Attempt::Done(committed)) => break Ok(committed),
-            Ok(Attempt::Wider(more)) => wanted.extend(more),
-            Err(failed) => break Err(failed),
-        }
-    };
+    let result = until_wide(shared, &inputs.rules(handler), &inputs.entries(slots), epochs).await;
     inputs.put_back(slots);
     result
 }
 
+/// Tries with more and more locks, until they are enough.
+async fn until_wide(
+    shared: &Shared,
+    rules: &dyn Rules,
+    entries: &[Entry<'_>],
+    epochs: &BTreeMap<Partition, u64>,
+) -> Result<Committed, Failed> {
+    let expiry = Expiry::new(&shared.settings, shared.ports.runtime.now());
+    let mut wanted = wanted(entries);
+    loop {
+        let known = Known { expiry: &expiry, wanted: &wanted };
+        match attempt(shared, rules, entries, epochs, known).await? {
+            Attempt::Done(committed) => return Ok(committed),
+            Attempt::Wider(more) => wanted.extend(more),
+        }
+    }
+}
+
 /// The chassis' own rows that this batch is known to need: of letters that are to be settled, and of
 /// those that will be.
-fn wanted<F>(slots: &[Slot<F>]) -> Wanted {
+fn wanted(entries: &[Entry<'_>]) -> Wanted {
     let mut wanted = Wanted::default();
-    for slot in
-        slots.iter().filter(|slot| slot.settles() || matches!(slot.state, State::Dead { .. }))
-    {
-        wanted.letters.extend(slot.letter_id());
-        wanted.markers.extend(slot.sequence().map(|(key, _)| key.clone()));
+    for Entry { head, what } in entries {
+        if head.settles() || matches!(what, What::Dead { .. }) {
+            wanted.letters.extend(head.letter_id());
+            wanted.markers.extend(head.sequence().map(|(key, _)| key.clone()));
+        }
     }
     wanted
+}
+
+/// By id what is inserted, as if all went well: of the first input that has it.
+fn inbox_rows(entries: &[Entry<'_>], expiry: &Expiry) -> BTreeMap<Key, InboxRow> {
+    let mut rows = BTreeMap::new();
+    for entry in entries {
+        let Some((id, fingerprint)) = entry.inbox() else { continue };
+        rows.entry(id.clone()).or_insert_with(|| {
+            let (fingerprint, expires_at) = (fingerprint.to_owned(), expiry.of(&entry.head.source));
+            InboxRow::Applied { fingerprint, expires_at, reply: None }
+        });
+    }
+    rows
 }
 
 /// What a batch knows before an attempt.
 struct Known<'a> {
     expiry: &'a Expiry,
-    /// Inbox rows to insert: of the first input of each id.
-    inbox: Rows,
     wanted: &'a Wanted,
 }
 
-async fn attempt<H: Handler>(
-    shared: &Shared<H>,
-    slots: &[Slot<H::Fact>],
+async fn attempt(
+    shared: &Shared,
+    rules: &dyn Rules,
+    entries: &[Entry<'_>],
     epochs: &BTreeMap<Partition, u64>,
-    known: Known<'_>,
-    inputs: &Inputs<H::Fact>,
+    Known { expiry, wanted }: Known<'_>,
 ) -> Result<Attempt, Failed> {
-    let handler = &shared.handler;
-    let Known { expiry, inbox, wanted } = known;
-    let keys = |table, touched: &Touched| {
-        let keys = catch_unwind(AssertUnwindSafe(|| handler.keys(table, &inputs.batch, touched)));
-        keys.map_err(|panic| Failed::Rule(panicked(&*panic)))
-    };
+    let inbox = inbox_rows(entries, expiry);
     let mut touched = Touched::new();
-    let positions: BTreeSet<Key> = slots.iter().filter_map(Slot::position_key).collect();
-    let sequenced = slots.iter().filter_map(Slot::sequence).map(|(key, _)| key.clone());
+    let positions: BTreeSet<Key> = epochs.keys().map(position_key).collect();
+    let sequenced = entries.iter().filter_map(|it| it.head.sequence()).map(|(key, _)| key.clone());
     let looked: BTreeSet<Key> = sequenced.filter(|key| !wanted.markers.contains(key)).collect();
+    let row = |row: &InboxRow| Row { version: 0, index: row.index(), body: json(row) };
     let mut ops = vec![
         Op::Now,
         Op::Lock { table: &POSITIONS, keys: positions },
-        Op::Insert { table: &INBOX, rows: inbox.clone() },
+        Op::Insert {
+            table: &INBOX,
+            rows: inbox.iter().map(|(id, it)| (id.clone(), row(it))).collect(),
+        },
     ];
     let (settles, looks) = (!wanted.is_empty(), !looked.is_empty());
     if settles {
@@ -124,11 +139,11 @@ async fn attempt<H: Handler>(
     if looks {
         ops.push(Op::Read { table: &PARKED, keys: looked });
     }
-    let mut tables = handler.tables().iter().copied();
+    let mut tables = rules.tables().iter().copied();
     let mut asked = Vec::new();
     let mut blocked = None;
     for table in tables.by_ref() {
-        match keys(table, &touched)? {
+        match rules.keys(table, &touched).map_err(Failed::Rule)? {
             Some(keys) => {
                 asked.push(table);
                 ops.push(Op::Lock { table, keys });
@@ -158,15 +173,15 @@ async fn attempt<H: Handler>(
         touched.add(table, rows(replies.next()));
     }
     for table in blocked.into_iter().chain(tables) {
-        let keys = keys(table, &touched)?;
+        let keys = rules.keys(table, &touched).map_err(Failed::Rule)?;
         let keys = keys.unwrap_or_else(|| panic!("keys of {} depend on later tables", table.name));
         let locked = tx.run(vec![Op::Lock { table, keys }]).await?;
         touched.add(table, rows(locked.into_iter().next()));
     }
 
-    let mut batch = Deciding::new(shared, now, expiry, epochs, inbox);
+    let mut batch = Deciding::new(shared, rules, now, expiry, epochs, inbox);
     batch.locked(touched, positions, existing, letters);
-    let ended = slots.iter().enumerate().map(|(i, slot)| batch.end(slot, inputs.of(i))).collect();
+    let ended = entries.iter().map(|entry| batch.end(entry)).collect();
     if let Some(missing) = batch.missing() {
         return Ok(Attempt::Wider(missing));
     }
@@ -180,59 +195,6 @@ async fn attempt<H: Handler>(
     shared.settings.metrics.record(samples);
     lines.into_iter().for_each(|(span, line)| span.in_scope(|| line.write()));
     Ok(Attempt::Done(Committed { ended, appended, changed, drainable }))
-}
-
-/// The inputs of a batch as one slice, and whose they are.
-struct Inputs<F> {
-    batch: Vec<Input<F>>,
-    slots: Vec<Option<usize>>,
-}
-
-impl<F> Inputs<F> {
-    fn take(slots: &mut [Slot<F>]) -> Self {
-        let mut inputs = Inputs { batch: Vec::new(), slots: Vec::with_capacity(slots.len()) };
-        for slot in slots {
-            inputs.slots.push(match std::mem::replace(&mut slot.state, State::Skip) {
-                State::Input(input) => {
-                    inputs.batch.push(input);
-                    Some(inputs.batch.len() - 1)
-                }
-                other => {
-                    slot.state = other;
-                    None
-                }
-            });
-        }
-        inputs
-    }
-
-    fn of(&self, slot: usize) -> Option<&Input<F>> {
-        self.slots[slot].map(|at| &self.batch[at])
-    }
-
-    fn inbox_rows(&self, slots: &[Slot<F>], expiry: &Expiry) -> Vec<(Key, Row)> {
-        let mut rows = Vec::new();
-        for (at, slot) in slots.iter().enumerate() {
-            let known = match self.of(at) {
-                Some(input) => input.id.as_ref().map(|id| (id, input.fingerprint.as_str())),
-                None => slot.inbox(),
-            };
-            let Some((id, fingerprint)) = known else { continue };
-            let (fingerprint, expires_at) = (fingerprint.to_owned(), expiry.of(&slot.source));
-            let row = InboxRow::Applied { fingerprint, expires_at, reply: None };
-            rows.push((id.clone(), Row { version: 0, index: row.index(), body: json(&row) }));
-        }
-        rows
-    }
-
-    fn put_back(self, slots: &mut [Slot<F>]) {
-        let mut batch = self.batch.into_iter();
-        for (slot, at) in slots.iter_mut().zip(self.slots) {
-            if at.is_some() {
-                slot.state = State::Input(batch.next().expect("one input a slot"));
-            }
-        }
-    }
 }
 
 pub(crate) fn lease_row(lease: &Lease, version: i64) -> Row {

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use crate::app::Shared;
 use crate::claim::{self, Claimed};
 use crate::stop::{Stage, Working};
-use crate::{Commands, Handler, Input};
+use crate::{Commands, Input};
 
 /// What is due: rows of a table whose index column, an instant as [`Due::at`] writes it, has come.
 #[derive(Debug, Clone)]
@@ -69,11 +69,11 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new<H: Handler, O: Outside<H::Fact>>(
-        shared: &Shared<H>,
+    pub(crate) fn new<F: Send + Sync + 'static, O: Outside<F>>(
+        shared: &Shared,
         due: Due,
         outside: O,
-        commands: Commands<H::Fact>,
+        commands: Commands<F>,
     ) -> Self {
         let (service, limit) = (shared.settings.service, due.claim);
         let (runtime, stop) = (shared.ports.runtime.clone(), shared.stop.clone());
@@ -107,23 +107,25 @@ impl ClaimedAtOnce {
     /// Claims, of the rows that these operations put, those that are due at `now`.
     pub(crate) fn of(desks: &[Arc<Desk>], ops: &mut [Op], now: DateTime<Utc>) -> Self {
         let mut claimed = ClaimedAtOnce::default();
-        let until = Due::at(now);
         for desk in desks {
             let Due { table, column, claim, .. } = desk.due;
-            let again = Due::at(now + claim);
+            let mut times = None;
             let puts = ops.iter_mut().filter_map(|op| match op {
                 Op::Put { table: of, rows } if of.name == table.name => Some(rows),
                 _ => None,
             });
             for (key, row) in puts.flatten() {
-                if row.index[column].as_ref().is_none_or(|at| *at > until) {
+                let Some(at) = &mut row.index[column] else { continue };
+                let (until, again) =
+                    times.get_or_insert_with(|| (Due::at(now), Due::at(now + claim)));
+                if *at > *until {
                     continue;
                 }
                 let Ok(place) = desk.places.clone().try_acquire_owned() else {
                     claimed.full.push(desk.clone());
                     break;
                 };
-                row.index[column] = Some(again.clone());
+                at.clone_from(again);
                 let put = Row { version: row.version + 1, ..row.clone() };
                 claimed.calls.push((desk.clone(), (key.clone(), put), place));
             }
@@ -145,7 +147,7 @@ impl ClaimedAtOnce {
 /// Claims what is due and was not claimed by the transaction that made it so: what comes later, what
 /// found no place, and what another instance left. As long as there is a place for a call; one that
 /// takes long takes up its own place and nobody else's.
-pub(crate) async fn run<H: Handler>(shared: Arc<Shared<H>>, desk: Arc<Desk>, working: Working) {
+pub(crate) async fn run(shared: Arc<Shared>, desk: Arc<Desk>, working: Working) {
     let mut failures = 0;
     loop {
         let place = pin!(desk.places.clone().acquire_owned());
@@ -203,11 +205,7 @@ async fn call<F, O: Outside<F>>(
 }
 
 /// Takes rows that are due and makes them due again when the claim ends.
-async fn claim<H: Handler>(
-    shared: &Shared<H>,
-    due: &Due,
-    limit: usize,
-) -> Outcome<Vec<(Key, Row)>> {
+async fn claim(shared: &Shared, due: &Due, limit: usize) -> Outcome<Vec<(Key, Row)>> {
     let store = shared.ports.store.as_ref();
     let until = |now| now + Duration::from_millis(1);
     let claimed = claim::claim(store, due.table, due.column, limit, until).await?;

@@ -12,7 +12,7 @@ use crate::tables::position_key;
 use crate::touched::document;
 use crate::transaction::{json, rows};
 use crate::trial::{self, Step, Trial};
-use crate::{Document, Handler, POSITIONS, Position};
+use crate::{Document, POSITIONS, Position};
 
 /// Tries to take marks back. Where none succeeds they stand, as those of a process that died.
 const TAKE_BACK_TRIES: u32 = 3;
@@ -49,7 +49,7 @@ struct Decided {
     left: BTreeSet<Partition>,
 }
 
-impl<H: Handler> Member<'_, H> {
+impl Member<'_> {
     /// What is to be handled now, and what after it. Of a partition that is suspected of a crash loop
     /// a mark is written first, and where that fails its records are left for later.
     pub(super) async fn mark(&mut self, records: Vec<Fetched>) -> Round {

@@ -8,14 +8,13 @@ use ports::{Fault, Outcome, Partition, Polled, timeout};
 use tokio::sync::oneshot;
 
 use super::{Done, Held, Member};
-use crate::Handler;
 
 /// The batch loop has ended, or dropped what it had.
 fn leaving(_: oneshot::error::RecvError) -> Fault {
     Fault::retry("the service is leaving")
 }
 
-impl<H: Handler> Member<'_, H> {
+impl Member<'_> {
     /// What became of the records in hand.
     pub(super) async fn outcome(&mut self, mut batch: oneshot::Receiver<Done>) -> Outcome<Done> {
         let runtime = self.shared.ports.runtime.clone();
@@ -56,6 +55,7 @@ impl<H: Handler> Member<'_, H> {
                 Ok(Polled::Assigned(added)) => {
                     self.rebalanced("assigned");
                     self.consumer.pause(&added, true);
+                    self.added = true;
                     self.held.extend(added.into_iter().map(|p| (p, Held::default())));
                 }
                 Ok(Polled::Revoked(revoked)) => {

@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A choice that a plan makes in place of its seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +39,8 @@ pub struct Choices {
 #[derive(Debug, Default)]
 struct State {
     asked: BTreeMap<u64, u64>,
+    /// What is hashed, for its allocation.
+    pair: Vec<u8>,
     /// Made by the plan, and not asked for yet; by the hash of their pair.
     chosen: BTreeMap<(u64, u64), Chosen>,
 }
@@ -51,27 +53,28 @@ impl Choices {
 
     /// All choices of this seed but those that the plan makes.
     pub fn with(seed: u64, chosen: &[Chosen]) -> Self {
-        let keyed = |it: &Chosen| ((pair(seed, &it.site, &it.entity).digest(), it.nth), it.clone());
-        let state = State { chosen: chosen.iter().map(keyed).collect(), ..State::default() };
+        let mut state = State::default();
+        for it in chosen {
+            let key = hash(seed, write(&mut state.pair, &it.site, &it.entity));
+            state.chosen.insert((key, it.nth), it.clone());
+        }
         Choices { seed, state: Mutex::new(state) }
     }
 
     /// A number below `below`, which is at least 1.
     pub fn below(&self, site: &str, entity: &str, below: u64) -> u64 {
-        let mut hash = pair(self.seed, site, entity);
-        let key = hash.digest();
-        let (occurrence, chosen) = {
-            let mut state = self.state();
-            let count = state.asked.entry(key).or_insert(0);
-            *count += 1;
-            let occurrence = *count;
-            (occurrence, state.chosen.remove(&(key, occurrence)))
-        };
-        if let Some(chosen) = chosen {
+        let mut state = self.state();
+        let State { asked, pair, chosen } = &mut *state;
+        let key = hash(self.seed, write(pair, site, entity));
+        let occurrence = asked.entry(key).or_insert(0);
+        *occurrence += 1;
+        if !chosen.is_empty()
+            && let Some(chosen) = chosen.remove(&(key, *occurrence))
+        {
             return chosen.value % below.max(1);
         }
-        hash.update(&occurrence.to_le_bytes());
-        hash.digest() % below.max(1)
+        pair.extend(occurrence.to_le_bytes());
+        hash(self.seed, pair) % below.max(1)
     }
 
     /// Choices of the plan that nobody has asked for.
@@ -97,12 +100,16 @@ impl Choices {
     }
 }
 
-fn pair(seed: u64, site: &str, entity: &str) -> Xxh3 {
-    let mut hash = Xxh3::with_seed(seed);
-    hash.update(site.as_bytes());
-    hash.update(&[0]);
-    hash.update(entity.as_bytes());
-    hash
+fn write<'a>(pair: &'a mut Vec<u8>, site: &str, entity: &str) -> &'a [u8] {
+    pair.clear();
+    pair.extend_from_slice(site.as_bytes());
+    pair.push(0);
+    pair.extend_from_slice(entity.as_bytes());
+    pair
+}
+
+fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    xxh3_64_with_seed(bytes, seed)
 }
 
 #[cfg(test)]

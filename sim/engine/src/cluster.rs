@@ -118,6 +118,8 @@ struct Place {
     calls: BTreeMap<Site, u64>,
     /// The same by what they were for, where a fault asks for that.
     calls_for: BTreeMap<(Site, String), u64>,
+    /// Faults that wait for a call.
+    armed: Vec<FaultSpec>,
     /// The group that it joined last, and its topics.
     joined: Option<(Arc<str>, Vec<Arc<str>>)>,
 }
@@ -126,7 +128,7 @@ struct State {
     places: BTreeMap<String, Place>,
     stores: BTreeMap<String, StoreServer>,
     trace: Trace,
-    /// By node, those that wait for a call.
+    /// By node, those that will wait for a call when it is added.
     armed: BTreeMap<String, Vec<FaultSpec>>,
     faults: BTreeMap<String, FaultCount>,
     met: Vec<FaultSpec>,
@@ -268,17 +270,20 @@ impl Cluster {
     /// Adds a node and starts it. It keeps its data in the database of that name.
     pub fn add(&self, name: &str, database: &str, start: Start) {
         let (database, calls, calls_for) = (database.to_owned(), BTreeMap::new(), BTreeMap::new());
-        let joined = None;
+        let (incarnation, running, joined) = (0, None, None);
+        let mut state = self.state();
+        let armed = state.armed.remove(name).unwrap_or_default();
         let place =
-            Place { start, database, incarnation: 0, running: None, calls, calls_for, joined };
-        self.state().places.insert(name.to_owned(), place);
+            Place { start, database, incarnation, running, calls, calls_for, armed, joined };
+        state.places.insert(name.to_owned(), place);
+        drop(state);
         self.start(name);
     }
 
     /// Writes something into the trace.
-    pub fn note(&self, node: &str, what: &'static str, text: String) {
-        let at = self.elapsed();
-        self.state().trace.push(TraceEvent { at, node: node.into(), what, text });
+    pub fn note(&self, node: impl Into<Arc<str>>, what: &'static str, text: String) {
+        let (at, node) = (self.elapsed(), node.into());
+        self.state().trace.push(TraceEvent { at, node, what, text });
     }
 
     /// Notes when a transaction was over.
@@ -428,7 +433,7 @@ impl Cluster {
         state.faults.entry(step(fault)).or_default().effective += 1;
         state.met.push(fault.clone());
         drop(state);
-        self.note(&fault.node, "fault", fault.to_string());
+        self.note(fault.node.as_str(), "fault", fault.to_string());
     }
 
     /// How wrong the clock of an incarnation is, milliseconds.
@@ -474,7 +479,7 @@ impl Cluster {
                 Ok(leave) => *supervised.manners() = Manners::Listening(leave),
                 Err(fault) => {
                     let cluster = supervised.cluster.clone();
-                    cluster.note(&supervised.name, "start failed", fault.to_string());
+                    cluster.note(supervised.name.clone(), "start failed", fault.to_string());
                     cluster.kill(&supervised.name, Duration::from_millis(200));
                 }
             }
@@ -541,7 +546,7 @@ impl NodePorts {
 
     /// Writes something into the trace.
     pub fn note(&self, what: &'static str, text: String) {
-        self.node.cluster.note(&self.node.name, what, text);
+        self.node.cluster.note(self.node.name.clone(), what, text);
     }
 }
 

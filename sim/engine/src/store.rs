@@ -63,8 +63,12 @@ fn words(ops: &[Op]) -> String {
         };
         if n > 0 {
             let gap = if text.is_empty() { "" } else { "; " };
-            for word in [gap, verb, " ", table, " ", &n.to_string()] {
+            for word in [gap, verb, " ", table, " "] {
                 text.push_str(word);
+            }
+            match u8::try_from(n) {
+                Ok(digit @ ..10) => text.push(char::from(b'0' + digit)),
+                _ => text.push_str(&n.to_string()),
             }
         }
     }

@@ -32,6 +32,8 @@ impl std::fmt::Display for TraceEvent {
 pub struct Trace {
     events: Vec<TraceEvent>,
     hash: Xxh3,
+    /// What is hashed of an event, for its allocation.
+    bytes: Vec<u8>,
     /// What the next event touches.
     touching: Vec<Touch>,
     detail: Detail,
@@ -40,11 +42,13 @@ pub struct Trace {
 impl Trace {
     /// Appends an event.
     pub fn push(&mut self, event: TraceEvent) {
-        self.hash.update(&event.at.as_nanos().to_le_bytes());
+        self.bytes.clear();
+        self.bytes.extend(event.at.as_nanos().to_le_bytes());
         for part in [event.node.as_bytes(), event.what.as_bytes(), event.text.as_bytes()] {
-            self.hash.update(part);
-            self.hash.update(&[0]);
+            self.bytes.extend_from_slice(part);
+            self.bytes.push(0);
         }
+        self.hash.update(&self.bytes);
         if !self.touching.is_empty() {
             let touches = std::mem::take(&mut self.touching);
             self.detail.touches.insert(self.events.len(), touches);

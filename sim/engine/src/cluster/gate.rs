@@ -7,7 +7,7 @@ use std::time::Duration;
 use ports::{Fault, Outcome};
 
 use super::links::Way;
-use super::{Node, State};
+use super::{Node, Place};
 use crate::fault::{FaultKind, FaultSpec, Site, When};
 
 /// How long a client waits for an answer before it gives the connection up.
@@ -69,7 +69,7 @@ impl Node {
         let about = about();
         let fault = self.fault_for(site, what(&about));
         self.delay(site).await;
-        self.cluster.note(&self.name, site.name(), about);
+        self.cluster.note(self.name.clone(), site.name(), about);
         let fault = match fault {
             None => None,
             Some(fault) => self.suffer(fault, site).await?,
@@ -216,25 +216,26 @@ impl Node {
     /// Whether the plan still has such a fault for a call of this node.
     pub(crate) fn awaits(&self, kind: FaultKind) -> bool {
         let state = self.cluster.state();
-        let armed = state.armed.get(&*self.name);
-        armed.is_some_and(|armed| armed.iter().any(|fault| fault.kind == kind))
+        let place = state.places.get(&*self.name);
+        place.is_some_and(|place| place.armed.iter().any(|fault| fault.kind == kind))
     }
 
     /// Counts the call, and takes what the plan has for it.
     fn fault_for(&self, site: Site, what: &str) -> Option<FaultSpec> {
         let mut state = self.cluster.state();
         let over = state.phase != super::Phase::Faults;
-        let State { places, armed, .. } = &mut *state;
-        let place = places.get_mut(&*self.name)?;
-        let all = place.calls.entry(site).or_insert(0);
+        let Place { calls, calls_for, armed, .. } = state.places.get_mut(&*self.name)?;
+        let all = calls.entry(site).or_insert(0);
         *all += 1;
         let all = *all;
-        let armed = armed.get_mut(&*self.name)?;
+        if armed.is_empty() {
+            return None;
+        }
         // Counted only where a fault asks for it.
         let named = |fault: &FaultSpec| matches!(&fault.when, When::CallFor { .. });
         let of_what = match armed.iter().any(named) {
             true => {
-                let nth = place.calls_for.entry((site, what.to_owned())).or_insert(0);
+                let nth = calls_for.entry((site, what.to_owned())).or_insert(0);
                 *nth += 1;
                 *nth
             }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxRow, PARKED, document};
+use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, PARKED, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -14,8 +14,9 @@ use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use payments::simulated::Ledger;
-use ports::{Key, Row, Table};
+use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
+use serde::Deserialize;
 use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
 
@@ -175,12 +176,13 @@ impl Facts {
         }
         let end = Due::at(world.cluster.now());
         for service in Service::ALL {
-            let store = world.cluster.database(service.name());
+            let store = world.database(service);
             store.with(|db| {
-                let ids = db.rows(&INBOX).filter(|(_, row)| applied(row));
                 let known = facts.inbox.entry(service).or_default();
-                for (key, _) in ids {
-                    known.entry(key.to_string()).or_insert_with(|| end.clone());
+                for (key, row) in db.rows(&INBOX) {
+                    if !known.contains_key(&**key) && applied(row) {
+                        known.insert(key.to_string(), end.clone());
+                    }
                 }
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
@@ -353,17 +355,6 @@ struct Looked {
     inbox: BTreeMap<Service, BTreeMap<String, String>>,
     died: BTreeMap<(Service, String), String>,
     given_up: BTreeSet<String>,
-    /// Versions of the rows of orders and payments when they were looked at.
-    sagas: BTreeMap<Key, i64>,
-    payments: BTreeMap<Key, i64>,
-}
-
-/// Whether a row was written since it was looked at.
-fn is_new(seen: &mut BTreeMap<Key, i64>, key: &Key, row: &Row) -> bool {
-    match seen.get_mut(key) {
-        Some(version) => std::mem::replace(version, row.version) != row.version,
-        None => seen.insert(key.clone(), row.version).is_none(),
-    }
 }
 
 impl Watch {
@@ -375,28 +366,26 @@ impl Watch {
             let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             looked.holders.look(&world);
             let changed = looked.changed(&world);
-            if inboxes {
-                looked.look_at_inboxes(&world, &changed);
-            }
-            if changed.contains(&Service::Payments) {
-                looked.look_at_payments(&world);
-            }
-            if !changed.contains(&Service::Orders) {
-                continue;
-            }
-            let Looked { sagas, final_at, .. } = &mut *looked;
-            world.cluster.database(Service::Orders.name()).with(|db| {
-                for (key, row) in db.rows(&SAGAS).filter(|(key, row)| is_new(sagas, key, row)) {
-                    if final_at.contains_key(&**key) {
-                        continue;
-                    }
-                    let saga: Option<Saga> = document(row);
-                    if saga.is_some_and(|saga| saga.terminal != Terminal::None) {
-                        final_at.insert(key.to_string(), now);
-                    }
+            for (service, since) in changed {
+                if inboxes {
+                    looked.look_at_inbox(&world, service, since);
                 }
-            });
+                match service {
+                    Service::Payments => looked.look_at_payments(&world, since),
+                    Service::Orders => looked.look_at_orders(&world, since, now),
+                    _ => {}
+                }
+            }
         }
+    }
+
+    /// Orders without an end. What was seen to have one is not looked at again.
+    pub fn open_orders(&self, world: &World) -> usize {
+        let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        world.database(Service::Orders).with(|db| {
+            let rows = db.rows(&SAGAS).filter(|(key, _)| !looked.final_at.contains_key(&***key));
+            rows.filter(|(_, row)| !is_final(row)).count()
+        })
     }
 
     /// What was seen by now.
@@ -411,56 +400,69 @@ impl Watch {
 }
 
 impl Looked {
-    /// Whose rows may have changed since the last look.
-    fn changed(&mut self, world: &World) -> Vec<Service> {
-        let mut services = Service::ALL.to_vec();
-        services.retain(|service| {
-            let commits = world.cluster.database(service.name()).with(|db| db.commits());
-            self.commits.insert(*service, commits) != Some(commits)
+    /// Whose rows may have changed since the last look, and how many commits it had seen.
+    fn changed(&mut self, world: &World) -> Vec<(Service, u64)> {
+        let mut changed = Vec::new();
+        for service in Service::ALL {
+            let commits = world.database(service).with(|db| db.commits());
+            let since = self.commits.insert(service, commits).unwrap_or(0);
+            if since < commits {
+                changed.push((service, since));
+            }
+        }
+        changed
+    }
+
+    fn look_at_orders(&mut self, world: &World, since: u64, now: Duration) {
+        world.database(Service::Orders).with(|db| {
+            for (key, row) in db.rows_since(&SAGAS, since) {
+                if self.final_at.contains_key(&**key) {
+                    continue;
+                }
+                if is_final(row) {
+                    self.final_at.insert(key.to_string(), now);
+                }
+            }
         });
-        services
     }
 
     /// What is cancelled and was never asked for needs no money any more, whatever comes.
-    fn look_at_payments(&mut self, world: &World) {
+    fn look_at_payments(&mut self, world: &World, since: u64) {
         let cancelled = |payment: &Payment| {
             payment.terminal == Some(payments::rules::Terminal::Cancelled)
                 && payment.outcome.is_none()
                 && payment.wanted().is_none()
         };
-        let Looked { payments, given_up, .. } = self;
-        world.cluster.database(Service::Payments.name()).with(|db| {
-            for (key, row) in db.rows(&PAYMENTS).filter(|(key, row)| is_new(payments, key, row)) {
+        world.database(Service::Payments).with(|db| {
+            for (key, row) in db.rows_since(&PAYMENTS, since) {
                 if document(row).is_some_and(|it| cancelled(&it)) {
-                    given_up.insert(key.to_string());
+                    self.given_up.insert(key.to_string());
                 }
             }
         });
     }
 
     /// What stands there for a moment was handled, though it is swept later.
-    fn look_at_inboxes(&mut self, world: &World, changed: &[Service]) {
+    fn look_at_inbox(&mut self, world: &World, service: Service, since: u64) {
         let now = Due::at(world.cluster.now());
-        for service in changed.iter().copied() {
-            let seen = self.inbox.entry(service).or_default();
-            world.cluster.database(service.name()).with(|db| {
-                for (key, row) in db.rows(&INBOX) {
-                    if !seen.contains_key(&**key) && applied(row) {
-                        seen.insert(key.to_string(), now.clone());
-                    }
+        let seen = self.inbox.entry(service).or_default();
+        world.database(service).with(|db| {
+            for (key, row) in db.rows_since(&INBOX, since) {
+                if !seen.contains_key(&**key) && applied(row) {
+                    seen.insert(key.to_string(), now.clone());
                 }
-                // What goes on beside a letter's own transaction may not see it.
-                if db.open_transactions() > 0 {
-                    return;
+            }
+            // What goes on beside a letter's own transaction may not see it.
+            if db.open_transactions() > 0 {
+                return;
+            }
+            for (key, row) in db.rows(&DEAD_LETTERS) {
+                let letter = (service, key.to_string());
+                if !self.died.contains_key(&letter) && died(row) {
+                    self.died.insert(letter, now.clone());
                 }
-                for (key, row) in db.rows(&DEAD_LETTERS) {
-                    let letter = (service, key.to_string());
-                    if !self.died.contains_key(&letter) && died(row) {
-                        self.died.insert(letter, now.clone());
-                    }
-                }
-            });
-        }
+            }
+        });
     }
 }
 
@@ -479,8 +481,17 @@ pub struct Watched {
     pub given_up: BTreeSet<String>,
 }
 
+fn is_final(row: &Row) -> bool {
+    document(row).is_some_and(|saga: Saga| saga.terminal != Terminal::None)
+}
+
+/// Whether an inbox row says that its input was applied. The rest of it is not read: there are hundreds.
 fn applied(row: &Row) -> bool {
-    matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
+    #[derive(Deserialize)]
+    struct Ended<'a> {
+        outcome: &'a str,
+    }
+    serde_json::from_str(&row.body).is_ok_and(|row: Ended<'_>| row.outcome == "applied")
 }
 
 fn died(row: &Row) -> bool {
@@ -493,7 +504,7 @@ pub fn rows<D: Document>(
     service: Service,
     table: &'static Table,
 ) -> BTreeMap<String, D> {
-    world.cluster.database(service.name()).with(|db| {
+    world.database(service).with(|db| {
         let rows = db.rows(table);
         rows.filter_map(|(key, row)| Some((key.to_string(), document(row)?))).collect()
     })
@@ -502,7 +513,7 @@ pub fn rows<D: Document>(
 /// The letters of a service that are not settled, by id.
 pub fn open_letters(world: &World, service: Service) -> Vec<DeadLetter> {
     // Their first index column has a value as long as they are open: the others need not be read.
-    world.cluster.database(service.name()).with(|db| {
+    world.database(service).with(|db| {
         let rows = db.rows(&DEAD_LETTERS).filter(|(_, row)| is_first_set(row));
         rows.filter_map(|(_, row)| document(row)).collect()
     })
@@ -511,10 +522,7 @@ pub fn open_letters(world: &World, service: Service) -> Vec<DeadLetter> {
 /// How many rows of a table have a value in its first index column: something to do, in those that are
 /// kept so.
 pub fn to_do(world: &World, service: Service, table: &'static Table) -> usize {
-    world
-        .cluster
-        .database(service.name())
-        .with(|db| db.rows(table).filter(|(_, row)| is_first_set(row)).count())
+    world.database(service).with(|db| db.rows(table).filter(|(_, row)| is_first_set(row)).count())
 }
 
 fn is_first_set(row: &Row) -> bool {

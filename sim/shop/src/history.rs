@@ -39,7 +39,7 @@ pub async fn write(cluster: &Cluster, workload: &Workload) {
 pub fn left(world: &World) -> usize {
     let of = |service: Service| {
         let old = |(key, _): &(&Key, &Row)| key.starts_with(OLD);
-        world.cluster.database(service.name()).with(|db| db.rows(&INBOX).filter(old).count())
+        world.database(service).with(|db| db.rows(&INBOX).filter(old).count())
     };
     Service::ALL.into_iter().map(of).sum()
 }

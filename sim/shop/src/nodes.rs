@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use axum::Router;
 use chassis::{LEASES, Lease, Metrics, Ports, Settings};
 use contract::{Contract, OrderId, Service, Streams};
+use model::store::StoreServer;
 use notifications_worker::mail::Mail;
 use notifications_worker::memory::MemorySink;
 use notifications_worker::rules::Answer as Sent;
@@ -44,6 +45,7 @@ const UPGRADE: Duration = Duration::from_millis(300);
 pub struct World {
     /// Nodes, log, queues and databases.
     pub cluster: Cluster,
+    databases: Arc<BTreeMap<Service, StoreServer>>,
     /// The payment gateway with its own books.
     pub gateway: SimulatedGateway,
     /// The mail server.
@@ -65,6 +67,7 @@ impl World {
     /// All services of the workload, started on the databases as the workload finds them.
     pub async fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
         history::write(&cluster, workload).await;
+        let databases = Service::ALL.map(|it| (it, cluster.database(it.name()))).into();
         let late = |call: &Call| {
             let lost = match call.operation {
                 Operation::Authorise => LATE_CALLS,
@@ -79,6 +82,7 @@ impl World {
         let steering = Steering { declined_ending: Some(13), passes, ..Steering::default() };
         let world = World {
             cluster,
+            databases: Arc::new(databases),
             gateway: SimulatedGateway::new(steering),
             mails: MemorySink::default(),
             sends: Sends::default(),
@@ -95,6 +99,11 @@ impl World {
             }
         }
         world
+    }
+
+    /// A service's database.
+    pub fn database(&self, service: Service) -> &StoreServer {
+        &self.databases[&service]
     }
 
     /// Of these nodes the ones that a request is sent to: all, as their health is not known; of the

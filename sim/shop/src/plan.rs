@@ -12,9 +12,9 @@ use crate::workload::{
 /// Orders of a default world.
 const ORDERS: u64 = 20;
 /// Pairs of price changes while they are placed.
-const PRICES: u64 = 5;
+const PRICES: u64 = 3;
 /// Faults of a default world; about two thirds meet their step.
-const FAULTS: u64 = 16;
+const FAULTS: u64 = 14;
 
 /// The default world of this seed.
 pub fn draw(seed: u64) -> Plan<Workload> {
@@ -52,9 +52,9 @@ fn workload(choices: &Choices) -> Workload {
     }
     let followed = pick("followed", ORDERS) as usize;
     orders[followed].followed = true;
-    let audited = pick("audited", 2) == 0;
+    let audited = pick("audited", 3) == 0;
     let import = |i: u64| {
-        let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 60) as u32);
+        let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 45) as u32);
         Import { name: format!("I{i}"), at_ms, lines }
     };
     let imports = (0..pick("imports", 3)).map(import).collect();
@@ -67,11 +67,11 @@ fn workload(choices: &Choices) -> Workload {
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
     let (as_written, heal_ms) = (false, 12_000);
     let cooperative = pick("cooperative", 2) == 0;
-    let commits_each = pick("commits each", 2) == 0;
+    let commits_each = pick("commits each", 3) == 0;
     let retention = (pick("retention", 3) == 0).then(|| Retention {
-        old_rows: 20 + pick("old rows", 150) as u32,
+        old_rows: 10 + pick("old rows", 40) as u32,
         keep_ms: 60_000 + pick("keep", 60_000),
-        every_ms: 500 + pick("every", 3_000),
+        every_ms: 1_000 + pick("every", 3_000),
     });
     let mut workload = Workload {
         as_written,
@@ -254,7 +254,7 @@ fn reach(site: Site) -> u64 {
         Site::Subscribe | Site::Consume => 2,
         Site::Begin | Site::Commit => 60,
         Site::Run => 20,
-        Site::Read => 80,
+        Site::Read => 60,
         Site::Produce | Site::Poll | Site::CommitOffsets => 25,
         Site::Publish | Site::Deliver | Site::Settle => 12,
         Site::Http | Site::Outside => 16,

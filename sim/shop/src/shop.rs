@@ -3,15 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, Metrics};
+use chassis::{DEAD_LETTERS, Metrics, document};
 use contract::{Event, PaymentMode, Profile, Service, Stream};
 use futures_util::future::join_all;
 use model::log::Assignor;
 use notifications_worker::rows::MAILS;
-use orders::rows::SAGAS;
-use orders::rules::{Saga, Terminal};
+use orders::rules::Terminal;
 use payments::rows::PAYMENTS;
-use ports::Record;
+use ports::{Record, Row};
 use query::rows::{ORDERS, OrderRow};
 use sim_engine::{
     Cluster, Coverage, Plan, Scene, Settings, Settled, Smaller, Summary, System, Verdict, Violation,
@@ -213,11 +212,11 @@ impl Shop {
             recovery.held = world.held_by_the_broken();
             recovery.core = 1;
             join_all(shoppers.drain(..)).await;
-            recovery.until_quiet(&world, &customers, "the core").await;
+            recovery.until_quiet(&world, &customers, &watch, "the core").await;
         }
         cluster.heal();
         join_all(shoppers).await;
-        recovery.until_quiet(&world, &customers, "all").await;
+        recovery.until_quiet(&world, &customers, &watch, "all").await;
         watching.abort();
         operator.abort();
         let healed_at = recovery.healed_at.unwrap_or_default();
@@ -245,11 +244,17 @@ struct Recovery {
 
 impl Recovery {
     /// Waits until nothing is left to do, as long as that may take once this is well.
-    async fn until_quiet(&mut self, world: &World, customers: &Customers, well: &str) {
+    async fn until_quiet(
+        &mut self,
+        world: &World,
+        customers: &Customers,
+        watch: &Watch,
+        well: &str,
+    ) {
         let since = world.cluster.elapsed();
         self.healed_at.get_or_insert(since);
         loop {
-            let mut left = left(world, customers).peekable();
+            let mut left = left(world, customers, watch).peekable();
             let took = world.cluster.elapsed() - since;
             self.took = self.took.max(took);
             if left.peek().is_none() {
@@ -279,7 +284,11 @@ impl Recovery {
 
 /// What is left to do: lag, rows in outboxes, jobs in queues, open orders, due calls. None: quiet.
 /// Looks no further than it is asked to, and at what costs least first.
-fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = String> + 'a {
+fn left<'a>(
+    world: &'a World,
+    customers: &'a Customers,
+    watch: &'a Watch,
+) -> impl Iterator<Item = String> + 'a {
     let (followers, profile) = (customers.followers(), customers.profile());
     let lag = move |service: Service| {
         let topics = Stream::ALL.into_iter().filter(|topic| topic.is_topic());
@@ -292,26 +301,23 @@ fn left<'a>(world: &'a World, customers: &'a Customers) -> impl Iterator<Item = 
         })
     };
     let unsent = move |service: Service| {
-        let unsent = world.cluster.database(service.name()).with(|db| db.outbox().count());
+        let unsent = world.database(service).with(|db| db.outbox().count());
         (unsent > 0).then(|| format!("{unsent} rows in the outbox of {}", service.name()))
     };
     let letters = move |service: Service| {
         let open = facts::to_do(world, service, &DEAD_LETTERS);
         (open > 0).then(|| format!("{open} open letters in {}", service.name()))
     };
-    type Count = (&'static str, fn(&World) -> usize);
+    type Count = (&'static str, fn(&World, &Watch) -> usize);
     let rest: [Count; 5] = [
-        ("jobs in queues", facts::queued),
-        ("inbox rows that have expired", history::left),
-        ("open orders", |world| {
-            let sagas = facts::rows::<Saga>(world, Service::Orders, &SAGAS);
-            sagas.values().filter(|saga| saga.terminal == Terminal::None).count()
-        }),
-        ("gateway calls due", |world| facts::to_do(world, Service::Payments, &PAYMENTS)),
-        ("mails due", |world| facts::to_do(world, Service::NotificationsWorker, &MAILS)),
+        ("jobs in queues", |world, _| facts::queued(world)),
+        ("inbox rows that have expired", |world, _| history::left(world)),
+        ("open orders", |world, watch| watch.open_orders(world)),
+        ("gateway calls due", |world, _| facts::to_do(world, Service::Payments, &PAYMENTS)),
+        ("mails due", |world, _| facts::to_do(world, Service::NotificationsWorker, &MAILS)),
     ];
     let rest = rest.into_iter().filter_map(move |(what, count)| {
-        let count = count(world);
+        let count = count(world, watch);
         (count > 0).then(|| format!("{count} {what}"))
     });
     let all = Service::ALL.into_iter();
@@ -328,13 +334,19 @@ fn behind(world: &World, followers: &Followers) -> Option<String> {
     if known.is_empty() {
         return None;
     }
-    let rows = facts::rows::<OrderRow>(world, Service::Query, &ORDERS);
-    let last = |order: &str| match order {
-        "" => rows.values().map(|row| row.changed).max().unwrap_or(0),
-        order => rows.get(order).map_or(0, |row| row.changed),
-    };
-    let behind = known.iter().filter(|it| it.cursor < last(&it.order_id)).count();
+    let behind = world.database(Service::Query).with(|db| {
+        let last = |order: &str| match order {
+            "" => db.rows(&ORDERS).filter_map(|(_, row)| changed(row)).max().unwrap_or(0),
+            order => db.row(&ORDERS, order).and_then(changed).unwrap_or(0),
+        };
+        known.iter().filter(|it| it.cursor < last(&it.order_id)).count()
+    });
     (behind > 0).then(|| format!("{behind} followers are behind"))
+}
+
+/// The number of an order's last change.
+fn changed(row: &Row) -> Option<u64> {
+    document(row).map(|row: OrderRow| row.changed)
 }
 
 fn summary(facts: &Facts) -> Summary {

@@ -49,7 +49,8 @@ pub fn lines(facts: &Facts) -> Vec<String> {
             Terminal::Confirmed => "confirmed",
             Terminal::Cancelled => "cancelled",
         };
-        let mail = facts.mails.keys().filter(|m| m.starts_with(&format!("{id}."))).count();
+        let own = format!("{id}.");
+        let mail = facts.mails.keys().filter(|m| m.starts_with(&own)).count();
         lines.push(format!(
             "           {end} · charged {} · captured {} · voided {} · stock {stock} · mails {mail}",
             account.charges, account.captures, account.voids

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chassis::{LEASES, Lease, POSITIONS, Position, document};
 use contract::Service;
+use model::store::StoreServer;
 use ports::{
     Consumer, Deliveries, EventLog, JobQueue, Offsets, Outcome, Partition, Polled, QueueSpec,
     Record, TopicSpec,
@@ -66,6 +67,7 @@ pub struct Watched<P: ?Sized> {
     inner: Arc<P>,
     sends: Sends,
     cluster: Cluster,
+    database: StoreServer,
     service: Service,
     node: String,
 }
@@ -74,14 +76,15 @@ impl<P: ?Sized> Watched<P> {
     /// Watches what this node of the service sends.
     pub fn new(inner: Arc<P>, world: &World, service: Service, node: &str) -> Self {
         let (sends, cluster) = (world.sends.clone(), world.cluster.clone());
-        Watched { inner, sends, cluster, service, node: node.to_owned() }
+        let database = world.database(service).clone();
+        Watched { inner, sends, cluster, database, service, node: node.to_owned() }
     }
 
     /// Each sending begins under a valid lease. With at most one valid lease a shard that is: no two
     /// instances have a row in flight under valid leases.
     fn look(&self, batch: &[Record]) {
         let now_ms = self.cluster.now().timestamp_millis();
-        self.cluster.database(self.service.name()).with(|db| {
+        self.database.with(|db| {
             for record in batch {
                 let sent = |row: &&ports::OutboxRow| row.outgoing.payload == record.payload;
                 let Some(row) = db.outbox().find(sent) else {
@@ -118,9 +121,8 @@ impl EventLog for Watched<dyn EventLog> {
 
     async fn subscribe(&self, group: &str, topics: &[Arc<str>]) -> Outcome<Box<dyn Consumer>> {
         let inner = self.inner.subscribe(group, topics).await?;
-        let (sends, cluster) = (self.sends.clone(), self.cluster.clone());
-        let node = self.node.clone();
-        Ok(Box::new(WatchedConsumer { inner, sends, cluster, service: self.service, node }))
+        let (sends, database) = (self.sends.clone(), self.database.clone());
+        Ok(Box::new(WatchedConsumer { inner, sends, database, node: self.node.clone() }))
     }
 
     async fn watermarks(&self, topic: &str) -> Outcome<BTreeMap<Partition, (i64, i64)>> {
@@ -136,15 +138,14 @@ impl EventLog for Watched<dyn EventLog> {
 struct WatchedConsumer {
     inner: Box<dyn Consumer>,
     sends: Sends,
-    cluster: Cluster,
-    service: Service,
+    database: StoreServer,
     node: String,
 }
 
 impl WatchedConsumer {
     /// What is committed to the log was handled: the database's position is there already.
     fn look(&self, next: &Offsets) {
-        self.cluster.database(self.service.name()).with(|db| {
+        self.database.with(|db| {
             for (partition, offset) in next {
                 let key = format!("{}|{}", partition.topic, partition.index);
                 let position: Option<Position> = db.row(&POSITIONS, &key).and_then(document);
@@ -220,11 +221,20 @@ pub struct Gap {
     pub to: Duration,
 }
 
+/// A service's leases, as they stood after so many commits.
+#[derive(Debug, Clone, Default)]
+struct Leases {
+    commits: u64,
+    of_shards: Vec<Option<Lease>>,
+    /// All are held until then.
+    until_ms: i64,
+}
+
 /// Who held which shard, looked at again and again.
 #[derive(Debug, Clone, Default)]
 pub struct Holders {
     /// Each service's leases, as they stood after so many commits.
-    leases: BTreeMap<Service, (u64, Vec<Option<Lease>>)>,
+    leases: BTreeMap<Service, Leases>,
     since: BTreeMap<(Service, u16), Duration>,
     owners: BTreeMap<(Service, u16), String>,
     /// Stretches without a holder, between two holders or up to the end.
@@ -239,15 +249,20 @@ impl Holders {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
         for service in Service::ALL {
-            let (mut known, mut leases) = self.leases.remove(&service).unwrap_or_default();
-            world.cluster.database(service.name()).with(|db| {
-                if known == db.commits() && !leases.is_empty() {
-                    return;
+            let mut leases = self.leases.remove(&service).unwrap_or_default();
+            let news = world.database(service).with(|db| {
+                let since = std::mem::replace(&mut leases.commits, db.commits());
+                if since == leases.commits || db.rows_since(&LEASES, since).next().is_none() {
+                    return false;
                 }
                 let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
-                (known, leases) = (db.commits(), (0..SHARDS).map(lease).collect());
+                leases.of_shards = (0..SHARDS).map(lease).collect();
+                let until_ms = |lease: &Option<Lease>| lease.as_ref().map_or(0, |it| it.until_ms);
+                leases.until_ms = leases.of_shards.iter().map(until_ms).min().unwrap_or(0);
+                true
             });
-            for (shard, lease) in (0..SHARDS).zip(&leases) {
+            let looks = news || leases.until_ms <= now_ms;
+            for (shard, lease) in (0..SHARDS).zip(&leases.of_shards).filter(|_| looks) {
                 let Some(lease) = lease else { continue };
                 let at = (service, shard);
                 if lease.until_ms <= now_ms {
@@ -261,7 +276,7 @@ impl Holders {
                     self.owners.insert(at, lease.owner.clone());
                 }
             }
-            self.leases.insert(service, (known, leases));
+            self.leases.insert(service, leases);
         }
     }
 

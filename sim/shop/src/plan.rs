@@ -67,7 +67,7 @@ fn workload(choices: &Choices) -> Workload {
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
     let (as_written, heal_ms) = (false, 12_000);
     let cooperative = pick("cooperative", 2) == 0;
-    let commits_each = pick("commits each", 3) == 0;
+    let commits_each = pick("commits each", 2) == 0;
     let retention = (pick("retention", 3) == 0).then(|| Retention {
         old_rows: 10 + pick("old rows", 40) as u32,
         keep_ms: 60_000 + pick("keep", 60_000),

@@ -11,6 +11,7 @@ use ports::{Key, Partition, Record};
 use crate::consume::Taken;
 use crate::letters::{DeadLetter, LetterState, LetterText, PARKED_CODE};
 use crate::subject::Subject;
+use crate::tables::position_key;
 use crate::{Handler, Input, Read, Reason, Reply, Sequence};
 
 /// Where an input came from.
@@ -179,6 +180,13 @@ impl<F> Slot<F> {
 }
 
 impl Head {
+    pub(crate) fn position_key(&self) -> Option<Key> {
+        match &self.source {
+            Source::Log { partition, .. } => Some(position_key(partition)),
+            Source::Queue | Source::Command | Source::Letter { .. } => None,
+        }
+    }
+
     /// The key in whose sequence it stands, where it stands in one.
     pub(crate) fn sequence(&self) -> Option<(&Key, Sequence)> {
         let about = self.about.as_ref()?;

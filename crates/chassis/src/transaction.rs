@@ -13,7 +13,7 @@ use crate::inputs::{Entry, Inputs, Rules, What};
 use crate::letters::{DEAD_LETTERS, Letters, PARKED, Wanted};
 use crate::retention::Expiry;
 use crate::slot::{Ended, Slot};
-use crate::tables::{Lease, position_key};
+use crate::tables::Lease;
 use crate::work::ClaimedAtOnce;
 use crate::{Document, Handler, INBOX, InboxRow, POSITIONS, Reason, Touched};
 
@@ -70,8 +70,7 @@ async fn until_wide(
     let expiry = Expiry::new(&shared.settings, shared.ports.runtime.now());
     let mut wanted = wanted(entries);
     loop {
-        let known = Known { expiry: &expiry, wanted: &wanted };
-        match attempt(shared, rules, entries, epochs, known).await? {
+        match attempt(shared, rules, entries, epochs, &expiry, &wanted).await? {
             Attempt::Done(committed) => return Ok(committed),
             Attempt::Wider(more) => wanted.extend(more),
         }
@@ -104,22 +103,17 @@ fn inbox_rows(entries: &[Entry<'_>], expiry: &Expiry) -> BTreeMap<Key, InboxRow>
     rows
 }
 
-/// What a batch knows before an attempt.
-struct Known<'a> {
-    expiry: &'a Expiry,
-    wanted: &'a Wanted,
-}
-
 async fn attempt(
     shared: &Shared,
     rules: &dyn Rules,
     entries: &[Entry<'_>],
     epochs: &BTreeMap<Partition, u64>,
-    Known { expiry, wanted }: Known<'_>,
+    expiry: &Expiry,
+    wanted: &Wanted,
 ) -> Result<Attempt, Failed> {
     let inbox = inbox_rows(entries, expiry);
     let mut touched = Touched::new();
-    let positions: BTreeSet<Key> = epochs.keys().map(position_key).collect();
+    let positions = entries.iter().filter_map(|it| it.head.position_key()).collect();
     let sequenced = entries.iter().filter_map(|it| it.head.sequence()).map(|(key, _)| key.clone());
     let looked: BTreeSet<Key> = sequenced.filter(|key| !wanted.markers.contains(key)).collect();
     let row = |row: &InboxRow| Row { version: 0, index: row.index(), body: json(row) };

@@ -55,7 +55,7 @@ impl Choices {
     pub fn with(seed: u64, chosen: &[Chosen]) -> Self {
         let mut state = State::default();
         for it in chosen {
-            let key = hash(seed, write(&mut state.pair, &it.site, &it.entity));
+            let key = xxh3_64_with_seed(write(&mut state.pair, &it.site, &it.entity), seed);
             state.chosen.insert((key, it.nth), it.clone());
         }
         Choices { seed, state: Mutex::new(state) }
@@ -65,7 +65,7 @@ impl Choices {
     pub fn below(&self, site: &str, entity: &str, below: u64) -> u64 {
         let mut state = self.state();
         let State { asked, pair, chosen } = &mut *state;
-        let key = hash(self.seed, write(pair, site, entity));
+        let key = xxh3_64_with_seed(write(pair, site, entity), self.seed);
         let occurrence = asked.entry(key).or_insert(0);
         *occurrence += 1;
         if !chosen.is_empty()
@@ -74,7 +74,7 @@ impl Choices {
             return chosen.value % below.max(1);
         }
         pair.extend(occurrence.to_le_bytes());
-        hash(self.seed, pair) % below.max(1)
+        xxh3_64_with_seed(pair, self.seed) % below.max(1)
     }
 
     /// Choices of the plan that nobody has asked for.
@@ -106,10 +106,6 @@ fn write<'a>(pair: &'a mut Vec<u8>, site: &str, entity: &str) -> &'a [u8] {
     pair.push(0);
     pair.extend_from_slice(entity.as_bytes());
     pair
-}
-
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    xxh3_64_with_seed(bytes, seed)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, PARKED, document};
+use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxRow, PARKED, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -16,7 +16,6 @@ use payments::rules::Payment;
 use payments::simulated::Ledger;
 use ports::{Row, Table};
 use query::rows::{ORDERS, OrderRow};
-use serde::Deserialize;
 use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
 
@@ -485,13 +484,8 @@ fn is_final(row: &Row) -> bool {
     document(row).is_some_and(|saga: Saga| saga.terminal != Terminal::None)
 }
 
-/// Whether an inbox row says that its input was applied. The rest of it is not read: there are hundreds.
 fn applied(row: &Row) -> bool {
-    #[derive(Deserialize)]
-    struct Ended<'a> {
-        outcome: &'a str,
-    }
-    serde_json::from_str(&row.body).is_ok_and(|row: Ended<'_>| row.outcome == "applied")
+    matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
 }
 
 fn died(row: &Row) -> bool {

@@ -60,19 +60,11 @@ impl TableState {
     /// Makes a transaction's writes the committed state. Commits are numbered from 1.
     pub(super) fn apply(&mut self, writes: Writes, commit: u64) {
         for (key, row) in writes {
-            match (row, self.rows.get_mut(&key)) {
-                (Some(row), Some(kept)) => {
-                    reindex(&mut self.index, &key, Some(&kept.row), Some(&row));
-                    *kept = Kept { row, commit };
-                }
-                (Some(row), None) => {
-                    reindex(&mut self.index, &key, None, Some(&row));
-                    self.rows.insert(key, Kept { row, commit });
-                }
-                (None, _) => {
-                    let kept = self.rows.remove(&key);
-                    reindex(&mut self.index, &key, kept.as_ref().map(|kept| &kept.row), None);
-                }
+            let old = self.rows.get(&key).map(|kept| &kept.row);
+            reindex(&mut self.index, &key, old, row.as_ref());
+            match row {
+                Some(row) => drop(self.rows.insert(key, Kept { row, commit })),
+                None => drop(self.rows.remove(&key)),
             }
         }
     }

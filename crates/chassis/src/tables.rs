@@ -41,7 +41,7 @@ impl Document for Position {
 
 /// How an input ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "outcome", rename_all = "snake_case")]
+#[serde(tag = "outcome", rename_all = "snake_case", try_from = "InboxText")]
 pub enum InboxRow {
     /// Its effects are in the rows.
     Applied {
@@ -72,6 +72,40 @@ pub enum InboxRow {
         /// Until when it is kept. RFC 3339.
         expires_at: String,
     },
+}
+
+/// [`InboxRow`] as it is read: with all fields in one struct, as serde reads a tag only from a copy of them.
+#[derive(Deserialize)]
+struct InboxText {
+    outcome: Outcome,
+    fingerprint: String,
+    expires_at: String,
+    code: Option<String>,
+    reply: Option<StoredReply>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Applied,
+    Dead,
+    Parked,
+}
+
+impl TryFrom<InboxText> for InboxRow {
+    type Error = &'static str;
+
+    fn try_from(text: InboxText) -> Result<Self, Self::Error> {
+        let InboxText { outcome, fingerprint, expires_at, code, reply } = text;
+        Ok(match outcome {
+            Outcome::Applied => InboxRow::Applied { fingerprint, expires_at, reply },
+            Outcome::Dead => {
+                let code = code.ok_or("a dead input without a code")?;
+                InboxRow::Dead { fingerprint, expires_at, code, reply }
+            }
+            Outcome::Parked => InboxRow::Parked { fingerprint, expires_at },
+        })
+    }
 }
 
 impl InboxRow {
@@ -140,5 +174,5 @@ impl Document for Lease {
 
 /// The row key of a partition's position.
 pub(crate) fn position_key(partition: &ports::Partition) -> Key {
-    format!("{}|{}", partition.topic, partition.index).into()
+    [&partition.topic, "|", &partition.index.to_string()].concat().into()
 }

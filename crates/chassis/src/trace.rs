@@ -2,6 +2,7 @@
 //! events, written to headers. Never trusts what it reads: what is malformed is left out.
 
 use bytes::Bytes;
+use envelope::hexadecimal;
 use ports::{Header, Runtime};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
@@ -57,9 +58,11 @@ impl Trace {
         let mut parts = traceparent.trim().split('-');
         let mut next = || parts.next().unwrap_or("");
         let (version, id, span, flags) = (next(), next(), next(), next());
-        let version = hexadecimal(version, 2)?;
-        let (id, span) = (hexadecimal(id, 32)?, hexadecimal(span, 16)?);
-        let flags = hexadecimal(flags, 2)?;
+        let version = number(version, 2)?;
+        let (high, low) = id.split_at_checked(16).ok_or(Malformed)?;
+        let id = u128::from(number(high, 16)?) << 64 | u128::from(number(low, 16)?);
+        let span = number(span, 16)?;
+        let flags = number(flags, 2)?;
         // A later version may say more behind its flags; what is known of it stands before.
         let whole = version > 0 || parts.next().is_none();
         if version == 0xff || id == 0 || span == 0 || !whole {
@@ -70,7 +73,7 @@ impl Trace {
                 && state.bytes().all(|byte| (b' '..=b'~').contains(&byte))
         };
         let state = tracestate.map(str::trim).filter(text).map(str::to_owned);
-        Ok(Trace { id, span: span as u64, sampled: flags & 1 == 1, state })
+        Ok(Trace { id, span, sampled: flags & 1 == 1, state })
     }
 
     /// Of a record's headers; `None` where it has no `traceparent`.
@@ -100,18 +103,20 @@ impl Trace {
     /// The same trace, in a span of its own for `what`: a function of the two, so that whoever makes an
     /// event again gives it the same bytes.
     pub fn follow(&self, what: &str) -> Trace {
-        let span = xxh3_64(format!("{:032x}\n{what}", self.id).as_bytes());
+        let span = xxh3_64([&self.id(), "\n", what].concat().as_bytes());
         Trace { span: span.max(1), ..self.clone() }
     }
 
     /// 32 hexadecimal digits: what log lines and tools know the trace by.
     pub fn id(&self) -> String {
-        format!("{:032x}", self.id)
+        hexadecimal(self.id)
     }
 
     /// The value of `traceparent`.
     pub fn traceparent(&self) -> String {
-        format!("00-{:032x}-{:016x}-{:02x}", self.id, self.span, u8::from(self.sampled))
+        let (id, span) = (self.id(), hexadecimal(self.span.into()));
+        let flags = if self.sampled { "01" } else { "00" };
+        ["00-", &id, "-", &span[16..], "-", flags].concat()
     }
 
     /// The value of `tracestate`, where there is one.
@@ -129,14 +134,14 @@ impl Trace {
     }
 }
 
-/// So many lower-case hexadecimal digits.
-fn hexadecimal(text: &str, digits: usize) -> Result<u128, Malformed> {
+/// What so many lower-case hexadecimal digits say, at most 16.
+fn number(text: &str, digits: usize) -> Result<u64, Malformed> {
     if text.len() != digits {
         return Err(Malformed);
     }
     text.bytes().try_fold(0, |number, byte| match byte {
-        b'0'..=b'9' => Ok(number << 4 | u128::from(byte - b'0')),
-        b'a'..=b'f' => Ok(number << 4 | u128::from(byte - b'a' + 10)),
+        b'0'..=b'9' => Ok(number << 4 | u64::from(byte - b'0')),
+        b'a'..=b'f' => Ok(number << 4 | u64::from(byte - b'a' + 10)),
         _ => Err(Malformed),
     })
 }

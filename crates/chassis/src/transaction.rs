@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use ports::{Fault, Key, Op, Partition, Reply as Got, Row, Rows};
 
 use crate::app::Shared;
@@ -222,5 +222,5 @@ pub(crate) fn json<T: serde::Serialize>(document: &T) -> String {
 
 /// An instant as the chassis' rows have it.
 pub(crate) fn at(instant: DateTime<Utc>) -> String {
-    instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+    envelope::millis(&instant)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use futures_util::future::{Either, select};
 use ports::{Fault, Key, Op, Outcome, Row, Rows, Runtime, Table, timeout};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -34,7 +34,7 @@ pub struct Due {
 impl Due {
     /// An instant as an index value: it sorts in the order of time.
     pub fn at(instant: DateTime<Utc>) -> String {
-        instant.to_rfc3339_opts(SecondsFormat::Millis, true)
+        envelope::millis(&instant)
     }
 }
 

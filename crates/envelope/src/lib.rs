@@ -9,7 +9,7 @@ mod time;
 
 pub use id::{CorrelationId, EventId, IdError};
 pub use object::{Object, objects};
-pub use time::{TimeError, parse_time, rfc3339_millis};
+pub use time::{TimeError, millis, parse_time, rfc3339, rfc3339_millis};
 #[doc(hidden)]
 pub use {id::Id, serde, text::parsed};
 
@@ -170,15 +170,27 @@ impl Envelope {
     /// another fingerprint is a contract violation. It is taken from the payload's bytes as they
     /// travelled: relay and redrive copy them, and whoever repeats an event must do the same.
     pub fn fingerprint(&self) -> String {
-        let mut text = format!("{}\n{}\n", self.event_type, self.event_version);
-        text.push_str(self.payload.get());
+        let version = self.event_version.to_string();
+        let text = [&self.event_type, "\n", &version, "\n", self.payload.get()].concat();
         fingerprint(text.as_bytes())
     }
 }
 
 /// XXH3-128 of the bytes, as 32 hex digits. For telling contents apart, not for security.
 pub fn fingerprint(bytes: &[u8]) -> String {
-    format!("{:032x}", xxh3_128(bytes))
+    hexadecimal(xxh3_128(bytes))
+}
+
+/// 32 lower-case hexadecimal digits.
+pub fn hexadecimal(number: u128) -> String {
+    const DIGITS: [char; 16] =
+        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let mut text = String::with_capacity(32);
+    for byte in number.to_be_bytes() {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
+    }
+    text
 }
 
 #[cfg(test)]

@@ -69,6 +69,7 @@ pub struct Sending {
     #[serde(with = "rfc3339_millis")]
     pub wanted_at: DateTime<Utc>,
     /// When to send it, while it is pending.
+    #[serde(default, with = "envelope::rfc3339::option")]
     pub due: Option<DateTime<Utc>>,
     /// Sends that were answered.
     pub attempts: u32,

@@ -137,6 +137,7 @@ pub struct Payment {
     /// Unknown answers to the present operation.
     pub attempts: u32,
     /// When the gateway is to be called, where it is.
+    #[serde(default, with = "envelope::rfc3339::option")]
     pub due: Option<DateTime<Utc>>,
     /// The event that the first call followed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -145,6 +146,7 @@ pub struct Payment {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
     /// When the order was first heard of, by the store's clock.
+    #[serde(with = "envelope::rfc3339")]
     pub created_at: DateTime<Utc>,
 }
 

@@ -5,7 +5,7 @@ use contract::OrderId;
 use ports::Table;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::{Order, Product, Status};
+use crate::rules::{Facet, Order, Payment, Placed, Product, Status, Stock, Terminal};
 
 /// One row an order. `created` is its time; `by_status` is `status|time`. Both are absent before
 /// OrderCreated came, which keeps such rows out of lists. `changed` is the number of its last change.
@@ -34,7 +34,7 @@ pub static ALL: [&Table; 3] = [&ORDERS, &PRODUCTS, &CHANGES];
 
 /// An order as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "OrderText")]
 pub struct OrderRow {
     /// Which.
     pub order_id: OrderId,
@@ -43,6 +43,25 @@ pub struct OrderRow {
     pub order: Order,
     /// Number of its last change, from 1: the cursor of a stream.
     pub changed: u64,
+}
+
+/// [`OrderRow`] as it is read: serde reads what is flattened only from a copy of it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct OrderText {
+    order_id: OrderId,
+    placed: Option<Facet<Placed>>,
+    stock: Option<Facet<Stock>>,
+    payment: Option<Facet<Payment>>,
+    terminal: Option<Facet<Terminal>>,
+    changed: u64,
+}
+
+impl From<OrderText> for OrderRow {
+    fn from(text: OrderText) -> Self {
+        let OrderText { order_id, placed, stock, payment, terminal, changed } = text;
+        OrderRow { order_id, order: Order { placed, stock, payment, terminal }, changed }
+    }
 }
 
 impl OrderRow {

@@ -56,7 +56,7 @@ impl Runtime for NodeRuntime {
     }
 
     fn choose(&self, site: &'static str, entity: &str, below: u64) -> u64 {
-        self.node.cluster.choices().below(site, &format!("{}/{entity}", self.node.name), below)
+        self.node.cluster.choices().below(site, &[&self.node.name, "/", entity].concat(), below)
     }
 
     fn block(&self, work: &mut dyn FnMut()) {

@@ -16,7 +16,7 @@ use tower::ServiceExt;
 use crate::followers::Followers;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{Import, Order, PriceChange, Upgrade, Workload};
+use crate::workload::{Import, Order, PriceChange, Product, Upgrade, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -115,16 +115,13 @@ impl Customers {
 
     /// The operator puts up products and stock, before anything fails.
     pub async fn set_up(&self) {
+        if self.nodes.put_up_in_bulk {
+            return self.set_up_in_bulk().await;
+        }
         for product in &self.nodes.products {
-            let body = match self.nodes.as_written {
-                true => json!({ "name": product.id, "categoryId": "things" }),
-                false => {
-                    json!({ "name": product.id, "categoryId": "things", "price": product.price })
-                }
-            };
             let path = format!("/products/{}", product.id);
-            let key = format!("put-{}", product.id);
-            self.until_answered(Service::Catalog, "PUT", &path, &key, Some(one(&body))).await;
+            let (key, body) = (format!("put-{}", product.id), Some(one(&self.content(product))));
+            self.until_answered(Service::Catalog, "PUT", &path, &key, body).await;
             if let Some(stock) = product.stock {
                 let path = format!("/stock/{}/adjust", product.id);
                 let key = format!("stock-{}", product.id);
@@ -132,6 +129,30 @@ impl Customers {
                 self.until_answered(Service::Inventory, "POST", &path, &key, body).await;
             }
         }
+    }
+
+    async fn set_up_in_bulk(&self) {
+        let product = |product: &Product| {
+            let mut line = self.content(product);
+            line["productId"] = json!(product.id);
+            line
+        };
+        let body = Some(many(self.nodes.products.iter().map(product)));
+        self.until_answered(Service::Catalog, "POST", "/products", "products", body).await;
+        let stock = |Product { id, stock, .. }: &Product| {
+            stock.map(|delta| json!({ "productId": id, "delta": delta }))
+        };
+        let body = Some(many(self.nodes.products.iter().filter_map(stock)));
+        self.until_answered(Service::Inventory, "POST", "/stock", "stock", body).await;
+    }
+
+    /// What Catalog is told of a product.
+    fn content(&self, product: &Product) -> Value {
+        let mut content = json!({ "name": product.id, "categoryId": "things" });
+        if !self.nodes.as_written {
+            content["price"] = json!(product.price);
+        }
+        content
     }
 
     /// Places one order at its time, and cancels it where its customer wants that.
@@ -200,9 +221,8 @@ impl Customers {
     /// The operator adjusts stock in bulk, and again with the same key until every line is done.
     pub async fn import(self, import: Import) {
         madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
-        let line = |(product, delta)| json!({ "productId": product, "delta": delta }).to_string();
-        let lines: Vec<String> = import.lines().map(line).collect();
-        let body = Some(("application/x-ndjson", lines.join("\n")));
+        let line = |(product, delta)| json!({ "productId": product, "delta": delta });
+        let body = Some(many(import.lines().map(line)));
         let (service, key) = (Service::Inventory, &import.name);
         let answer = self.until_answered(service, "POST", "/stock", key, body).await;
         let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
@@ -279,6 +299,12 @@ pub(crate) type Sent = (&'static str, String);
 /// A body of one JSON value.
 pub(crate) fn one(body: &Value) -> Sent {
     ("application/json", body.to_string())
+}
+
+/// A body of one JSON value a line.
+fn many(lines: impl Iterator<Item = Value>) -> Sent {
+    let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
+    ("application/x-ndjson", lines.join("\n"))
 }
 
 /// A refusal that time may mend: the price replica lags, the first request with this key is still

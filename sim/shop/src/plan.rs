@@ -12,7 +12,7 @@ use crate::workload::{
 /// Orders of a default world.
 const ORDERS: u64 = 20;
 /// Pairs of price changes while they are placed.
-const PRICES: u64 = 3;
+const PRICES: u64 = 2;
 /// Faults of a default world; about two thirds meet their step.
 const FAULTS: u64 = 14;
 
@@ -37,8 +37,11 @@ fn workload(choices: &Choices) -> Workload {
     products.push(Product { id: "declined".into(), price: 1_313, stock: Some(100) });
     products.push(Product { id: "unstocked".into(), price: 500, stock: None });
     products.push(Product { id: "late".into(), price: 1_000 + LATE_ENDING, stock: Some(100) });
-    let mut orders: Vec<Order> = (0..ORDERS).map(|i| order(choices, i, &products)).collect();
-    let prices = (0..PRICES).flat_map(|_| reprice(choices, &products)).collect();
+    // At once, so that they wait for each other and share transactions; or one after the other.
+    let within_ms = [500, 1_500, 4_000][pick("within", 3) as usize];
+    let mut orders: Vec<Order> =
+        (0..ORDERS).map(|i| order(choices, i, within_ms, &products)).collect();
+    let prices = (0..PRICES).flat_map(|_| reprice(choices, within_ms, &products)).collect();
     let mut instances = std::collections::BTreeMap::new();
     for service in Service::ALL {
         if pick("instances", 3) == 0 {
@@ -52,27 +55,29 @@ fn workload(choices: &Choices) -> Workload {
     }
     let followed = pick("followed", ORDERS) as usize;
     orders[followed].followed = true;
-    let audited = pick("audited", 3) == 0;
+    let audited = pick("audited", 4) == 0;
     let import = |i: u64| {
         let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 45) as u32);
         Import { name: format!("I{i}"), at_ms, lines }
     };
     let imports = (0..pick("imports", 3)).map(import).collect();
-    let mut poisons: Vec<Poison> = match pick("poisons", 3) {
+    let mut poisons: Vec<Poison> = match pick("poisons", 2) {
         0 => Vec::new(),
-        _ => (0..=pick("poisons", 4)).map(|_| poison(choices)).collect(),
+        _ => (0..=pick("poisons", 4)).map(|_| poison(choices, within_ms)).collect(),
     };
     // The same bytes once more are a redelivery, of which no letter speaks.
     let mut forms = std::collections::BTreeSet::new();
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
-    let (as_written, heal_ms) = (false, 12_000);
+    // Long enough for what stands still beyond its session.
+    let (as_written, heal_ms) = (false, within_ms + 8_000);
     let cooperative = pick("cooperative", 2) == 0;
     let commits_each = pick("commits each", 2) == 0;
-    let retention = (pick("retention", 3) == 0).then(|| Retention {
+    let retention = (pick("retention", 4) == 0).then(|| Retention {
         old_rows: 10 + pick("old rows", 40) as u32,
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 1_000 + pick("every", 3_000),
     });
+    let put_up_in_bulk = pick("bulk", 4) > 0;
     let mut workload = Workload {
         as_written,
         instances,
@@ -80,6 +85,7 @@ fn workload(choices: &Choices) -> Workload {
         commits_each,
         retention,
         products,
+        put_up_in_bulk,
         prices,
         poisons,
         orders,
@@ -126,8 +132,9 @@ fn release(choices: &Choices, workload: &mut Workload) {
 }
 
 /// What a stranger plants. What copies a record does so where orders have some.
-fn poison(choices: &Choices) -> Poison {
+fn poison(choices: &Choices, within_ms: u64) -> Poison {
     let pick = |what: &str, below: u64| choices.below("poison", what, below);
+    let at_ms = pick("at", within_ms + 2_000);
     let kind = match Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize] {
         // Its letters are as large, and cost as much as a tenth of a world.
         Kind::TooLarge if pick("large", 4) != 0 => Kind::Garbage,
@@ -141,7 +148,7 @@ fn poison(choices: &Choices) -> Poison {
         let row = CATALOG.iter().find(|row| row.event == form.event_type());
         let stream = row.map_or("", |row| row.stream.name()).to_owned();
         let (order, form) = (format!("A{}", pick("order", ORDERS)), Some(form.name.to_owned()));
-        return Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: false, form };
+        return Poison { at_ms, kind, stream, order, mend: false, form };
     }
     let streams = match kind {
         // On a queue the copy may be handled ahead of what it was made from, and the id is then its own.
@@ -151,21 +158,21 @@ fn poison(choices: &Choices) -> Poison {
     };
     let stream = streams[pick("stream", streams.len() as u64) as usize].name().to_owned();
     let order = format!("A{}", pick("order", ORDERS));
-    Poison { at_ms: pick("at", 6_000), kind, stream, order, mend: pick("mend", 2) == 0, form: None }
+    Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None }
 }
 
 /// Two new prices of a product, shortly one after the other.
-fn reprice(choices: &Choices, products: &[Product]) -> [PriceChange; 2] {
+fn reprice(choices: &Choices, within_ms: u64, products: &[Product]) -> [PriceChange; 2] {
     let pick = |what: &str, below: u64| choices.below("reprice", what, below);
     let product = &products[pick("product", 2) as usize].id;
-    let first_ms = pick("at", 4_000);
+    let first_ms = pick("at", within_ms);
     [first_ms, first_ms + 1 + pick("gap", 60)].map(|at_ms| {
         let price = 100 * (1 + pick("price", 30) as i64);
         PriceChange { product: product.clone(), at_ms, price }
     })
 }
 
-fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
+fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Order {
     let pick = |what: &str, below: u64| choices.below("order", what, below);
     let mode = match pick("mode", 10) {
         0 | 1 => PaymentMode::AfterStock,
@@ -183,7 +190,7 @@ fn order(choices: &Choices, i: u64, products: &[Product]) -> Order {
             .collect(),
     };
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
-    let (name, at_ms) = (format!("A{i}"), pick("at", 4_000));
+    let (name, at_ms) = (format!("A{i}"), pick("at", within_ms));
     let resend_after_ms = (pick("resend", 8) == 0).then(|| pick("resend after", 6_000));
     let (followed, reuses_key) = (false, pick("reuses key", 16) == 0);
     Order { name, at_ms, lines, mode, cancel_after_ms, followed, resend_after_ms, reuses_key }
@@ -252,11 +259,11 @@ pub fn cells() -> Vec<(FaultKind, Option<Site>)> {
 fn reach(site: Site) -> u64 {
     match site {
         Site::Subscribe | Site::Consume => 2,
-        Site::Begin | Site::Commit => 60,
+        Site::Begin | Site::Commit => 45,
         Site::Run => 20,
-        Site::Read => 60,
-        Site::Produce | Site::Poll | Site::CommitOffsets => 25,
-        Site::Publish | Site::Deliver | Site::Settle => 12,
+        Site::Read => 45,
+        Site::Produce | Site::Poll | Site::CommitOffsets => 20,
+        Site::Publish | Site::Deliver | Site::Settle => 10,
         Site::Http | Site::Outside => 16,
     }
 }
@@ -281,7 +288,7 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
             _ => 20 + pick("for", 2_500),
         };
         let when = if kind.any_instant() && pick("any instant", 4) == 0 {
-            When::AtMs(500 + pick("at", 8_000))
+            When::AtMs(500 + pick("at", workload.heal_ms - 4_000))
         } else {
             let sites = sites(service);
             let site = sites[pick("site", sites.len() as u64) as usize];

@@ -66,6 +66,7 @@ impl Scenario {
             commits_each: true,
             retention: None,
             products: products.to_vec(),
+            put_up_in_bulk: false,
             prices: Vec::new(),
             poisons: Vec::new(),
             orders: Vec::new(),

@@ -24,6 +24,9 @@ pub struct Workload {
     pub retention: Option<Retention>,
     /// What is for sale.
     pub products: Vec<Product>,
+    /// Whether it is put up in one request for the products and one for their stock, not one by one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub put_up_in_bulk: bool,
     /// What becomes of their prices while customers order.
     #[serde(default)]
     pub prices: Vec<PriceChange>,

@@ -17,6 +17,7 @@ pub struct Stamp {
     /// `productVersion`.
     pub version: Option<u64>,
     /// `updatedAt`.
+    #[serde(with = "envelope::rfc3339")]
     pub updated_at: DateTime<Utc>,
     /// Of the event that said it.
     pub event_id: EventId,

@@ -105,7 +105,11 @@ pub struct Saga {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it is cancelled at the latest, by the store's clock; a stub has none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "envelope::rfc3339::option"
+    )]
     pub deadline: Option<DateTime<Utc>>,
     /// What came late.
     pub late: Late,
@@ -113,6 +117,7 @@ pub struct Saga {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Trace>,
     /// When the row was made, by the store's clock.
+    #[serde(with = "envelope::rfc3339")]
     pub created_at: DateTime<Utc>,
     /// Counts the transitions that changed something. 0: the row does not exist.
     pub version: u64,

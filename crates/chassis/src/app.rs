@@ -236,7 +236,7 @@ impl<H: Handler> App<H> {
             runtime: shared.ports.runtime.clone(),
             metrics: metrics.clone(),
         };
-        let letters = letters_http::router(shared.clone(), handler.clone(), commands);
+        let router = letters_http::add(router, shared.clone(), handler.clone(), commands);
         let (stop, scrape) = (shared.stop.clone(), scrape(shared.clone(), handler.clone()));
         let ready = move || async move {
             let look = shared.looks.get(&shared, &*handler).await;
@@ -247,7 +247,6 @@ impl<H: Handler> App<H> {
             ([(header::CONTENT_TYPE, TEXT_FORMAT)], shown.look().await.text())
         };
         let router = router
-            .merge(letters)
             .fallback(no_such_route)
             .method_not_allowed_fallback(no_such_method)
             .layer(from_fn_with_state(Arc::new(around), requests::around))

@@ -39,19 +39,20 @@ impl<H: Handler> Office<H> {
     }
 }
 
-/// The routes, for every service the same.
-pub(crate) fn router<H: Handler>(
+/// Adds the routes, for every service the same.
+pub(crate) fn add<H: Handler>(
+    to: Router,
     shared: Arc<Shared>,
     handler: Arc<H>,
     commands: Commands<H::Fact>,
 ) -> Router {
-    Router::new()
-        .route("/dead-letters", get(list::<H>))
-        .route("/dead-letters/{id}", get(show::<H>))
-        .route("/dead-letters/{id}/redrive", post(redrive::<H>))
-        .route("/dead-letters/{id}/discard", post(discard::<H>))
-        .route("/parked", get(parked::<H>))
-        .with_state(Arc::new(Office { shared, handler, commands }))
+    let office = Arc::new(Office { shared, handler, commands });
+    // One by one: a router of their own would be made for each service, only to be merged.
+    to.route("/dead-letters", get(list::<H>).with_state(office.clone()))
+        .route("/dead-letters/{id}", get(show::<H>).with_state(office.clone()))
+        .route("/dead-letters/{id}/redrive", post(redrive::<H>).with_state(office.clone()))
+        .route("/dead-letters/{id}/discard", post(discard::<H>).with_state(office.clone()))
+        .route("/parked", get(parked::<H>).with_state(office))
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize)]

@@ -50,7 +50,9 @@ pub use metrics::{Exposition, Kind, Meter, Metrics, Sample, TEXT_FORMAT};
 pub use settings::Settings;
 pub use shards::{SHARDS_MAX, known_shards};
 pub use stop::Stop;
-pub use tables::{ALL as TABLES, INBOX, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply};
+pub use tables::{
+    ALL as TABLES, INBOX, InboxOutcome, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply,
+};
 pub use touched::{Document, Touched, document};
 pub use trace::{Malformed, TRACEPARENT, TRACESTATE, Trace};
 pub use trial::Trial;

@@ -77,19 +77,39 @@ pub enum InboxRow {
 /// [`InboxRow`] as it is read: with all fields in one struct, as serde reads a tag only from a copy of them.
 #[derive(Deserialize)]
 struct InboxText {
-    outcome: Outcome,
+    outcome: InboxOutcome,
     fingerprint: String,
     expires_at: String,
     code: Option<String>,
     reply: Option<StoredReply>,
 }
 
-#[derive(Deserialize)]
+/// How an input ended, in a word; see [`InboxRow`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+pub enum InboxOutcome {
+    /// [`InboxRow::Applied`].
     Applied,
+    /// [`InboxRow::Dead`].
     Dead,
+    /// [`InboxRow::Parked`].
     Parked,
+}
+
+impl InboxOutcome {
+    /// Of an inbox row, without the rest of it.
+    ///
+    /// # Panics
+    /// As [`crate::document`].
+    pub fn of(row: &ports::Row) -> InboxOutcome {
+        #[derive(Deserialize)]
+        struct Ended {
+            outcome: InboxOutcome,
+        }
+        let ended: Ended = serde_json::from_str(&row.body)
+            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", INBOX.name));
+        ended.outcome
+    }
 }
 
 impl TryFrom<InboxText> for InboxRow {
@@ -98,12 +118,12 @@ impl TryFrom<InboxText> for InboxRow {
     fn try_from(text: InboxText) -> Result<Self, Self::Error> {
         let InboxText { outcome, fingerprint, expires_at, code, reply } = text;
         Ok(match outcome {
-            Outcome::Applied => InboxRow::Applied { fingerprint, expires_at, reply },
-            Outcome::Dead => {
+            InboxOutcome::Applied => InboxRow::Applied { fingerprint, expires_at, reply },
+            InboxOutcome::Dead => {
                 let code = code.ok_or("a dead input without a code")?;
                 InboxRow::Dead { fingerprint, expires_at, code, reply }
             }
-            Outcome::Parked => InboxRow::Parked { fingerprint, expires_at },
+            InboxOutcome::Parked => InboxRow::Parked { fingerprint, expires_at },
         })
     }
 }

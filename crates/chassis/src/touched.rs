@@ -1,9 +1,9 @@
 //! The rows that a transaction holds locked, as documents, and what the rules count and log beside them. Never
 //! touches a row that is not locked.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
+use litemap::LiteMap;
 use ports::{Key, Op, Row, Rows, Table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -43,7 +43,7 @@ struct Slot {
 #[derive(Debug, Default)]
 pub struct Touched {
     /// By table; a transaction has a handful.
-    tables: Vec<(&'static Table, BTreeMap<Key, Slot>)>,
+    tables: Vec<(&'static Table, LiteMap<Key, Slot>)>,
     undo: Vec<(&'static Table, Key, Slot)>,
     samples: Vec<Sample>,
     /// How many samples there were at the mark.
@@ -207,7 +207,7 @@ mod tests {
 
     fn locked(key: &str) -> Touched {
         let mut rows = Touched::new();
-        rows.add(&NOTES, Rows::from([(Key::from(key), Row::default())]));
+        rows.add(&NOTES, Rows::from_iter([(Key::from(key), Row::default())]));
         rows
     }
 
@@ -240,8 +240,8 @@ mod tests {
         rows.put(&"a".into(), &Note { author: "x".into() });
         let puts = rows.into_puts();
         let [Op::Put { rows, .. }] = puts.as_slice() else { panic!("{puts:?}") };
-        assert_eq!(rows["a"].version, 0);
-        assert_eq!(rows["a"].index, vec![Some("x".to_owned())]);
+        assert_eq!(rows[&Key::from("a")].version, 0);
+        assert_eq!(rows[&Key::from("a")].index, vec![Some("x".to_owned())]);
     }
 
     #[test]

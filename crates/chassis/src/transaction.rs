@@ -160,7 +160,7 @@ async fn attempt(
     let parked = if looks { rows(replies.next()) } else { Rows::new() };
     if !parked.is_empty() {
         // Somebody waits there: only under its lock it can be said who goes first.
-        let markers = parked.into_keys().collect();
+        let markers = parked.into_iter().map(|(key, _)| key).collect();
         return Ok(Attempt::Wider(Wanted { markers, letters: BTreeSet::new() }));
     }
     for table in asked {

@@ -174,10 +174,10 @@ mod tests {
     /// From before the year 0 to behind 9999, some of them whole seconds, milliseconds or microseconds.
     fn times() -> impl Strategy<Value = DateTime<Utc>> {
         let unit = prop_oneof![Just(1_000_000_000), Just(1_000_000), Just(1_000), Just(1)];
-        (-70_000_000_000_i64..260_000_000_000, unit, 0..2_000_000_000_u32).prop_filter_map(
-            "no such time",
-            |(seconds, unit, nanos)| DateTime::from_timestamp(seconds, nanos / unit * unit),
-        )
+        (-70_000_000_000_i64..260_000_000_000, unit, 0..2_000_000_000_u32)
+            .prop_filter_map("no such time", |(seconds, unit, nanos)| {
+                DateTime::from_timestamp(seconds, nanos / unit * unit)
+            })
     }
 
     proptest! {

@@ -5,12 +5,13 @@
 //! versions, which are checked on put); locks are taken in a fixed order of tables, then in key
 //! order. Never decide on a range or a count. Such transactions are conflict-serializable.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use litemap::LiteMap;
 
 use crate::{Header, Key, Outcome};
 
@@ -34,8 +35,8 @@ pub struct Row {
     pub body: String,
 }
 
-/// Rows by key.
-pub type Rows = BTreeMap<Key, Row>;
+/// Rows by key, in its order; in one vector, as most transactions touch one row of a table.
+pub type Rows = LiteMap<Key, Row>;
 
 /// A shard of the outbox, from 0. Fixed for a key: events of one key leave in order.
 pub type Shard = u16;

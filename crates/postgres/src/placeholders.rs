@@ -75,10 +75,10 @@ mod tests {
         let mut placeholders = Placeholders::default();
         let lock = Op::Lock { table: &ONE, keys: keys(["a", "b", "c"]) };
         placeholders.sending(std::slice::from_ref(&lock));
-        let found = Rows::from([row("a", 7), row("b", 0), row("c", 0)]);
+        let found = Rows::from_iter([row("a", 7), row("b", 0), row("c", 0)]);
         placeholders.answered(&[lock], &[Reply::Rows(found)]);
         let lock = Op::Lock { table: &TWO, keys: keys(["b"]) };
-        let put = Op::Put { table: &ONE, rows: Rows::from([row("b", 0)]) };
+        let put = Op::Put { table: &ONE, rows: Rows::from_iter([row("b", 0)]) };
         placeholders.sending(&[lock, put]);
         let left = BTreeMap::from([(&ONE, keys(["c"])), (&TWO, keys(["b"]))]);
         assert_eq!(placeholders.take(), left);
@@ -89,7 +89,7 @@ mod tests {
     fn a_key_that_was_deleted_and_locked_again_is_one_again() {
         let mut placeholders = Placeholders::default();
         placeholders.sending(&[
-            Op::Insert { table: &ONE, rows: Rows::from([row("a", 0)]) },
+            Op::Insert { table: &ONE, rows: Rows::from_iter([row("a", 0)]) },
             Op::Delete { table: &ONE, keys: keys(["a"]) },
             Op::Lock { table: &ONE, keys: keys(["a"]) },
         ]);

@@ -189,7 +189,7 @@ async fn an_unversioned_schema_keeps_its_rows() {
     let keys = [ports::Key::from("a")].into();
     let replies = store.read(vec![Op::Read { table: &LEASE, keys }]).await.unwrap();
     let row = Row { version: 1, index: vec![Some("1".into()), None], body: "{}".into() };
-    assert_eq!(replies, [Reply::Rows([("a".into(), row)].into())]);
+    assert_eq!(replies, [Reply::Rows([("a".into(), row)].into_iter().collect())]);
     let refused = said(store.prepare(&[&LEASE_GREW]).await);
     assert!(refused.contains(&format!("table {schema}.lease lacks changed")), "{refused}");
 }

@@ -172,7 +172,7 @@ mod tests {
         let keys = worker().keys(MailRow::TABLE, &batch, &Touched::new()).unwrap();
         assert_eq!(keys, BTreeSet::from([Key::from(MAIL)]));
         let mut rows = Touched::new();
-        rows.add(MailRow::TABLE, Rows::from([(MAIL.into(), Row::default())]));
+        rows.add(MailRow::TABLE, Rows::from_iter([(MAIL.into(), Row::default())]));
         for (second, input) in batch.iter().enumerate() {
             let now = DateTime::from_timestamp(second as i64, 0).unwrap();
             worker().decide(input, &mut rows, now).unwrap();

@@ -133,7 +133,7 @@ impl Stream {
             },
         };
         let rows = match self.followers.store.read(vec![op]).await?.pop() {
-            Some(Reply::Rows(rows)) => rows.into_values().collect(),
+            Some(Reply::Rows(rows)) => rows.into_iter().map(|(_, row)| row).collect(),
             Some(Reply::Listed(rows)) => rows.into_iter().map(|(_, row)| row).collect(),
             _ => Vec::new(),
         };

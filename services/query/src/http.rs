@@ -22,17 +22,14 @@ type Shared = Arc<dyn Store>;
 
 /// The service's routes.
 pub fn router(store: Arc<dyn Store>, followers: Followers) -> Router {
-    let streams = Router::new()
-        .route("/orders/events", get(follow_orders))
-        .route("/orders/{id}/events", get(follow_order))
-        .with_state(followers);
     Router::new()
         .route("/orders", get(list_orders))
         .route("/orders/{id}", get(show_order))
         .route("/products", get(list_products))
         .route("/products/{id}", get(show_product))
         .with_state(store)
-        .merge(streams)
+        .route("/orders/events", get(follow_orders).with_state(followers.clone()))
+        .route("/orders/{id}/events", get(follow_order).with_state(followers))
 }
 
 /// Changes of all orders, from now or from a cursor.

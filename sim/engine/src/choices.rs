@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use litemap::LiteMap;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -38,7 +39,8 @@ pub struct Choices {
 
 #[derive(Debug, Default)]
 struct State {
-    asked: BTreeMap<u64, u64>,
+    /// How often each pair was asked, by its hash.
+    asked: LiteMap<u64, u64>,
     /// What is hashed, for its allocation.
     pair: Vec<u8>,
     /// Made by the plan, and not asked for yet; by the hash of their pair.

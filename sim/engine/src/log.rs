@@ -27,7 +27,7 @@ struct GatedConsumer {
 
 /// Where the records go, for the trace.
 pub(crate) fn words(batch: &[Record]) -> String {
-    batch.iter().map(|r| format!("{}[{}]", r.to, r.key)).collect::<Vec<_>>().join(" ")
+    batch.iter().map(|r| [&r.to, "[", &r.key, "]"].concat()).collect::<Vec<_>>().join(" ")
 }
 
 impl GatedLog {

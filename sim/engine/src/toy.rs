@@ -121,7 +121,7 @@ async fn read(ports: NodePorts, lost: Option<u32>) -> Outcome<Leave> {
                 continue;
             }
             let id: Key = format!("number-{}", fetched.record.key).into();
-            let rows = Rows::from([(id, Row::default())]);
+            let rows = Rows::from_iter([(id, Row::default())]);
             let (tx, _) = ports.store.begin(vec![Op::Insert { table: &KEPT, rows }]).await?;
             tx.commit(Vec::new()).await?;
             let next = ports::Offsets::from([(fetched.partition, fetched.offset + 1)]);

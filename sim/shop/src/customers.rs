@@ -246,7 +246,7 @@ impl Customers {
         body: Option<Sent>,
     ) -> Option<(u16, Value)> {
         let choices = self.world.cluster.choices();
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 0..ATTEMPTS_MAX {
             let node = self.node_of(service, key);
             match self.request(&node, method, path, key, body.clone()).await {
                 Ok((status, answer)) if status != 503 && !passing(&answer) => {
@@ -254,7 +254,9 @@ impl Customers {
                 }
                 Ok(_) | Err(Fault::Retry(_) | Fault::Unknown(_) | Fault::Refused(_)) => {
                     let pause_ms = 100 + choices.below("customer pause", key, 400);
-                    madsim::time::sleep(Duration::from_millis(pause_ms)).await;
+                    // As those who read Retry-After: not all of them again and again while a node is down.
+                    let pauses = 1 << attempt.min(2);
+                    madsim::time::sleep(Duration::from_millis(pause_ms) * pauses).await;
                 }
             }
         }

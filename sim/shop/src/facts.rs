@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxRow, PARKED, document};
+use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, PARKED, document};
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -491,7 +491,7 @@ fn is_final(row: &Row) -> bool {
 }
 
 fn applied(row: &Row) -> bool {
-    matches!(document::<InboxRow>(row), Some(InboxRow::Applied { .. }))
+    InboxOutcome::of(row) == InboxOutcome::Applied
 }
 
 fn died(row: &Row) -> bool {

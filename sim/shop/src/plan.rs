@@ -137,7 +137,7 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
     let at_ms = pick("at", within_ms + 2_000);
     let kind = match Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize] {
         // Its letters are as large, and cost as much as a tenth of a world.
-        Kind::TooLarge if pick("large", 4) != 0 => Kind::Garbage,
+        Kind::TooLarge if pick("large", 8) != 0 => Kind::Garbage,
         kind => kind,
     };
     if kind == Kind::Invalid {

@@ -249,6 +249,11 @@ impl Holders {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
         for service in Service::ALL {
+            let commits = world.database(service).with(|db| db.commits());
+            let same = |known: &Leases| known.commits == commits && known.until_ms > now_ms;
+            if self.leases.get(&service).is_some_and(same) {
+                continue;
+            }
             let mut leases = self.leases.remove(&service).unwrap_or_default();
             let news = world.database(service).with(|db| {
                 let since = std::mem::replace(&mut leases.commits, db.commits());

@@ -11,7 +11,7 @@ async fn set_position(world: &World, topic: &str, position: Position) {
     let version = world.store.with(|db| db.row(&POSITIONS, &key).map_or(0, |row| row.version));
     let body = serde_json::to_string(&position).unwrap();
     let row = Row { version, index: position.index(), body };
-    world.transact(vec![Op::Put { table: &POSITIONS, rows: Rows::from([(key, row)]) }]).await;
+    world.transact(vec![Op::Put { table: &POSITIONS, rows: Rows::from_iter([(key, row)]) }]).await;
 }
 
 /// Somebody else claims a partition: its epoch rises.

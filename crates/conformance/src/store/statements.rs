@@ -107,7 +107,7 @@ async fn unsent(store: &dyn Store, shard: u16) -> Vec<(i64, String)> {
 async fn read(store: &dyn Store, key: &str) -> i64 {
     let op = Op::Read { table: &ITEMS, keys: keys([key]) };
     match &store.read(vec![op]).await.unwrap()[..] {
-        [Reply::Rows(rows)] => rows.get(key).map_or(0, |row| row.version),
+        [Reply::Rows(rows)] => rows.get(key).expect("a row for each key").version,
         other => panic!("not rows: {other:?}"),
     }
 }
@@ -192,7 +192,7 @@ async fn an_absent_key_can_be_locked(store: &dyn Store, runtime: &dyn Runtime) {
         let ((), second) = join(ending, store.begin(vec![lock(key)])).await;
         let (tx, replies) = second.unwrap();
         let version = match &replies[..] {
-            [Reply::Rows(rows)] => rows[key].version,
+            [Reply::Rows(rows)] => rows.get(key).expect("a row for each key").version,
             other => panic!("not rows: {other:?}"),
         };
         assert_eq!(version, i64::from(commits), "it waited, and saw what the other one did");

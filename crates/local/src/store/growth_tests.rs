@@ -118,7 +118,7 @@ fn a_million_old_rows_cost_a_batch_and_a_sweep_nothing() {
     assert_eq!(before - left(&large), 5_000);
     // And what a batch inserts beside it is found again.
     let row = Row { version: 0, index: vec![Some("2030".to_owned())], body: "{}".to_owned() };
-    let rows = Rows::from([(Key::from("event-new"), row)]);
+    let rows = Rows::from_iter([(Key::from("event-new"), row)]);
     let insert = || vec![Op::Insert { table: &OLD, rows: rows.clone() }];
     assert_eq!(ops::apply(&large, insert(), now).unwrap(), [Reply::Rows(Rows::new())]);
     let Reply::Rows(known) = ops::apply(&large, insert(), now).unwrap().remove(0) else {

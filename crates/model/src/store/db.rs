@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use ports::{Fault, Key, Op, OutboxRow, Outcome, Reply, Row, Table};
 
 use super::outbox::Outbox;
+use super::table::TableState;
 use super::tx::{Batch, Step, Tables, TxState, read};
 
 /// A transaction of one [`Db`].
@@ -176,19 +177,22 @@ impl Db {
 
     /// A table's committed rows, for verdicts. Empty where there is no such table.
     pub fn rows(&self, table: &Table) -> impl Iterator<Item = (&Key, &Row)> {
-        self.rows_since(table, 0)
+        self.state(table).into_iter().flat_map(TableState::rows)
     }
 
-    /// Those of a table's committed rows that were written after so many commits. What was deleted since
-    /// is not told.
+    /// Those of a table's committed rows that were written after so many commits, in the order of their last
+    /// writing. What was deleted since is not told.
     pub fn rows_since(&self, table: &Table, commits: u64) -> impl Iterator<Item = (&Key, &Row)> {
-        let state = self.tables.number(table).ok().map(|number| &self.tables.states[number]);
-        state.into_iter().flat_map(move |state| state.rows_since(commits))
+        self.state(table).into_iter().flat_map(move |state| state.rows_since(commits))
     }
 
     /// A committed row, for verdicts.
     pub fn row(&self, table: &Table, key: &str) -> Option<&Row> {
-        self.tables.states[self.tables.number(table).ok()?].row(key)
+        self.state(table)?.row(key)
+    }
+
+    fn state(&self, table: &Table) -> Option<&TableState> {
+        self.tables.number(table).ok().map(|number| &self.tables.states[number])
     }
 
     /// The outbox's committed rows by id, for verdicts.

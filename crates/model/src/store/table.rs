@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, RangeBounds};
 
+use litemap::LiteMap;
 use ports::{Key, Range, Row, Table};
 
 use super::db::TxId;
 
 /// What a transaction wrote into a table; `None` is a deletion.
-pub(super) type Writes = BTreeMap<Key, Option<Row>>;
+pub(super) type Writes = LiteMap<Key, Option<Row>>;
 
 #[derive(Debug)]
 struct Lock {
@@ -29,6 +30,8 @@ struct Kept {
 pub(super) struct TableState {
     pub(super) table: &'static Table,
     rows: BTreeMap<Key, Kept>,
+    /// What each commit wrote, by its number.
+    written: Vec<(u64, Key)>,
     index: Vec<BTreeSet<(String, Key)>>,
     locks: BTreeMap<Key, Lock>,
 }
@@ -36,13 +39,21 @@ pub(super) struct TableState {
 impl TableState {
     pub(super) fn new(table: &'static Table) -> Self {
         let index = table.index.iter().map(|_| BTreeSet::new()).collect();
-        TableState { table, rows: BTreeMap::new(), index, locks: BTreeMap::new() }
+        let (rows, written, locks) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        TableState { table, rows, written, index, locks }
     }
 
-    /// The rows that a commit after this one wrote last; after 0: all.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (&Key, &Row)> {
+        self.rows.iter().map(|(key, kept)| (key, &kept.row))
+    }
+
+    /// The rows that a commit after this one wrote last, in the order of the commits.
     pub(super) fn rows_since(&self, commit: u64) -> impl Iterator<Item = (&Key, &Row)> {
-        let since = self.rows.iter().filter(move |(_, kept)| kept.commit > commit);
-        since.map(|(key, kept)| (key, &kept.row))
+        let from = self.written.partition_point(|(by, _)| *by <= commit);
+        self.written[from..].iter().filter_map(|(by, key)| {
+            let kept = self.rows.get(key).filter(|kept| kept.commit == *by)?;
+            Some((key, &kept.row))
+        })
     }
 
     pub(super) fn row(&self, key: &str) -> Option<&Row> {
@@ -63,7 +74,10 @@ impl TableState {
             let old = self.rows.get(&key).map(|kept| &kept.row);
             reindex(&mut self.index, &key, old, row.as_ref());
             match row {
-                Some(row) => drop(self.rows.insert(key, Kept { row, commit })),
+                Some(row) => {
+                    self.written.push((commit, key.clone()));
+                    self.rows.insert(key, Kept { row, commit });
+                }
                 None => drop(self.rows.remove(&key)),
             }
         }

@@ -1,11 +1,11 @@
 //! One transaction of the store model: what it holds, what it wrote, and where it stands in its
 //! batch of operations. Never changes committed state: that is the database's, at commit.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::Bound;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use litemap::LiteMap;
 use ports::{Fault, Key, Op, OutboxRow, Outcome, Outgoing, Range, Reply, Rows, Shard, Table};
 
 use super::db::{Instant, Settings, TxId};
@@ -60,7 +60,7 @@ pub(super) struct Blocked {
 pub(super) struct TxState {
     pub(super) id: TxId,
     pub(super) client: Arc<str>,
-    pub(super) writes: BTreeMap<usize, Writes>,
+    pub(super) writes: LiteMap<usize, Writes>,
     pub(super) held: Vec<(usize, Key)>,
     pub(super) appended: Vec<OutboxRow>,
     pub(super) sent: BTreeSet<i64>,
@@ -86,7 +86,7 @@ impl TxState {
         TxState {
             id,
             client,
-            writes: BTreeMap::new(),
+            writes: LiteMap::new(),
             held: Vec::new(),
             appended: Vec::new(),
             sent: BTreeSet::new(),
@@ -133,11 +133,8 @@ impl TxState {
     ) -> Outcome<Step> {
         let Some(batch) = &self.batch else { return Ok(Step::Idle) };
         let Some(op) = batch.ops.front() else { return Ok(Step::Idle) };
-        let from = match &self.resume {
-            Some(key) => Bound::Excluded(key),
-            None => Bound::Unbounded,
-        };
-        let range = (from, Bound::<&Key>::Unbounded);
+        let resume = &self.resume;
+        let to_do = |key: &&Key| resume.as_ref().is_none_or(|from| *key > from);
         let (id, held) = (self.id, &mut self.held);
         let queued = match op {
             Op::Insert { table, rows } | Op::Put { table, rows } => {
@@ -146,12 +143,11 @@ impl TxState {
                 if rows.values().any(|row| row.index.len() != arity) {
                     return Err(Fault::refused("a row's index values do not fit its table"));
                 }
-                let keys = rows.range::<Key, _>(range).map(|(key, _)| key);
-                lock(id, held, tables, number, keys)
+                lock(id, held, tables, number, rows.keys().filter(to_do))
             }
             Op::Lock { table, keys } | Op::Delete { table, keys } => {
                 let number = tables.number(table)?;
-                lock(id, held, tables, number, keys.range::<Key, _>(range))
+                lock(id, held, tables, number, keys.iter().filter(to_do))
             }
             _ => None,
         };

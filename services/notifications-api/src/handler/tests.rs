@@ -108,7 +108,7 @@ fn a_resend_goes_on_behind_what_is_stored() {
     let stored = Row { version: 4, index: Vec::new(), body };
     let batch = [input(OrderFact::Resend)];
     assert_eq!(api.keys(ALL[1], &batch, &rows), None, "the order is not loaded yet");
-    rows.add(ALL[0], Rows::from([(order().key(), stored)]));
+    rows.add(ALL[0], Rows::from_iter([(order().key(), stored)]));
     let keys = api.keys(ALL[1], &batch, &rows).unwrap();
     assert_eq!(keys, BTreeSet::from([Key::from("o|1|cancelled|email|8")]));
 }

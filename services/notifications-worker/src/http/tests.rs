@@ -45,7 +45,7 @@ fn mails() -> Arc<dyn Store> {
         let row = MailRow { wanted, sending, trace: None };
         let body = serde_json::to_string(&row).unwrap();
         let key = row.wanted.key().into();
-        let rows = Rows::from([(key, Row { version: 0, index: row.index(), body })]);
+        let rows = Rows::from_iter([(key, Row { version: 0, index: row.index(), body })]);
         now(store.transact(vec![Op::Put { table: MailRow::TABLE, rows }])).unwrap();
     }
     store

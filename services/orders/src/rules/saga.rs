@@ -105,11 +105,7 @@ pub struct Saga {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it is cancelled at the latest, by the store's clock; a stub has none.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "envelope::rfc3339::option"
-    )]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "envelope::rfc3339::option")]
     pub deadline: Option<DateTime<Utc>>,
     /// What came late.
     pub late: Late,

@@ -35,7 +35,7 @@ fn get_json(store: &Shared, uri: &str) -> (u16, Value) {
 
 fn put<D: Document>(store: &Shared, key: Key, document: &D) {
     let body = serde_json::to_string(document).unwrap();
-    let rows = Rows::from([(key, Row { version: 0, index: document.index(), body })]);
+    let rows = Rows::from_iter([(key, Row { version: 0, index: document.index(), body })]);
     now(store.transact(vec![Op::Put { table: D::TABLE, rows }])).unwrap();
 }
 

@@ -71,7 +71,7 @@ fn word<T>(outcome: &Outcome<T>) -> &'static str {
 
 fn row(key: &str) -> Rows {
     let row = Row { version: 0, index: Vec::new(), body: "{}".to_owned() };
-    Rows::from([(Key::from(key), row)])
+    Rows::from_iter([(Key::from(key), row)])
 }
 
 fn keys(all: &[&str]) -> std::collections::BTreeSet<Key> {

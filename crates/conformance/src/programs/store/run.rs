@@ -87,7 +87,7 @@ impl Run<'_> {
 
     fn put(&self, key: usize, version: i64, body: &str) -> Vec<Op> {
         let row = Row { version, index: Vec::new(), body: format!("\"{body}\"") };
-        vec![Op::Put { table: TABLES[1], rows: Rows::from([(self.key(key), row)]) }]
+        vec![Op::Put { table: TABLES[1], rows: Rows::from_iter([(self.key(key), row)]) }]
     }
 
     /// What a reply shows of all these keys.

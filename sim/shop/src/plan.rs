@@ -259,10 +259,10 @@ pub fn cells() -> Vec<(FaultKind, Option<Site>)> {
 fn reach(site: Site) -> u64 {
     match site {
         Site::Subscribe | Site::Consume => 2,
-        Site::Begin | Site::Commit => 45,
+        Site::Begin | Site::Commit => 40,
         Site::Run => 20,
-        Site::Read => 45,
-        Site::Produce | Site::Poll | Site::CommitOffsets => 20,
+        Site::Read => 40,
+        Site::Produce | Site::Poll | Site::CommitOffsets => 18,
         Site::Publish | Site::Deliver | Site::Settle => 10,
         Site::Http | Site::Outside => 16,
     }

@@ -33,13 +33,14 @@ pub(super) struct TableState {
     /// What each commit wrote, by its number.
     written: Vec<(u64, Key)>,
     index: Vec<BTreeSet<(String, Key)>>,
-    locks: BTreeMap<Key, Lock>,
+    /// Few at a time.
+    locks: LiteMap<Key, Lock>,
 }
 
 impl TableState {
     pub(super) fn new(table: &'static Table) -> Self {
         let index = table.index.iter().map(|_| BTreeSet::new()).collect();
-        let (rows, written, locks) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        let (rows, written, locks) = (BTreeMap::new(), Vec::new(), LiteMap::new());
         TableState { table, rows, written, index, locks }
     }
 

@@ -222,5 +222,5 @@ pub(crate) fn json<T: serde::Serialize>(document: &T) -> String {
 
 /// An instant as the chassis' rows have it.
 pub(crate) fn at(instant: DateTime<Utc>) -> String {
-    envelope::millis(&instant)
+    envelope::format_time(&instant)
 }

@@ -34,7 +34,7 @@ pub struct Due {
 impl Due {
     /// An instant as an index value: it sorts in the order of time.
     pub fn at(instant: DateTime<Utc>) -> String {
-        envelope::millis(&instant)
+        envelope::format_time(&instant)
     }
 }
 

@@ -9,7 +9,7 @@ mod time;
 
 pub use id::{CorrelationId, EventId, IdError};
 pub use object::{Object, objects};
-pub use time::{TimeError, millis, parse_time, rfc3339, rfc3339_millis};
+pub use time::{TimeError, format_time, parse_time, rfc3339, rfc3339_millis};
 #[doc(hidden)]
 pub use {id::Id, serde, text::parsed};
 

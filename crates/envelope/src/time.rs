@@ -22,7 +22,7 @@ pub fn parse_time(text: &str) -> Result<DateTime<Utc>, TimeError> {
 }
 
 /// Writes `2026-01-02T03:04:05.678Z`; what is finer is cut off.
-pub fn millis(time: &DateTime<Utc>) -> String {
+pub fn format_time(time: &DateTime<Utc>) -> String {
     write(time, 3).unwrap_or_else(|| time.to_rfc3339_opts(SecondsFormat::Millis, true))
 }
 
@@ -86,12 +86,12 @@ fn write(time: &DateTime<Utc>, decimals: usize) -> Option<String> {
 
 /// For `#[serde(with = "envelope::rfc3339_millis")]`.
 pub mod rfc3339_millis {
-    use super::{DateTime, Utc, millis, parse_time};
+    use super::{DateTime, Utc, format_time, parse_time};
     use serde::{Deserializer, Serializer};
 
     /// Writes `2026-01-02T03:04:05.678Z`.
     pub fn serialize<S: Serializer>(time: &DateTime<Utc>, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&millis(time))
+        to.serialize_str(&format_time(time))
     }
 
     /// Reads any RFC 3339 time.
@@ -183,7 +183,7 @@ mod tests {
     proptest! {
         #[test]
         fn ours_is_the_librarys_form(time in times(), is_due in any::<bool>()) {
-            prop_assert_eq!(millis(&time), time.to_rfc3339_opts(SecondsFormat::Millis, true));
+            prop_assert_eq!(format_time(&time), time.to_rfc3339_opts(SecondsFormat::Millis, true));
             let due = is_due.then_some(time);
             let ours = serde_json::to_string(&Ours { at: time, due }).unwrap();
             prop_assert_eq!(&ours, &serde_json::to_string(&Theirs { at: time, due }).unwrap());

@@ -17,10 +17,10 @@ use crate::retention::Expiry;
 use crate::slot::{Ask, Ended, Head, Source};
 use crate::tables::position_key;
 use crate::touched::{Line, document};
-use crate::transaction::{at, json as body_of};
+use crate::transaction::json as body_of;
 use crate::{
-    Decided, Document, Emit, INBOX, InboxRow, POSITIONS, Position, Reason, Reply, Sample, Sequence,
-    StoredReply, Touched, Trace, trial,
+    Decided, Document, Due, Emit, INBOX, InboxRow, POSITIONS, Position, Reason, Reply, Sample,
+    Sequence, StoredReply, Touched, Trace, trial,
 };
 
 /// What the transaction will write besides the handler's rows and the letters.
@@ -229,12 +229,12 @@ impl<'a> Deciding<'a> {
             self.keep(id, InboxRow::Parked { fingerprint, expires_at }, &None);
         }
         if let (Some(letter), Some((key, _))) =
-            (head.to_letter(id, None, &at(self.now)), head.sequence())
+            (head.to_letter(id, None, &Due::at(self.now)), head.sequence())
         {
             let service = self.shared.settings.service;
             let (id, behind) = (letter.id.clone(), key.clone());
             self.say(head, move || tracing::warn!(service, letter = id, key = %behind, "parked"));
-            self.letters.add(letter, Some(key), &at(self.now));
+            self.letters.add(letter, Some(key), &Due::at(self.now));
         }
         Ended::Parked
     }
@@ -292,7 +292,7 @@ impl<'a> Deciding<'a> {
     /// What died before a final event of its key is void.
     fn supersede(&mut self, head: &Head) {
         if let Some((key, Sequence::Final)) = head.sequence() {
-            self.letters.supersede(key, &at(self.now));
+            self.letters.supersede(key, &Due::at(self.now));
         }
     }
 
@@ -335,13 +335,13 @@ impl<'a> Deciding<'a> {
 
     /// Keeps the record as a dead letter, and what comes behind it in `key` waiting.
     fn bury(&mut self, head: &Head, id: Option<&Key>, key: Option<&Key>, reason: &Reason) {
-        let Some(letter) = head.to_letter(id, Some(reason), &at(self.now)) else { return };
+        let Some(letter) = head.to_letter(id, Some(reason), &Due::at(self.now)) else { return };
         let service = self.shared.settings.service;
         let (id, code, error) = (letter.id.clone(), letter.code.clone(), letter.error.clone());
         self.say(head, move || {
             tracing::warn!(service, letter = id, code, error, "dead letter");
         });
-        self.letters.add(letter, key, &at(self.now));
+        self.letters.add(letter, key, &Due::at(self.now));
     }
 
     /// Settles a letter: applies it or gives it up, where its turn has come. A letter that is settled
@@ -392,7 +392,7 @@ impl<'a> Deciding<'a> {
                 self.close(head, letter)
             }
             Err(reason) => {
-                letter.failed(&reason, &at(self.now));
+                letter.failed(&reason, &Due::at(self.now));
                 let problem = still_dead(&letter);
                 self.letters.put(letter);
                 // The failure is written down, though the caller may ask again.
@@ -441,7 +441,7 @@ impl<'a> Deciding<'a> {
     }
 
     fn close(&mut self, head: &Head, letter: DeadLetter) -> Ended {
-        let letter = DeadLetter { closed_at: Some(at(self.now)), ..letter };
+        let letter = DeadLetter { closed_at: Some(Due::at(self.now)), ..letter };
         let reply = settled(&letter);
         let (id, state) = (letter.id.clone(), letter.state.name());
         let service = self.shared.settings.service;

@@ -17,12 +17,12 @@ use chrono::{DateTime, Utc};
 use futures_util::future::{Either, select};
 use ports::{Key, Op, Outcome, Table};
 
+use crate::Due;
 use crate::app::Shared;
 use crate::claim::{Claimed, claim};
 use crate::letters::CLOSED_AT;
 use crate::slot::Source;
 use crate::stop::Working;
-use crate::transaction::at;
 use crate::{DEAD_LETTERS, INBOX, Settings};
 
 /// Rows of a table that go so long after the instant in one of its index columns.
@@ -64,7 +64,7 @@ impl Expiry {
             Source::Command => &self.commands,
             Source::Log { .. } | Source::Queue | Source::Letter { .. } => &self.events,
         };
-        text.get_or_init(|| at(*until)).clone()
+        text.get_or_init(|| Due::at(*until)).clone()
     }
 }
 

@@ -234,7 +234,7 @@ impl Head {
             from: record.to.to_string(),
             partition,
             offset,
-            produced_at: produced_at.map(crate::transaction::at),
+            produced_at: produced_at.map(crate::Due::at),
             key: LetterText::of(record.key.as_bytes()).0,
             headers: headers
                 .map(|(n, v)| (LetterText::of(n.as_bytes()).0, LetterText::of(v)))

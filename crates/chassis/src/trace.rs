@@ -55,17 +55,15 @@ impl From<Trace> for Stored {
 impl Trace {
     /// Reads both headers. A `tracestate` that is too long or no text is left out alone.
     pub fn parse(traceparent: &str, tracestate: Option<&str>) -> Result<Trace, Malformed> {
-        let mut parts = traceparent.trim().split('-');
-        let mut next = || parts.next().unwrap_or("");
-        let (version, id, span, flags) = (next(), next(), next(), next());
-        let version = number(version, 2)?;
-        let (high, low) = id.split_at_checked(16).ok_or(Malformed)?;
-        let id = u128::from(number(high, 16)?) << 64 | u128::from(number(low, 16)?);
-        let span = number(span, 16)?;
-        let flags = number(flags, 2)?;
+        let (known, more) = traceparent.trim().split_at_checked(55).ok_or(Malformed)?;
+        let known = known.as_bytes();
+        let version = number(&known[..2])?;
+        let id = u128::from(number(&known[3..19])?) << 64 | u128::from(number(&known[19..35])?);
+        let (span, flags) = (number(&known[36..52])?, number(&known[53..])?);
+        let dashes = [2, 35, 52].iter().all(|at| known[*at] == b'-');
         // A later version may say more behind its flags; what is known of it stands before.
-        let whole = version > 0 || parts.next().is_none();
-        if version == 0xff || id == 0 || span == 0 || !whole {
+        let whole = more.is_empty() || version > 0 && more.starts_with('-');
+        if !dashes || !whole || version == 0xff || id == 0 || span == 0 {
             return Err(Malformed);
         }
         let text = |state: &&str| {
@@ -116,7 +114,11 @@ impl Trace {
     pub fn traceparent(&self) -> String {
         let (id, span) = (self.id(), hexadecimal(self.span.into()));
         let flags = if self.sampled { "01" } else { "00" };
-        ["00-", &id, "-", &span[16..], "-", flags].concat()
+        let mut text = String::with_capacity(55);
+        for part in ["00-", &id, "-", &span[16..], "-", flags] {
+            text.push_str(part);
+        }
+        text
     }
 
     /// The value of `tracestate`, where there is one.
@@ -134,12 +136,9 @@ impl Trace {
     }
 }
 
-/// What so many lower-case hexadecimal digits say, at most 16.
-fn number(text: &str, digits: usize) -> Result<u64, Malformed> {
-    if text.len() != digits {
-        return Err(Malformed);
-    }
-    text.bytes().try_fold(0, |number, byte| match byte {
+/// What lower-case hexadecimal digits say, at most 16.
+fn number(digits: &[u8]) -> Result<u64, Malformed> {
+    digits.iter().try_fold(0, |number, byte| match byte {
         b'0'..=b'9' => Ok(number << 4 | u64::from(byte - b'0')),
         b'a'..=b'f' => Ok(number << 4 | u64::from(byte - b'a' + 10)),
         _ => Err(Malformed),

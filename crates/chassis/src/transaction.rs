@@ -219,8 +219,3 @@ pub(crate) fn clock(reply: Option<Got>) -> DateTime<Utc> {
 pub(crate) fn json<T: serde::Serialize>(document: &T) -> String {
     serde_json::to_string(document).expect("the chassis' documents have a JSON form")
 }
-
-/// An instant as the chassis' rows have it.
-pub(crate) fn at(instant: DateTime<Utc>) -> String {
-    envelope::format_time(&instant)
-}

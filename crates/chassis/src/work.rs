@@ -152,11 +152,14 @@ pub(crate) async fn run(shared: Arc<Shared>, desk: Arc<Desk>, working: Working) 
     loop {
         let place = pin!(desk.places.clone().acquire_owned());
         let mut places = match select(place, pin!(working.until_asked())).await {
-            Either::Left((Ok(place), _)) if !working.asked() => vec![place],
+            Either::Left((Ok(place), _)) if !working.asked() => place,
             Either::Left(_) | Either::Right(_) => return,
         };
-        places.extend(std::iter::from_fn(|| desk.places.clone().try_acquire_owned().ok()));
-        match claim(&shared, &desk.due, places.len()).await {
+        let more = desk.places.available_permits() as u32;
+        if let Ok(more) = desk.places.clone().try_acquire_many_owned(more) {
+            places.merge(more);
+        }
+        match claim(&shared, &desk.due, places.num_permits()).await {
             Ok(rows) if rows.is_empty() => {
                 failures = 0;
                 drop(places);
@@ -166,7 +169,8 @@ pub(crate) async fn run(shared: Arc<Shared>, desk: Arc<Desk>, working: Working) 
             }
             Ok(rows) => {
                 failures = 0;
-                for (row, place) in rows.into_iter().zip(places) {
+                for row in rows {
+                    let place = places.split(1).expect("no more rows than places");
                     (desk.start)(row, place);
                 }
             }

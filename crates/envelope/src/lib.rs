@@ -158,7 +158,9 @@ impl Envelope {
         if bytes.len() > ENVELOPE_BYTES_MAX {
             return Err(ReadError::TooLarge(bytes.len()));
         }
-        let Object(envelope) = serde_json::from_slice::<Object<Envelope>>(bytes)
+        // Checked once as a whole, which is quicker than string by string.
+        let text = str::from_utf8(bytes).map_err(|e| ReadError::Malformed(printable(&e)))?;
+        let Object(envelope) = serde_json::from_str::<Object<Envelope>>(text)
             .map_err(|e| ReadError::Malformed(printable(&e)))?;
         if envelope.event_version == 0 {
             return Err(ReadError::Version);
@@ -170,8 +172,11 @@ impl Envelope {
     /// another fingerprint is a contract violation. It is taken from the payload's bytes as they
     /// travelled: relay and redrive copy them, and whoever repeats an event must do the same.
     pub fn fingerprint(&self) -> String {
-        let version = self.event_version.to_string();
-        let text = [&self.event_type, "\n", &version, "\n", self.payload.get()].concat();
+        let (version, payload) = (self.event_version.to_string(), self.payload.get());
+        let mut text = String::with_capacity(80 + payload.len());
+        for part in [&self.event_type, "\n", &version, "\n", payload] {
+            text.push_str(part);
+        }
         fingerprint(text.as_bytes())
     }
 }
@@ -183,14 +188,13 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 
 /// 32 lower-case hexadecimal digits.
 pub fn hexadecimal(number: u128) -> String {
-    const DIGITS: [char; 16] =
-        ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
-    let mut text = String::with_capacity(32);
-    for byte in number.to_be_bytes() {
-        text.push(DIGITS[usize::from(byte >> 4)]);
-        text.push(DIGITS[usize::from(byte & 15)]);
+    const DIGITS: [u8; 16] = *b"0123456789abcdef";
+    let mut text = [0; 32];
+    for (n, byte) in number.to_be_bytes().into_iter().enumerate() {
+        text[2 * n] = DIGITS[usize::from(byte >> 4)];
+        text[2 * n + 1] = DIGITS[usize::from(byte & 15)];
     }
-    text
+    String::from_utf8(text.to_vec()).expect("digits are ASCII")
 }
 
 #[cfg(test)]

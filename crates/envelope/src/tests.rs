@@ -64,6 +64,10 @@ fn refuses_what_is_no_envelope() {
     for text in bad {
         assert_eq!(Envelope::read(text.as_bytes()).unwrap_err().code(), "bad_envelope", "{text}");
     }
+    // No JSON, wherever it stands: RFC 8259, 8.1.
+    let mut no_text = good.replacen('{', r#"{"new":"?","#, 1).into_bytes();
+    no_text[8] = 0xff;
+    assert_eq!(Envelope::read(&no_text).unwrap_err().code(), "bad_envelope");
     let large = Envelope::read(&vec![b' '; ENVELOPE_BYTES_MAX + 1]).unwrap_err();
     assert_eq!(large, ReadError::TooLarge(ENVELOPE_BYTES_MAX + 1));
     assert_eq!(large.code(), "envelope_too_large");
@@ -103,6 +107,11 @@ fn what_an_error_quotes_is_printable_and_short() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hexadecimal_is_the_librarys_form(number in any::<u128>()) {
+        prop_assert_eq!(hexadecimal(number), format!("{number:032x}"));
+    }
 
     #[test]
     fn an_id_is_one_to_64_visible_ascii_characters(text in "\\PC{0,70}|[ -~]{60,70}|[!-~]{0,66}") {

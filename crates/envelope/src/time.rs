@@ -37,13 +37,13 @@ fn read(text: &str) -> Result<DateTime<Utc>, chrono::ParseError> {
 fn read_as_written(text: &str) -> Option<DateTime<Utc>> {
     let text = text.as_bytes().strip_suffix(b"Z")?;
     let (seconds, fraction) = text.split_at_checked(19)?;
-    let marks = [4, 7, 10, 13, 16].map(|at| seconds[at]);
-    if marks != *b"--T::" {
+    let marks = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if marks.iter().any(|(at, mark)| seconds[*at] != *mark) {
         return None;
     }
-    let [year, month, day, hour, minute, second] =
-        [(0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19)]
-            .map(|(from, to)| number(&seconds[from..to]));
+    let (year, month, day) = (&seconds[..4], &seconds[5..7], &seconds[8..10]);
+    let date = NaiveDate::from_ymd_opt(number(year)?.cast_signed(), number(month)?, number(day)?)?;
+    let (hour, minute, second) = (&seconds[11..13], &seconds[14..16], &seconds[17..]);
     let nanos = match fraction {
         [] => 0,
         [b'.', digits @ ..] if (1..=9).contains(&digits.len()) => {
@@ -51,8 +51,7 @@ fn read_as_written(text: &str) -> Option<DateTime<Utc>> {
         }
         _ => return None,
     };
-    let date = NaiveDate::from_ymd_opt(year?.cast_signed(), month?, day?)?;
-    Some(date.and_hms_nano_opt(hour?, minute?, second?, nanos)?.and_utc())
+    Some(date.and_hms_nano_opt(number(hour)?, number(minute)?, number(second)?, nanos)?.and_utc())
 }
 
 /// What at most nine decimal digits say.
@@ -63,6 +62,8 @@ fn number(digits: &[u8]) -> Option<u32> {
 
 /// Writes with so many decimals, at most nine; `None`: a leap second, or outside the years 0 to 9999.
 fn write(time: &DateTime<Utc>, decimals: usize) -> Option<String> {
+    // In UTC already: asked each for itself, they would be moved by their offset of zero.
+    let time = time.naive_utc();
     let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
     let nanos = Some(time.nanosecond()).filter(|nanos| *nanos < 1_000_000_000)?;
     let mut text = *b"0000-00-00T00:00:00.000000000Z";

@@ -402,8 +402,7 @@ impl Looked {
     /// Whose rows may have changed since the last look, and how many commits it had seen.
     fn changed(&mut self, world: &World) -> Vec<(Service, u64)> {
         let mut changed = Vec::new();
-        for service in Service::ALL {
-            let commits = world.database(service).with(|db| db.commits());
+        for (service, commits) in world.commits() {
             let since = self.commits.insert(service, commits).unwrap_or(0);
             if since < commits {
                 changed.push((service, since));

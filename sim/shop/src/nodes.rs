@@ -45,7 +45,8 @@ const UPGRADE: Duration = Duration::from_millis(300);
 pub struct World {
     /// Nodes, log, queues and databases.
     pub cluster: Cluster,
-    databases: Arc<BTreeMap<Service, StoreServer>>,
+    /// In the order of [`Service::ALL`], as [`World::database`] looks them up.
+    databases: Arc<[StoreServer]>,
     /// The payment gateway with its own books.
     pub gateway: SimulatedGateway,
     /// The mail server.
@@ -67,7 +68,7 @@ impl World {
     /// All services of the workload, started on the databases as the workload finds them.
     pub async fn start(cluster: Cluster, workload: &Workload, metrics: Metered) -> Self {
         history::write(&cluster, workload).await;
-        let databases = Service::ALL.map(|it| (it, cluster.database(it.name()))).into();
+        let databases = Service::ALL.map(|service| cluster.database(service.name()));
         let late = |call: &Call| {
             let lost = match call.operation {
                 Operation::Authorise => LATE_CALLS,
@@ -82,7 +83,7 @@ impl World {
         let steering = Steering { declined_ending: Some(13), passes, ..Steering::default() };
         let world = World {
             cluster,
-            databases: Arc::new(databases),
+            databases: databases.into(),
             gateway: SimulatedGateway::new(steering),
             mails: MemorySink::default(),
             sends: Sends::default(),
@@ -103,7 +104,12 @@ impl World {
 
     /// A service's database.
     pub fn database(&self, service: Service) -> &StoreServer {
-        &self.databases[&service]
+        &self.databases[service as usize]
+    }
+
+    /// How many transactions each database has committed.
+    pub fn commits(&self) -> impl Iterator<Item = (Service, u64)> {
+        Service::ALL.into_iter().map(|it| (it, self.database(it).with(|db| db.commits())))
     }
 
     /// Of these nodes the ones that a request is sent to: all, as their health is not known; of the

@@ -230,6 +230,22 @@ struct Leases {
     until_ms: i64,
 }
 
+impl Leases {
+    /// Reads them, if a commit after this one wrote any; whether one did.
+    fn read(&mut self, world: &World, service: Service, since: u64) -> bool {
+        world.database(service).with(|db| {
+            if db.rows_since(&LEASES, since).next().is_none() {
+                return false;
+            }
+            let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
+            self.of_shards = (0..SHARDS).map(lease).collect();
+            let until_ms = |lease: &Option<Lease>| lease.as_ref().map_or(0, |it| it.until_ms);
+            self.until_ms = self.of_shards.iter().map(until_ms).min().unwrap_or(0);
+            true
+        })
+    }
+}
+
 /// Who held which shard, looked at again and again.
 #[derive(Debug, Clone, Default)]
 pub struct Holders {
@@ -248,52 +264,44 @@ impl Holders {
     pub fn look(&mut self, world: &World) {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
-        for service in Service::ALL {
-            let commits = world.database(service).with(|db| db.commits());
-            let same = |known: &Leases| known.commits == commits && known.until_ms > now_ms;
-            if self.leases.get(&service).is_some_and(same) {
+        for (service, commits) in world.commits() {
+            let leases = self.leases.entry(service).or_default();
+            let since = std::mem::replace(&mut leases.commits, commits);
+            let news = since < commits && leases.read(world, service, since);
+            if !news && leases.until_ms > now_ms {
                 continue;
             }
-            let mut leases = self.leases.remove(&service).unwrap_or_default();
-            let news = world.database(service).with(|db| {
-                let since = std::mem::replace(&mut leases.commits, db.commits());
-                if since == leases.commits || db.rows_since(&LEASES, since).next().is_none() {
-                    return false;
-                }
-                let lease = |shard| db.row(&LEASES, &lease_key(shard)).and_then(document);
-                leases.of_shards = (0..SHARDS).map(lease).collect();
-                let until_ms = |lease: &Option<Lease>| lease.as_ref().map_or(0, |it| it.until_ms);
-                leases.until_ms = leases.of_shards.iter().map(until_ms).min().unwrap_or(0);
-                true
-            });
-            let looks = news || leases.until_ms <= now_ms;
-            for (shard, lease) in (0..SHARDS).zip(&leases.of_shards).filter(|_| looks) {
+            for (shard, lease) in (0..SHARDS).zip(&leases.of_shards) {
                 let Some(lease) = lease else { continue };
                 let at = (service, shard);
                 if lease.until_ms <= now_ms {
                     self.since.entry(at).or_insert(now);
                     continue;
                 }
-                self.close(at, now);
+                close(&mut self.since, &mut self.gaps, at, now);
                 let before = self.owners.get(&at);
                 if before != Some(&lease.owner) {
                     self.handovers += u64::from(before.is_some());
                     self.owners.insert(at, lease.owner.clone());
                 }
             }
-            self.leases.insert(service, leases);
         }
     }
 
     /// Ends the stretches that are open.
     pub fn end(&mut self, now: Duration) {
         let open: Vec<(Service, u16)> = self.since.keys().copied().collect();
-        open.into_iter().for_each(|at| self.close(at, now));
+        open.into_iter().for_each(|at| close(&mut self.since, &mut self.gaps, at, now));
     }
+}
 
-    fn close(&mut self, (service, shard): (Service, u16), to: Duration) {
-        if let Some(from) = self.since.remove(&(service, shard)) {
-            self.gaps.push(Gap { service, shard, from, to });
-        }
+fn close(
+    since: &mut BTreeMap<(Service, u16), Duration>,
+    gaps: &mut Vec<Gap>,
+    (service, shard): (Service, u16),
+    to: Duration,
+) {
+    if let Some(from) = since.remove(&(service, shard)) {
+        gaps.push(Gap { service, shard, from, to });
     }
 }

@@ -1,6 +1,7 @@
 //! One table of the store model: committed rows, their indexes, and locks by key. Locks are queues:
 //! who waits first gets the key first. Never knows what a transaction wrote but did not commit.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, RangeBounds};
 
@@ -72,14 +73,19 @@ impl TableState {
     /// Makes a transaction's writes the committed state. Commits are numbered from 1.
     pub(super) fn apply(&mut self, writes: Writes, commit: u64) {
         for (key, row) in writes {
-            let old = self.rows.get(&key).map(|kept| &kept.row);
-            reindex(&mut self.index, &key, old, row.as_ref());
-            match row {
-                Some(row) => {
-                    self.written.push((commit, key.clone()));
-                    self.rows.insert(key, Kept { row, commit });
+            let place = self.rows.entry(key);
+            let old = match &place {
+                Entry::Occupied(place) => Some(&place.get().row),
+                Entry::Vacant(_) => None,
+            };
+            reindex(&mut self.index, place.key(), old, row.as_ref());
+            match (place, row) {
+                (place, Some(row)) => {
+                    self.written.push((commit, place.key().clone()));
+                    place.insert_entry(Kept { row, commit });
                 }
-                None => drop(self.rows.remove(&key)),
+                (Entry::Occupied(place), None) => drop(place.remove()),
+                (Entry::Vacant(_), None) => {}
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::facts;
 use crate::history;
 use crate::next;
 use crate::watch::{Sends, Watched};
-use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, LATE_ENDING, Workload};
+use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, Workload, is_late};
 
 /// What the trace has of a node that has just left: see [`crate::leaving`].
 pub const LET_GO: &str = "let go";
@@ -74,7 +74,7 @@ impl World {
                 Operation::Authorise => LATE_CALLS,
                 Operation::Capture | Operation::Void | Operation::Charge => LATE_CALLS_AFTER,
             };
-            match call.amount.is_some_and(|a| a % 100 == LATE_ENDING) && call.earlier < lost {
+            match is_late(call.amount) && call.earlier < lost {
                 true => Passage::LostBefore,
                 false => Passage::Whole,
             }

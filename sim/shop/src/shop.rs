@@ -22,7 +22,7 @@ use crate::followers::Followers;
 use crate::history;
 use crate::nodes::{Metered, World};
 use crate::scenario::Scenario;
-use crate::workload::Workload;
+use crate::workload::{Workload, is_late};
 use crate::{invariants, plan, poison, scenarios, smaller, story};
 
 /// What a service waits for until another instance goes on where one is gone, seconds: its session,
@@ -30,13 +30,23 @@ use crate::{invariants, plan, poison, scenarios, smaller, story};
 const HANDOVER_S: u64 = 6 + 5 + 4 + 3;
 /// A claim of a timer, and of a mail or gateway call, seconds.
 const CLAIMS_S: u64 = 30 + 21;
-/// The longest pause between attempts of a mail after the few that faults can cost, seconds.
+/// The longest pause between attempts of a mail or gateway call, seconds; longer than any behind the
+/// few that faults can cost.
 const PAUSE_S: u64 = 60;
+/// What an order waits for at a gateway that answers late, seconds: the pauses behind the
+/// [`LATE_CALLS`] that are lost, and one of the longest for each call that meets a fault besides. Faults
+/// last 12 s at most: five calls are made in them, with pauses of 0.5, 1, 2, 4 and 8 s.
+///
+/// [`LATE_CALLS`]: crate::workload::LATE_CALLS
+const LATE_S: u64 = 64 + 5 * PAUSE_S;
 
 /// Once what is to be well is well, everything is quiet within this time: a handover in each of the
 /// four services that an order passes one after the other, two claims that have to run out one after
-/// the other (a failed attempt and its repeat), and a pause.
-pub const QUIET_WITHIN: Duration = Duration::from_secs(4 * HANDOVER_S + 2 * CLAIMS_S + PAUSE_S);
+/// the other (a failed attempt and its repeat), and a pause; and where an order's money is late, that.
+pub fn quiet_within(late: bool) -> Duration {
+    let late_s = if late { LATE_S } else { 0 };
+    Duration::from_secs(4 * HANDOVER_S + 2 * CLAIMS_S + PAUSE_S + late_s)
+}
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
 const MARKS: [(&str, &str); 19] = [
@@ -234,8 +244,9 @@ impl Shop {
 struct Recovery {
     /// When the faults had ended and every customer was answered.
     healed_at: Option<Duration>,
-    /// The longest that it took then, of the core and of all.
+    /// The longest that it took then, of the core and of all; and what it may take.
     took: Duration,
+    bound: Duration,
     /// Whether a core recovered first; and what the others held meanwhile.
     core: u64,
     held: [usize; 2],
@@ -253,6 +264,7 @@ impl Recovery {
     ) {
         let since = world.cluster.elapsed();
         self.healed_at.get_or_insert(since);
+        self.bound = quiet_within(customers.answered().iter().any(|it| is_late(it.amount)));
         loop {
             let mut left = left(world, customers, watch).peekable();
             let took = world.cluster.elapsed() - since;
@@ -260,9 +272,9 @@ impl Recovery {
             if left.peek().is_none() {
                 return;
             }
-            if took > QUIET_WITHIN {
+            if took > self.bound {
                 let left: Vec<String> = left.collect();
-                let (left, within_s) = (left.join(", "), QUIET_WITHIN.as_secs());
+                let (left, within_s) = (left.join(", "), self.bound.as_secs());
                 let text =
                     format!("not quiet {within_s} s after the faults, with {well} well: {left}");
                 self.violations.push(Violation::new("saga.lives", "", text));
@@ -273,7 +285,7 @@ impl Recovery {
     }
 
     fn mark(&self, summary: &mut Summary) {
-        summary.settled = Some(Settled { took: self.took, bound: QUIET_WITHIN });
+        summary.settled = Some(Settled { took: self.took, bound: self.bound });
         summary.mark("a core recovered first", self.core);
         let names = ["leases of the broken", "memberships of the broken"];
         for (name, held) in names.into_iter().zip(self.held) {

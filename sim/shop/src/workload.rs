@@ -89,6 +89,12 @@ pub struct Product {
 
 /// Amounts that end in this are answered by the gateway only after a minute: see [`LATE_CALLS`].
 pub const LATE_ENDING: i64 = 77;
+
+/// Whether the gateway is late with this amount.
+pub fn is_late(amount: Option<i64>) -> bool {
+    amount.is_some_and(|amount| amount % 100 == LATE_ENDING)
+}
+
 /// So many calls to hold such an amount are lost: pauses of 0.5, 1, 2, 4, 8, 16 and 32 s follow.
 pub const LATE_CALLS: u32 = 7;
 /// So many calls to take it or to give it back are lost besides: pauses of 0.5, 1 and 2 s.

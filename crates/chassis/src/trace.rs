@@ -114,11 +114,7 @@ impl Trace {
     pub fn traceparent(&self) -> String {
         let (id, span) = (self.id(), hexadecimal(self.span.into()));
         let flags = if self.sampled { "01" } else { "00" };
-        let mut text = String::with_capacity(55);
-        for part in ["00-", &id, "-", &span[16..], "-", flags] {
-            text.push_str(part);
-        }
-        text
+        ["00-", &id, "-", &span[16..], "-", flags].concat()
     }
 
     /// The value of `tracestate`, where there is one.

@@ -172,11 +172,8 @@ impl Envelope {
     /// another fingerprint is a contract violation. It is taken from the payload's bytes as they
     /// travelled: relay and redrive copy them, and whoever repeats an event must do the same.
     pub fn fingerprint(&self) -> String {
-        let (version, payload) = (self.event_version.to_string(), self.payload.get());
-        let mut text = String::with_capacity(80 + payload.len());
-        for part in [&self.event_type, "\n", &version, "\n", payload] {
-            text.push_str(part);
-        }
+        let version = self.event_version.to_string();
+        let text = [&self.event_type, "\n", &version, "\n", self.payload.get()].concat();
         fingerprint(text.as_bytes())
     }
 }

@@ -363,8 +363,8 @@ impl Watch {
             madsim::time::sleep(Duration::from_millis(100)).await;
             let now = world.cluster.elapsed();
             let mut looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            looked.holders.look(&world);
             let changed = looked.changed(&world);
+            looked.holders.look(&world, &changed);
             for (service, since) in changed {
                 if inboxes {
                     looked.look_at_inbox(&world, service, since);
@@ -402,7 +402,8 @@ impl Looked {
     /// Whose rows may have changed since the last look, and how many commits it had seen.
     fn changed(&mut self, world: &World) -> Vec<(Service, u64)> {
         let mut changed = Vec::new();
-        for (service, commits) in world.commits() {
+        for service in Service::ALL {
+            let commits = world.database(service).with(|db| db.commits());
             let since = self.commits.insert(service, commits).unwrap_or(0);
             if since < commits {
                 changed.push((service, since));

@@ -107,11 +107,6 @@ impl World {
         &self.databases[service as usize]
     }
 
-    /// How many transactions each database has committed.
-    pub fn commits(&self) -> impl Iterator<Item = (Service, u64)> {
-        Service::ALL.into_iter().map(|it| (it, self.database(it).with(|db| db.commits())))
-    }
-
     /// Of these nodes the ones that a request is sent to: all, as their health is not known; of the
     /// core, where others stay broken.
     pub fn reached(&self, mut nodes: Vec<String>) -> Vec<String> {

@@ -221,10 +221,9 @@ pub struct Gap {
     pub to: Duration,
 }
 
-/// A service's leases, as they stood after so many commits.
+/// A service's leases, as they were last read.
 #[derive(Debug, Clone, Default)]
 struct Leases {
-    commits: u64,
     of_shards: Vec<Option<Lease>>,
     /// All are held until then.
     until_ms: i64,
@@ -249,7 +248,7 @@ impl Leases {
 /// Who held which shard, looked at again and again.
 #[derive(Debug, Clone, Default)]
 pub struct Holders {
-    /// Each service's leases, as they stood after so many commits.
+    /// Each service's leases.
     leases: BTreeMap<Service, Leases>,
     since: BTreeMap<(Service, u16), Duration>,
     owners: BTreeMap<(Service, u16), String>,
@@ -260,14 +259,15 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Looks once. Services that never had a lease have no relay.
-    pub fn look(&mut self, world: &World) {
+    /// Looks once; at the leases of those that committed since so many commits. Services that never had a
+    /// lease have no relay.
+    pub fn look(&mut self, world: &World, changed: &[(Service, u64)]) {
         let now = world.cluster.elapsed();
         let now_ms = world.cluster.now().timestamp_millis();
-        for (service, commits) in world.commits() {
+        for service in Service::ALL {
             let leases = self.leases.entry(service).or_default();
-            let since = std::mem::replace(&mut leases.commits, commits);
-            let news = since < commits && leases.read(world, service, since);
+            let since = changed.iter().find(|(it, _)| *it == service);
+            let news = since.is_some_and(|(_, since)| leases.read(world, service, *since));
             if !news && leases.until_ms > now_ms {
                 continue;
             }

@@ -190,14 +190,13 @@ impl<H: Handler> App<H> {
         });
     }
 
-    /// Consumes this queue, whose messages may come back `delivery_limit` times.
-    pub fn jobs(&self, queue: Arc<str>, prefetch: u16, delivery_limit: u32) {
+    /// Consumes this queue.
+    pub fn jobs(&self, queue: Arc<str>, prefetch: u16) {
         self.reaches(Channel::Queue, queue.clone());
         self.shared.vitals.note(|seen| seen.jobs = Some(Loop::default()));
         let (shared, work) = (self.shared.clone(), self.work.clone());
-        let limits = (prefetch, delivery_limit);
         self.spawn("jobs", Stage::Intake, |working| {
-            Box::pin(jobs::run(shared, queue, limits, work, working))
+            Box::pin(jobs::run(shared, queue, prefetch, work, working))
         });
     }
 

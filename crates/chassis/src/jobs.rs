@@ -15,23 +15,33 @@ use crate::slot::Source;
 use crate::stop::Working;
 use crate::vitals::Loop;
 
+mod marks;
+
+use marks::Marks;
+
 /// Jobs that came back this often are taken one by one.
 const ALONE_RETURNS: u32 = 2;
 
 pub(crate) async fn run(
     shared: Arc<Shared>,
     queue: Arc<str>,
-    (prefetch, delivery_limit): (u16, u32),
+    prefetch: u16,
     work: mpsc::Sender<Work>,
     working: Working,
 ) {
     let mut failures = 0;
-    let limits = (prefetch, delivery_limit.saturating_sub(1).max(ALONE_RETURNS));
     while !working.asked() {
         let fault = match shared.ports.queue.consume(&queue, prefetch).await {
             Ok(mut channel) => {
                 note(&shared, true, false);
-                let jobs = deliver(&shared, &mut *channel, limits, &work, &working, &mut failures);
+                let jobs = deliver(
+                    &shared,
+                    (&queue, &mut *channel),
+                    prefetch,
+                    &work,
+                    &working,
+                    &mut failures,
+                );
                 match select(pin!(jobs), pin!(working.until_late())).await {
                     // What is in hand when the time is up goes back to the queue.
                     Either::Left((Ok(()), _)) | Either::Right(_) => return,
@@ -60,8 +70,8 @@ fn note(shared: &Shared, joined: bool, delivered: bool) {
 /// Until the service leaves (`Ok`) or the channel is lost.
 async fn deliver(
     shared: &Shared,
-    channel: &mut dyn Deliveries,
-    (prefetch, last_chance): (u16, u32),
+    (queue, channel): (&str, &mut dyn Deliveries),
+    prefetch: u16,
     work: &mpsc::Sender<Work>,
     working: &Working,
     failures: &mut u32,
@@ -77,36 +87,53 @@ async fn deliver(
         };
         note(shared, true, true);
         // What came back may have ended a process, and may do so again: alone it takes no other job
-        // along to the delivery limit (broker-contract R17).
+        // along (broker-contract R17).
         let (together, alone): (Vec<Delivery>, Vec<Delivery>) =
             batch.into_iter().partition(|delivery| delivery.returns < ALONE_RETURNS);
-        let alone = alone.into_iter().map(|delivery| (vec![delivery], true));
-        let batches = [(together, false)].into_iter().chain(alone);
-        for (batch, alone) in batches.filter(|(batch, _)| !batch.is_empty()) {
-            let tags: Vec<u64> = batch.iter().map(|delivery| delivery.tag).collect();
-            hand_over(batch, alone, last_chance, work).await?;
+        if !together.is_empty() {
+            let tags: Vec<u64> = together.iter().map(|delivery| delivery.tag).collect();
+            hand_over(together, None, work).await?;
             channel.settle(&tags, &[]).await?;
+        }
+        for delivery in alone {
+            let (tag, marks) = (delivery.tag, Marks::of(shared, queue, &delivery.record.key));
+            let Some(crashed) = marks.mark(working).await else { return Ok(()) };
+            match hand_over(vec![delivery], Some(Alone { crashed }), work).await {
+                Ok(()) => marks.forget().await,
+                Err(fault) => {
+                    marks.take_back().await;
+                    return Err(fault);
+                }
+            }
+            channel.settle(&[tag], &[]).await?;
         }
         *failures = 0;
     }
     Ok(())
 }
 
+/// A job that has a transaction of its own.
+struct Alone {
+    /// It is given up: so often the process ended when it was handled.
+    crashed: Option<u32>,
+}
+
 /// Hands jobs to the batch and waits for their commit.
 async fn hand_over(
     batch: Vec<Delivery>,
-    alone: bool,
-    last_chance: u32,
+    alone: Option<Alone>,
     work: &mpsc::Sender<Work>,
 ) -> Outcome<()> {
-    let records = batch.into_iter().map(|Delivery { record, returns, .. }| {
-        // The next return may be beyond the queue's delivery limit: better a dead letter here.
-        let crashed = (returns >= last_chance).then_some(returns);
-        Taken { source: Source::Queue, record, produced_at: None, crashed }
-    });
+    let crashed = alone.as_ref().and_then(|alone| alone.crashed);
+    let taken = |Delivery { record, .. }| Taken {
+        source: Source::Queue,
+        record,
+        produced_at: None,
+        crashed,
+    };
+    let records = batch.into_iter().map(taken).collect();
     let (done, committed) = oneshot::channel();
-    let epochs = BTreeMap::new();
-    let taken = Work { records: records.collect(), epochs, alone, done };
+    let taken = Work { records, epochs: BTreeMap::new(), alone: alone.is_some(), done };
     let leaving = || Fault::retry("the service is leaving");
     work.send(taken).await.map_err(|_| leaving())?;
     committed.await.map_err(|_| leaving())?;

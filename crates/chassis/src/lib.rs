@@ -51,7 +51,8 @@ pub use settings::Settings;
 pub use shards::{SHARDS_MAX, known_shards};
 pub use stop::Stop;
 pub use tables::{
-    ALL as TABLES, INBOX, InboxOutcome, InboxRow, LEASES, Lease, POSITIONS, Position, StoredReply,
+    ALL as TABLES, INBOX, InboxOutcome, InboxRow, JOB_MARKS, LEASES, Lease, POSITIONS, Position,
+    StoredReply,
 };
 pub use touched::{Document, Touched, document};
 pub use trace::{Malformed, TRACEPARENT, TRACESTATE, Trace};

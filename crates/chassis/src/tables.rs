@@ -13,9 +13,11 @@ pub static POSITIONS: Table = Table { name: "chassis_positions", index: &[] };
 pub static INBOX: Table = Table { name: "chassis_inbox", index: &["expires_at"] };
 /// One row an outbox shard: who may send.
 pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
+/// One row for each job of which a process may have died, until it is handled.
+pub static JOB_MARKS: Table = Table { name: "chassis_job_marks", index: &[] };
 
 /// The tables that the chassis keeps in the store of every service.
-pub static ALL: [&Table; 5] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS];
+pub static ALL: [&Table; 6] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS, &JOB_MARKS];
 
 /// Where a partition's next record is read, and who may say so.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

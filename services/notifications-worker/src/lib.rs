@@ -74,7 +74,7 @@ pub async fn run(ports: Ports, settings: Settings, config: Config) -> Outcome<Se
     ports.queue.declare(&jobs).await?;
     let (runtime, store) = (ports.runtime.clone(), ports.store.clone());
     let app = App::start(ports, settings, NotificationsWorker { contract, retry }).await?;
-    app.jobs(name, PREFETCH, delivery_limit);
+    app.jobs(name, PREFETCH);
     // A claim outlives the send, and a slow commit of its answer.
     let claim = send_timeout * 2 + Duration::from_secs(1);
     let due = Due { table: &rows::MAILS, column: rows::DUE, parallel, claim };

@@ -276,10 +276,14 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
     if kinds.is_empty() {
         return Vec::new();
     }
-    let mut faults = Vec::new();
+    // What goes wrong seldom goes wrong once, nor at the other end of the house: in a part of the worlds
+    // faults come in a row, and in a part of those to one service.
+    let bursts = pick("bursts", 4) == 0;
+    let only = (bursts && pick("one service", 2) == 0).then(|| pick("service", 7));
+    let mut faults: Vec<FaultSpec> = Vec::new();
     while (faults.len() as u64) < FAULTS {
         let kind = kinds[pick("kind", kinds.len() as u64) as usize];
-        let service = Service::ALL[pick("service", 7) as usize];
+        let service = Service::ALL[only.unwrap_or_else(|| pick("service", 7)) as usize];
         let instances = workload.nodes(service).len() as u64;
         let node = node(service, pick("instance", instances) as u32);
         // Now and then longer than the group's session, so that partitions move.
@@ -287,17 +291,27 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
             0 => 7_000 + pick("for", 3_000),
             _ => 20 + pick("for", 2_500),
         };
-        let when = if kind.any_instant() && pick("any instant", 4) == 0 {
-            When::AtMs(500 + pick("at", workload.heal_ms - 4_000))
+        let times = if bursts && pick("burst", 4) == 0 { 3 + pick("times", 6) } else { 1 };
+        let whens: Vec<When> = if kind.any_instant() && pick("any instant", 4) == 0 {
+            let end_ms = workload.heal_ms - 3_500;
+            let (first_ms, every_ms) = (500 + pick("at", end_ms - 500), 100 + pick("every", 1_000));
+            let at_ms = (0..times).map(|i| first_ms + i * every_ms);
+            at_ms.take_while(|ms| *ms < end_ms).map(When::AtMs).collect()
         } else {
             let sites = sites(service);
             let site = sites[pick("site", sites.len() as u64) as usize];
             if !kind.legal(site) {
                 continue;
             }
-            When::Call { site, nth: 1 + pick("nth", reach(site)) }
+            let first = 1 + pick("nth", reach(site));
+            (first..first + times).map(|nth| When::Call { site, nth }).collect()
         };
-        faults.push(FaultSpec { kind, node, when, for_ms });
+        faults.extend(whens.into_iter().map(|when| FaultSpec {
+            kind,
+            node: node.clone(),
+            when,
+            for_ms,
+        }));
     }
     if pick("rolling", 6) == 0 {
         let (first_ms, every_ms) = (500 + pick("rolling from", 3_000), 200 + pick("every", 600));

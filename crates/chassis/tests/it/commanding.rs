@@ -153,8 +153,8 @@ fn commands_get_through_beside_a_long_backlog() {
             _ => Act::Pass,
         });
         node.app.consume(vec!["in".into()]);
-        node.app.jobs("jobs".into(), 4, 20);
-        node.app.jobs("jobs".into(), 4, 20);
+        node.app.jobs("jobs".into(), 4);
+        node.app.jobs("jobs".into(), 4);
         world.sleep(2).await;
         let commands = (0..40).map(|n| node.commands.submit(ask(&format!("c-{n}"), "b", 1)));
         let before = world.runtime.elapsed();

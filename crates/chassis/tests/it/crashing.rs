@@ -1,7 +1,9 @@
 //! Records and jobs that end the process each time they are handled.
 
-use ports::Op;
-use shakedown_chassis::InboxRow;
+use std::sync::Arc;
+
+use ports::{Delivered, JobQueue, Op};
+use shakedown_chassis::{InboxRow, JOB_MARKS};
 
 use crate::faults::{Act, Call};
 use crate::world::{World, add, garbage, run};
@@ -23,7 +25,8 @@ async fn until_it_lives(world: &World, deadly: &'static str) -> u32 {
     for crashes in 0..10 {
         let name = format!("c-{crashes}");
         let node = world.consumer(&name).await;
-        let died = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        node.app.jobs("jobs".into(), 10);
+        let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
         let dead = died.clone();
         node.faults.set(move |call| match call {
             Call::Commit(ops) if has(ops, deadly) => {
@@ -38,6 +41,7 @@ async fn until_it_lives(world: &World, deadly: &'static str) -> u32 {
             return crashes;
         }
         world.store.disconnect(&name);
+        world.queue.disconnect(&name);
         world.sleep(400).await;
     }
     panic!("{deadly} ends every process")
@@ -94,26 +98,35 @@ fn an_idle_partition_claimed_many_times_accuses_nobody() {
 }
 
 #[test]
-fn a_job_about_to_reach_the_delivery_limit_is_kept_as_a_dead_letter() {
+fn a_job_that_ends_the_process_is_given_up_and_its_neighbours_are_handled() {
     run(|world| async move {
-        world.publish(vec![add("jobs", "deadly", "a", 1)]).await;
-        for n in 0..3 {
-            let name = format!("c-{n}");
-            let node = world.bare(&name, |_| ()).await;
-            node.faults.set(|call| match call {
-                Call::Commit(ops) if has(ops, "deadly") => Act::Hang,
-                _ => Act::Pass,
-            });
-            node.app.jobs("jobs".into(), 10, 4);
-            world.sleep(10).await;
-            world.store.disconnect(&name);
-            world.queue.disconnect(&name);
-        }
-        let node = world.bare("c-9", |_| ()).await;
-        node.app.jobs("jobs".into(), 10, 4);
-        world.sleep(10).await;
+        let jobs = ["e-1", "deadly", "e-2"].map(|id| add("jobs", id, "a", 1));
+        world.publish(jobs.into()).await;
+        assert_eq!(until_it_lives(&world, "deadly").await, 4);
         let letters = world.letters();
         assert!(letters.len() == 1 && letters[0].ends_with("dead crash_loop"), "{letters:?}");
-        assert_eq!(world.depth("jobs").await, 0);
+        assert_eq!(
+            (world.trail("a"), world.depth("jobs").await),
+            (vec!["e-1".into(), "e-2".into()], 0)
+        );
+        assert_eq!(world.store.with(|db| db.rows(&JOB_MARKS).count()), 0);
+    });
+}
+
+#[test]
+fn a_job_that_comes_back_accuses_nobody_where_no_process_ended() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
+        let elsewhere = world.queue.client("elsewhere", Arc::new(world.runtime.clone()));
+        let mut channel = elsewhere.consume("jobs", 1).await.unwrap();
+        for _ in 0..12 {
+            let Delivered::Batch(batch) = channel.next(1).await.unwrap() else { panic!("lost") };
+            channel.requeue(&[batch[0].tag]).await.unwrap();
+        }
+        drop(channel);
+        let node = world.bare("c", |_| ()).await;
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(10).await;
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
     });
 }

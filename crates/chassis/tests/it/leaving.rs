@@ -28,7 +28,7 @@ async fn stop(world: &World, node: Node, longest: u64) -> Duration {
 /// A node with everything that can run.
 async fn whole(world: &World, name: &str) -> Node {
     let node = world.consumer(name).await;
-    node.app.jobs("jobs".into(), 10, 20);
+    node.app.jobs("jobs".into(), 10);
     node.app.relay();
     node
 }
@@ -84,7 +84,7 @@ fn a_long_backlog_is_left_to_others() {
             _ => Act::Pass,
         });
         node.app.consume(vec!["in".into(), "other".into()]);
-        node.app.jobs("jobs".into(), 4, 20);
+        node.app.jobs("jobs".into(), 4);
         world.sleep(2).await;
         assert!(stop(&world, node, 30).await < Duration::from_secs(1));
         let left = (world.counter("a").value, world.counter("b").value);
@@ -140,7 +140,7 @@ fn other_instances_work_does_not_keep_a_leaving_relay() {
         let leaving = whole(&world, "c-0").await;
         world.sleep(5).await;
         let other = world.bare("c-1", |_| ()).await;
-        other.app.jobs("jobs".into(), 1, 20);
+        other.app.jobs("jobs".into(), 1);
         // A send takes longer than the next one needs to come.
         leaving.faults.set(|call| match call {
             Call::Send(_) => Act::Slow(Duration::from_millis(50)),

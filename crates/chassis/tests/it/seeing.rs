@@ -21,7 +21,7 @@ use crate::world::{World, add, garbage, record, run};
 async fn seen(world: &World, name: &str) -> (Service, Faults) {
     let node = world.bare(name, |settings| settings.metrics = Metrics::recording()).await;
     node.app.consume(vec!["in".into(), "other".into()]);
-    node.app.jobs("jobs".into(), 8, 20);
+    node.app.jobs("jobs".into(), 8);
     node.app.relay();
     node.app.reaches(Channel::Topic, "out".into());
     (node.app.finish(Router::new()), node.faults)

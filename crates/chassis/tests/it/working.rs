@@ -45,7 +45,7 @@ fn due_event(id: &str, key: &str) -> ports::Record {
 fn a_job_is_acked_after_its_commit_only() {
     run(|world| async move {
         let node = world.bare("c-0", |_| ()).await;
-        node.app.jobs("jobs".into(), 10, 20);
+        node.app.jobs("jobs".into(), 10);
         node.faults.set(|call| match call {
             Call::Commit(_) => Act::Slow(Duration::from_secs(3)),
             Call::Settle => panic!("settled before the commit"),
@@ -67,7 +67,7 @@ fn a_job_is_acked_after_its_commit_only() {
 fn a_lost_channel_brings_jobs_again_and_they_apply_once() {
     run(|world| async move {
         let node = world.bare("c-0", |_| ()).await;
-        node.app.jobs("jobs".into(), 10, 20);
+        node.app.jobs("jobs".into(), 10);
         let mut left = 1;
         let (queue, store) = (world.queue.clone(), world.store.clone());
         node.faults.set(move |call| match call {
@@ -92,7 +92,7 @@ fn an_ack_that_fails_brings_the_job_again() {
     for act in [retry(), Act::Lost, Act::Fail(Fault::unknown("lost"))] {
         run(move |world| async move {
             let node = world.bare("c-0", |_| ()).await;
-            node.app.jobs("jobs".into(), 10, 20);
+            node.app.jobs("jobs".into(), 10);
             let mut left = 2;
             node.faults.set(move |call| match call {
                 Call::Settle if left > 0 => {
@@ -114,7 +114,7 @@ fn an_ack_that_fails_brings_the_job_again() {
 fn a_malformed_job_whose_id_no_database_can_keep_is_a_dead_letter_all_the_same() {
     run(|world| async move {
         let node = world.bare("c-0", |_| ()).await;
-        node.app.jobs("jobs".into(), 10, 20);
+        node.app.jobs("jobs".into(), 10);
         let mut foreign = garbage("jobs");
         foreign.key = "zero\0byte".into();
         world.publish(vec![foreign]).await;

@@ -96,7 +96,7 @@ async fn deliver(
             channel.settle(&tags, &[]).await?;
         }
         for delivery in alone {
-            let (tag, marks) = (delivery.tag, Marks::of(shared, queue, &delivery.record.key));
+            let (tag, marks) = (delivery.tag, Marks::of(shared, queue, &delivery.record.payload));
             let Some(crashed) = marks.mark(working).await else { return Ok(()) };
             match hand_over(vec![delivery], Some(Alone { crashed }), work).await {
                 Ok(()) => marks.forget().await,

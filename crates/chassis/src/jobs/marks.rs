@@ -32,13 +32,13 @@ impl Document for JobMarks {
 /// The marks of one job.
 pub(super) struct Marks<'a> {
     shared: &'a Shared,
-    /// Of its row: the job's id on its queue.
+    /// Of its row: its queue and what it says. Its id may be one that no database can keep.
     key: Key,
 }
 
 impl<'a> Marks<'a> {
-    pub(super) fn of(shared: &'a Shared, queue: &str, id: &str) -> Self {
-        Marks { shared, key: [queue, "|", id].concat().into() }
+    pub(super) fn of(shared: &'a Shared, queue: &str, payload: &[u8]) -> Self {
+        Marks { shared, key: [queue, "|", &envelope::fingerprint(payload)].concat().into() }
     }
 
     /// Marks the job, or tells how often the process ended when it was handled, where that is enough. Tries for

@@ -113,20 +113,50 @@ fn a_job_that_ends_the_process_is_given_up_and_its_neighbours_are_handled() {
     });
 }
 
+/// The one job goes back to its queue so often, and nobody looks at it.
+async fn come_back(world: &World, times: u32) {
+    let elsewhere = world.queue.client("elsewhere", Arc::new(world.runtime.clone()));
+    let mut channel = elsewhere.consume("jobs", 1).await.unwrap();
+    for _ in 0..times {
+        let Delivered::Batch(batch) = channel.next(1).await.unwrap() else { panic!("lost") };
+        channel.requeue(&[batch[0].tag]).await.unwrap();
+    }
+}
+
 #[test]
 fn a_job_that_comes_back_accuses_nobody_where_no_process_ended() {
     run(|world| async move {
         world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
-        let elsewhere = world.queue.client("elsewhere", Arc::new(world.runtime.clone()));
-        let mut channel = elsewhere.consume("jobs", 1).await.unwrap();
-        for _ in 0..12 {
-            let Delivered::Batch(batch) = channel.next(1).await.unwrap() else { panic!("lost") };
-            channel.requeue(&[batch[0].tag]).await.unwrap();
-        }
-        drop(channel);
+        come_back(&world, 12).await;
         let node = world.bare("c", |_| ()).await;
         node.app.jobs("jobs".into(), 10);
         world.sleep(10).await;
         assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+#[test]
+fn a_job_that_comes_back_is_marked_by_what_every_database_can_keep() {
+    run(|world| async move {
+        let mut foreign = garbage("jobs");
+        foreign.key = "zero\0byte".into();
+        world.publish(vec![foreign]).await;
+        come_back(&world, 3).await;
+        let node = world.bare("c", |_| ()).await;
+        let marked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let seen = marked.clone();
+        node.faults.set(move |call| {
+            if let Call::Begin([Op::Lock { table, keys }]) = call
+                && *table == &JOB_MARKS
+            {
+                assert!(keys.iter().all(|key| !key.contains('\0')), "PostgreSQL refuses {keys:?}");
+                seen.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            Act::Pass
+        });
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(10).await;
+        assert!(marked.load(std::sync::atomic::Ordering::Relaxed));
+        assert_eq!((world.dead().len(), world.depth("jobs").await), (1, 0));
     });
 }

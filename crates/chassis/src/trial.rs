@@ -11,8 +11,10 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Marks of a record alone after which it is given up.
-const MARKS_MAX: u32 = 2;
+/// Marks of a record or a job alone after which it is given up.
+pub(crate) const MARKS_MAX: u32 = 2;
+/// Tries to take a mark back. Where none succeeds it stands, as that of a process that died.
+pub(crate) const TAKE_BACK_TRIES: u32 = 3;
 /// Claims without progress, the present one included, from which on marks are made.
 const CLAIMS_MAX: u32 = 2;
 

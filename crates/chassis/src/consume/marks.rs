@@ -11,11 +11,8 @@ use crate::slot::Source;
 use crate::tables::position_key;
 use crate::touched::document;
 use crate::transaction::{json, rows};
-use crate::trial::{self, Step, Trial};
+use crate::trial::{self, Step, TAKE_BACK_TRIES, Trial};
 use crate::{Document, POSITIONS, Position};
-
-/// Tries to take marks back. Where none succeeds they stand, as those of a process that died.
-const TAKE_BACK_TRIES: u32 = 3;
 
 /// What its position says of a partition that was claimed again without progress.
 pub(super) struct Suspect {

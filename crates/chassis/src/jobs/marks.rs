@@ -10,11 +10,7 @@ use crate::app::Shared;
 use crate::stop::Working;
 use crate::tables::JOB_MARKS;
 use crate::transaction::{json, rows};
-
-/// Marks of a job alone after which it is given up, as those of a record.
-const MARKS_MAX: u32 = 2;
-/// Tries to take a mark back. Where none succeeds it stands, as that of a process that died.
-const TAKE_BACK_TRIES: u32 = 3;
+use crate::trial::{MARKS_MAX, TAKE_BACK_TRIES};
 
 /// How often a job was about to be handled alone, and neither was nor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

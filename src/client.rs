@@ -26,8 +26,12 @@ use serde_json::Value;
 use crate::http_shell::pause;
 use crate::shop::service_of;
 
-/// How often a write is tried before the client gives up: with the pauses about 20 s.
-const ATTEMPTS_MAX: u32 = 40;
+/// How long a write is tried again.
+const WRITE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// The pause before a second try; each one after it is longer by as much, up to the longest.
+const PAUSE: Duration = Duration::from_millis(25);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
 
 /// How long one request may take: longer than the shell lets it.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
@@ -37,6 +41,9 @@ const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// What a process says of a service that another one runs.
 const NOT_HERE: &str = "urn:shakedown:problem:not-here";
+
+/// What a service says of a write whose first request is not done.
+const IN_FLIGHT: &str = "urn:shakedown:problem:request-in-flight";
 
 /// Rows on a page.
 const PAGE: usize = 200;
@@ -84,8 +91,10 @@ pub struct Client {
     addresses: Arc<[Address]>,
     /// Whose turn it is.
     turn: Arc<AtomicUsize>,
-    /// How often a read is tried.
-    reads: u32,
+    /// How long a read is tried again.
+    reads: Duration,
+    /// How long a write is tried again.
+    writes: Duration,
 }
 
 /// What came back.
@@ -195,12 +204,19 @@ impl Client {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
         let hyper = Hyper::builder(TokioExecutor::new()).build(connector);
-        Client { hyper, addresses: addresses.into(), turn: Arc::default(), reads: 1 }
+        Client {
+            hyper,
+            addresses: addresses.into(),
+            turn: Arc::default(),
+            reads: Duration::ZERO,
+            writes: WRITE_PATIENCE,
+        }
     }
 
-    /// As patient with reads as with writes: for who must not stop where a process is killed.
-    pub fn patient(self) -> Client {
-        Client { reads: ATTEMPTS_MAX, ..self }
+    /// As patient as this with reads and writes: for who must not stop where a process or a server
+    /// is killed.
+    pub fn patient(self, patience: Duration) -> Client {
+        Client { reads: patience, writes: patience, ..self }
     }
 
     /// Whom it asks, for people.
@@ -233,7 +249,8 @@ impl Client {
         answer.expect(StatusCode::OK).with_context(|| format!("GET {path}")).map(Some)
     }
 
-    /// A write, repeated with the same Idempotency-Key on 503 and 504 and while nobody answers.
+    /// A write, repeated with the same Idempotency-Key while nobody answers, or only that it is too
+    /// early to tell.
     pub async fn write(
         &self,
         method: Method,
@@ -241,7 +258,7 @@ impl Client {
         key: &str,
         body: &Value,
     ) -> anyhow::Result<Answer> {
-        self.repeated(method, path, Some(key), body, ATTEMPTS_MAX).await
+        self.repeated(method, path, Some(key), body, self.writes).await
     }
 
     async fn repeated(
@@ -250,20 +267,17 @@ impl Client {
         path: &str,
         key: Option<&str>,
         body: &Value,
-        attempts: u32,
+        patience: Duration,
     ) -> anyhow::Result<Answer> {
-        let mut attempt = 0;
+        let mut over = pin!(pause(patience));
+        let mut wait = PAUSE;
         loop {
-            attempt += 1;
             let answer = self.once(method.clone(), path, key, body).await;
-            let again = match &answer {
-                Ok(answer) => matches!(answer.status.as_u16(), 503 | 504),
-                Err(_) => true,
-            };
-            if !again || attempt >= attempts {
+            let again = answer.as_ref().map_or(true, Answer::is_for_now);
+            if !again || matches!(select(&mut over, pin!(pause(wait))).await, Either::Left(_)) {
                 return answer;
             }
-            pause(Duration::from_millis(u64::from(25 * attempt.min(20)))).await;
+            wait = (wait + PAUSE).min(PAUSE_MAX);
         }
     }
 
@@ -395,6 +409,11 @@ fn nobody_listens(error: &anyhow::Error) -> bool {
 }
 
 impl Answer {
+    /// Whether the same request may get another answer by and by.
+    fn is_for_now(&self) -> bool {
+        matches!(self.status.as_u16(), 503 | 504) || self.body["type"] == IN_FLIGHT
+    }
+
     /// Whether another process runs that service.
     fn is_not_here(&self) -> bool {
         self.body["type"] == NOT_HERE
@@ -424,7 +443,51 @@ pub fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::Router;
+
     use super::*;
+    use crate::http_shell::Shell;
+
+    /// What a client so patient is told of a read and of a write in the end, by a shop that answers
+    /// each of them with these in turn, and then with the last one only.
+    async fn told(answers: &'static [(u16, &str)], patience: Duration) -> [u16; 2] {
+        let turn = Arc::new(AtomicUsize::new(0));
+        let answer = {
+            let turn = turn.clone();
+            async move || {
+                let now = turn.fetch_add(1, Ordering::Relaxed).min(answers.len() - 1);
+                let (status, kind) = answers[now];
+                let body = format!(r#"{{"type":"urn:shakedown:problem:{kind}"}}"#);
+                (StatusCode::from_u16(status).unwrap(), body)
+            }
+        };
+        let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let client = Client::new(shell.address()).patient(patience);
+        let router = Router::new().fallback(answer);
+        let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO));
+        let asked = async {
+            let read = client.get("/orders/o").await.unwrap();
+            turn.store(0, Ordering::Relaxed);
+            let body = Value::from(1);
+            let write = client.write(Method::POST, "/orders", "k", &body).await.unwrap();
+            [read, write].map(|answer| answer.status.as_u16())
+        };
+        match select(pin!(asked), serving).await {
+            Either::Left((told, _)) => told,
+            Either::Right(_) => panic!("it is served"),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_so_for_now_is_asked_again_until_patience_ends() {
+        const MINUTE: Duration = Duration::from_secs(60);
+        let mends =
+            &[(503, "unavailable"), (504, "timeout"), (409, "request-in-flight"), (201, "")];
+        assert_eq!(told(mends, MINUTE).await, [201; 2]);
+        assert_eq!(told(mends, Duration::ZERO).await, [503; 2]);
+        assert_eq!(told(&[(503, "unavailable")], Duration::from_millis(60)).await, [503; 2]);
+        assert_eq!(told(&[(409, "order-not-final"), (201, "")], MINUTE).await, [409; 2]);
+    }
 
     #[test]
     fn a_path_belongs_to_who_runs_its_service() {

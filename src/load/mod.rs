@@ -153,9 +153,9 @@ pub async fn run(options: Load) -> anyhow::Result<ExitCode> {
     let client = Client::of(options.target.clone());
     // Whoever is not there is better missed now than after a while.
     client.get("/health").await?;
-    let client = client.patient();
-    let orders = Orders::draw(&options);
     let patience = Duration::from_secs(options.timeout.into());
+    let client = client.patient(patience);
+    let orders = Orders::draw(&options);
     let runtime = local_mode::runtime();
     let customers = Customers::new(client.clone(), runtime, "load", patience);
     let mut report =

@@ -67,12 +67,16 @@ impl Stream {
 pub struct JobsQueue {
     /// Its name on the broker.
     pub name: Arc<str>,
-    /// How often a job may come back before it is dead-lettered. It guards only the insert of the
-    /// mail: sending has its own retries (saga-rules 15).
+    /// How often a job may come back before the broker dead-letters it.
     pub delivery_limit: u32,
-    /// Where dead letters go.
+    /// Where the broker's dead letters go: nobody reads them.
     pub dead_letters: Arc<str>,
 }
+
+/// As high as AMQP's signed arguments go, for none: 4.0 would otherwise take 20, and 3.10 refuses -1
+/// (broker-contract R15). A job comes back with every connection that breaks before anybody looked at
+/// it, and must not be lost for that; the worker gives up what ends its process (docs/dead-letters.md).
+const NO_DELIVERY_LIMIT: u32 = i32::MAX.unsigned_abs();
 
 /// The streams' names under one prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +99,7 @@ impl Streams {
     pub fn jobs(&self) -> JobsQueue {
         let name = self.name(Stream::NotificationsJobs);
         let dead_letters = format!("{name}.dead").into();
-        JobsQueue { name, delivery_limit: 10, dead_letters }
+        JobsQueue { name, delivery_limit: NO_DELIVERY_LIMIT, dead_letters }
     }
 }
 

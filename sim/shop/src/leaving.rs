@@ -1,8 +1,10 @@
 //! What must hold of instances that come and go: leases, offsets and memberships, over the way of a
 //! world and not only its end. Pure functions over facts, as those of `invariants`.
 
+use std::iter::successors;
 use std::time::Duration;
 
+use chassis::Settings;
 use sim_engine::{FaultSpec, TraceEvent};
 
 use crate::facts::Facts;
@@ -45,10 +47,10 @@ pub fn sends_under_its_lease(facts: &Facts) -> Bad {
 }
 
 /// Between two attempts to send a row to a broker that does not answer there is a pause: it is not
-/// sent much more often than faults can be to blame for. Each may cost two attempts, and one more for
-/// each quarter of a second that it lasts; one is the row's own, and one its lease's.
+/// sent more often than faults can be to blame for. Each may cost two attempts, and those that fit
+/// into the time that it lasts; one is the row's own, and one its lease's.
 pub fn no_storm(facts: &Facts) -> Bad {
-    let per_fault = |fault: &FaultSpec| 2 + fault.for_ms / 250;
+    let per_fault = |fault: &FaultSpec| 2 + attempts_within(Duration::from_millis(fault.for_ms));
     let most =
         2 + facts.met.iter().map(per_fault).sum::<u64>() + 2 * facts.workload.upgrades.len() as u64;
     let storms = facts.sends.rows.iter().filter(|(_, sent)| **sent > most);
@@ -57,6 +59,18 @@ pub fn no_storm(facts: &Facts) -> Bad {
             found("", format!("row {id} of {} was sent {sent} times of {most}", service.name()))
         })
         .collect()
+}
+
+/// How many attempts a relay makes after one that failed, in so much time: the pauses before them
+/// double, and jitter halves them at most.
+fn attempts_within(time: Duration) -> u64 {
+    let Settings { backoff, backoff_max, .. } = Settings::new("", "");
+    let pauses = successors(Some(backoff), |pause| Some((*pause * 2).min(backoff_max)));
+    let ends = pauses.scan(Duration::ZERO, |end, pause| {
+        *end += pause / 2;
+        Some(*end)
+    });
+    ends.take_while(|end| *end <= time).count() as u64
 }
 
 /// An offset is committed when what stands before it is handled, never earlier: the log's copy is not
@@ -134,4 +148,16 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
         }
     }
     bad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_come_at_doubling_pauses_and_then_one_a_second() {
+        let within = |ms| attempts_within(Duration::from_millis(ms));
+        // By the shortest pauses: after 10, 30, 70, 150 and 310 ms, ...
+        assert_eq!([9, 10, 297, 310, 1_270, 2_269, 2_270].map(within), [0, 1, 4, 5, 7, 7, 8]);
+    }
 }

@@ -13,8 +13,16 @@ use crate::nodes::{LEASE, LET_GO};
 
 type Bad = Vec<(String, String)>;
 
-/// The longest that a call can be slowed down, and a little: what befell a node earlier is over.
+/// So long after it ended, nothing is left of what befell a node: a session (6 s) of a membership that
+/// it was never told of, and a call that waited meanwhile.
 const OVER: Duration = Duration::from_secs(11);
+
+/// When nothing is left of this any more. How long it lasts is at the end of its text.
+fn over(event: &TraceEvent) -> Duration {
+    let lasts = event.text.strip_suffix(" ms").and_then(|text| text.rsplit_once(" for "));
+    let lasts_ms = lasts.and_then(|(_, ms)| ms.parse().ok()).unwrap_or(0);
+    event.at + Duration::from_millis(lasts_ms) + OVER
+}
 
 /// A shard that lost its holder has a new one within a lease and this: the longest pause between two
 /// looks of a relay (1 s), a failed look and the pause behind it.
@@ -113,7 +121,7 @@ fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
         }
         if matches!(event.what, "started" | "thawed") && event.at <= from {
             up = true;
-        } else if event.at + OVER > from {
+        } else if over(event) > from {
             return false;
         } else {
             up = matches!(event.what, "fault" | CRASHED) && up;
@@ -133,7 +141,7 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
             what => matches!(what, CRASHED | "frozen"),
         };
         let earlier = facts.events[..i].iter().filter(of_node);
-        if earlier.filter(|e| troubled(e)).any(|event| event.at + OVER > leaving.at) {
+        if earlier.filter(|e| troubled(e)).any(|event| over(event) > leaving.at) {
             continue;
         }
         for event in facts.events[i + 1..].iter().filter(of_node) {
@@ -153,6 +161,20 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_befell_a_node_is_over_some_time_after_it_ended() {
+        let over = |text: &str| {
+            let at = Duration::from_secs(1);
+            over(&TraceEvent { at, node: "n".into(), what: "fault", text: text.to_owned() })
+        };
+        assert_eq!(
+            over("restart after n @ subscribe 1 for 8524 ms"),
+            Duration::from_millis(20_524)
+        );
+        assert_eq!(over("Log for 500 ms"), Duration::from_millis(12_500));
+        assert_eq!(over("orders#0.1"), Duration::from_secs(12));
+    }
 
     #[test]
     fn attempts_come_at_doubling_pauses_and_then_one_a_second() {

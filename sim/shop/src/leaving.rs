@@ -18,7 +18,7 @@ type Bad = Vec<(String, String)>;
 const OVER: Duration = Duration::from_secs(11);
 
 /// When nothing is left of this any more. How long it lasts is at the end of its text.
-fn over(event: &TraceEvent) -> Duration {
+pub fn over(event: &TraceEvent) -> Duration {
     let lasts = event.text.strip_suffix(" ms").and_then(|text| text.rsplit_once(" for "));
     let lasts_ms = lasts.and_then(|(_, ms)| ms.parse().ok()).unwrap_or(0);
     event.at + Duration::from_millis(lasts_ms) + OVER
@@ -71,7 +71,7 @@ pub fn no_storm(facts: &Facts) -> Bad {
 
 /// How many attempts a relay makes after one that failed, in so much time: the pauses before them
 /// double, and jitter halves them at most.
-fn attempts_within(time: Duration) -> u64 {
+pub fn attempts_within(time: Duration) -> u64 {
     let Settings { backoff, backoff_max, .. } = Settings::new("", "");
     let pauses = successors(Some(backoff), |pause| Some((*pause * 2).min(backoff_max)));
     let ends = pauses.scan(Duration::ZERO, |end, pause| {
@@ -156,30 +156,4 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
         }
     }
     bad
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_befell_a_node_is_over_some_time_after_it_ended() {
-        let over = |text: &str| {
-            let at = Duration::from_secs(1);
-            over(&TraceEvent { at, node: "n".into(), what: "fault", text: text.to_owned() })
-        };
-        assert_eq!(
-            over("restart after n @ subscribe 1 for 8524 ms"),
-            Duration::from_millis(20_524)
-        );
-        assert_eq!(over("Log for 500 ms"), Duration::from_millis(12_500));
-        assert_eq!(over("orders#0.1"), Duration::from_secs(12));
-    }
-
-    #[test]
-    fn attempts_come_at_doubling_pauses_and_then_one_a_second() {
-        let within = |ms| attempts_within(Duration::from_millis(ms));
-        // By the shortest pauses: after 10, 30, 70, 150 and 310 ms, ...
-        assert_eq!([9, 10, 297, 310, 1_270, 2_269, 2_270].map(within), [0, 1, 4, 5, 7, 7, 8]);
-    }
 }

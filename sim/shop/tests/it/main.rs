@@ -3,6 +3,7 @@
 mod crashes;
 mod described;
 mod failure;
+mod leaving;
 mod letters;
 mod metered;
 mod mutants;

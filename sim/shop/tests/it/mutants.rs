@@ -31,6 +31,7 @@ struct Mutant {
 fn every_mutant_can_be_planted_and_every_invariant_has_one() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
     let known: BTreeSet<&str> = invariants::ALL.iter().map(|(name, _)| *name).collect();
+    let mut count = 0;
     let mut reported: BTreeSet<String> = BTreeSet::new();
     for entry in fs::read_dir(format!("{root}fixtures/mutants")).expect("there are mutants") {
         let path = entry.expect("it can be listed").path();
@@ -48,7 +49,9 @@ fn every_mutant_can_be_planted_and_every_invariant_has_one() {
             assert!(known.contains(invariant.as_str()), "{name}: nobody checks {invariant}");
         }
         reported.extend(mutant.invariant);
+        count += 1;
     }
+    assert!(count >= 18, "{count} mutants");
     let idle: Vec<&&str> = known.iter().filter(|name| !reported.contains(**name)).collect();
     assert!(idle.is_empty(), "no mutant is reported by {idle:?}");
 }

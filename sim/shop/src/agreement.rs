@@ -2,20 +2,16 @@
 //! what customers were told. Pure functions over facts, as those of `invariants`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
+use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream};
 use inventory::rules::State;
 use orders::rules::Terminal;
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
+use crate::keeper::WriteOffTold;
 
 type Bad = Vec<(String, String)>;
-
-/// Longest from a deadline, or from the end of the faults, to the end of an order: a session (6 s),
-/// a timer's lost claim (30 s), and the way.
-const ENDS_WITHIN: Duration = Duration::from_secs(45);
 
 /// A cancel that was answered 200 or 202 is one; one that was answered 409 is none.
 pub fn cancel_is_kept(facts: &Facts) -> Bad {
@@ -64,7 +60,10 @@ pub fn adjusted_as_asked(facts: &Facts) -> Bad {
     let mut asked: BTreeMap<String, i64> = BTreeMap::new();
     let set_up = facts.workload.products.iter().filter_map(|it| Some((it.id.clone(), it.stock?)));
     let imports = facts.workload.imports.iter().flat_map(|import| import.lines());
-    for (product, delta) in set_up.chain(imports) {
+    let done = |it: &&WriteOffTold| it.answer.as_ref().is_some_and(|(status, _)| *status == 200);
+    let write_offs = facts.told.write_offs.iter().filter(done).map(|it| &it.write_off);
+    let write_offs = write_offs.map(|it| (it.product.clone(), -it.pieces));
+    for (product, delta) in set_up.chain(imports).chain(write_offs) {
         *asked.entry(product).or_default() += delta;
     }
     let adjusted = |product: &String| facts.adjusted.get(product).copied();
@@ -75,26 +74,6 @@ pub fn adjusted_as_asked(facts: &Facts) -> Bad {
             found(product, format!("asked for {sum}, adjusted by {:?}", adjusted(product)))
         })
         .collect()
-}
-
-/// No order is cancelled for its deadline before it, and none is open long after it.
-pub fn deadline(facts: &Facts) -> Bad {
-    let mut bad = Vec::new();
-    let wait = Duration::from_millis(facts.workload.deadline_ms);
-    for answered in &facts.answered {
-        let Some(id) = &answered.order_id else { continue };
-        let Some(ended) = facts.ends.final_at.get(id) else { continue };
-        let due = answered.asked_at + wait;
-        let by_deadline = facts.sagas.get(id).and_then(|saga| saga.reason.as_deref());
-        if by_deadline == Some(reason::DEADLINE) && *ended < due {
-            bad.push(found(id, format!("cancelled {:?} ahead of its deadline", due - *ended)));
-        }
-        let latest = due.max(facts.ends.healed_at) + ENDS_WITHIN;
-        if *ended > latest {
-            bad.push(found(id, format!("open {:?} behind its deadline", *ended - due)));
-        }
-    }
-    bad
 }
 
 /// An order has the lines that its customer asked for, each at a price that was asked for it, and
@@ -110,7 +89,8 @@ pub fn priced_as_offered(facts: &Facts) -> Bad {
         .iter()
         .map(|product| (product.id.as_str(), product.price))
         .collect();
-    offered.extend(facts.workload.prices.iter().map(|it| (it.product.as_str(), it.price)));
+    let prices = facts.workload.prices.iter();
+    offered.extend(prices.filter_map(|it| Some((it.product.as_str(), it.price?))));
     for answered in &facts.answered {
         let Some(id) = &answered.order_id else { continue };
         let placed = facts.sagas.get(id).and_then(|saga| saga.placed.as_ref());
@@ -155,6 +135,28 @@ pub fn charged_as_agreed(facts: &Facts) -> Bad {
         }
         if !agreed {
             bad.push(found(id, format!("{mode:?} with stock {stock:?}, charged {charges} times")));
+        }
+    }
+    bad
+}
+
+/// Once the gateway has held an order's money, or declined to, that was told (saga-rules, the catalog:
+/// PaymentProcessed is the payment's outcome), also where the order had ended by then.
+pub fn outcome_is_told(facts: &Facts) -> Bad {
+    use payments::rules::{Answer, Operation, Outcome};
+    let mut bad = Vec::new();
+    for settled in facts.ledger.settled.values() {
+        let outcome = match (settled.operation, &settled.answer) {
+            (Operation::Authorise | Operation::Charge, Answer::Approved) => Outcome::Success,
+            (Operation::Authorise | Operation::Charge, Answer::Declined(why)) => {
+                Outcome::Failure(why.clone())
+            }
+            (Operation::Capture | Operation::Void, _) | (_, Answer::Unknown) => continue,
+        };
+        let id = settled.order.as_str();
+        let told = facts.payments.get(id).and_then(|payment| payment.outcome.as_ref());
+        if told != Some(&outcome) {
+            bad.push(found(id, format!("the gateway said {outcome:?}, told was {told:?}")));
         }
     }
     bad
@@ -356,6 +358,7 @@ pub fn one_product_everywhere(facts: &Facts) -> Bad {
         let same = shown.is_some_and(|shown| {
             shown.price == price
                 && shown.name == product.content.name
+                && shown.category_id == product.content.category_id
                 && (!versioned || shown.product_version == Some(product.product_version))
         });
         if !same {

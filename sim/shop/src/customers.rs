@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tower::ServiceExt;
 
 use crate::followers::Followers;
+use crate::keeper::Told;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{Import, Order, PriceChange, Product, Upgrade, Workload};
+use crate::workload::{CATEGORY, Order, Product, Upgrade, Workload};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -53,6 +54,8 @@ pub struct Customers {
     ids: Arc<Mutex<BTreeMap<String, String>>>,
     /// Jobs that strangers published: they leave no trace in their queue.
     jobs: Arc<Mutex<Vec<Planted>>>,
+    /// What those were told who run the shop, and the visitor.
+    told: Arc<Mutex<Told>>,
 }
 
 impl Customers {
@@ -60,8 +63,8 @@ impl Customers {
     pub fn new(world: World, workload: &Workload) -> Self {
         let nodes = Arc::new(workload.clone());
         let followers = Followers::new(world.clone(), workload);
-        let (answered, ids, jobs) = (Arc::default(), Arc::default(), Arc::default());
-        Customers { world, nodes, followers, answered, ids, jobs }
+        let (answered, ids, jobs, told) = Default::default();
+        Customers { world, nodes, followers, answered, ids, jobs, told }
     }
 
     /// Those among them who follow orders.
@@ -97,6 +100,16 @@ impl Customers {
     /// Remembers a job that was planted.
     pub fn note_job(&self, job: Planted) {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner).push(job);
+    }
+
+    /// What those were told who run the shop, and the visitor.
+    pub fn told(&self) -> Told {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers what somebody was told.
+    pub fn note_told(&self, note: impl FnOnce(&mut Told)) {
+        note(&mut self.told.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Any node of a service, as a request reaches one: of those that are well, where others stay
@@ -148,7 +161,7 @@ impl Customers {
 
     /// What Catalog is told of a product.
     fn content(&self, product: &Product) -> Value {
-        let mut content = json!({ "name": product.id, "categoryId": "things" });
+        let mut content = json!({ "name": product.id, "categoryId": CATEGORY });
         if !self.nodes.as_written {
             content["price"] = json!(product.price);
         }
@@ -209,26 +222,6 @@ impl Customers {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
     }
 
-    /// The operator gives a product another price, at its time.
-    pub async fn reprice(self, change: PriceChange) {
-        let PriceChange { product, at_ms, price } = change;
-        madsim::time::sleep(Duration::from_millis(at_ms)).await;
-        let body = json!({ "name": product, "categoryId": "things", "price": price });
-        let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
-        self.until_answered(Service::Catalog, "PUT", &path, &key, Some(one(&body))).await;
-    }
-
-    /// The operator adjusts stock in bulk, and again with the same key until every line is done.
-    pub async fn import(self, import: Import) {
-        madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
-        let line = |(product, delta)| json!({ "productId": product, "delta": delta });
-        let body = Some(many(import.lines().map(line)));
-        let (service, key) = (Service::Inventory, &import.name);
-        let answer = self.until_answered(service, "POST", "/stock", key, body).await;
-        let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
-        self.world.cluster.note("customers", "imported", format!("{key}: {failed:?}"));
-    }
-
     /// Somebody replaces a node's release by the next one, at its time.
     pub async fn upgrade(self, upgrade: Upgrade) {
         madsim::time::sleep(Duration::from_millis(upgrade.at_ms)).await;
@@ -236,8 +229,8 @@ impl Customers {
     }
 
     /// Repeats a request with the same key until the answer is for good: not a lost reply, not a
-    /// refused connection, not a 503, and not a price that may still arrive.
-    async fn until_answered(
+    /// refused connection, not a 503, and not what time may mend.
+    pub async fn until_answered(
         &self,
         service: Service,
         method: &str,
@@ -273,16 +266,17 @@ impl Customers {
         body: Option<Sent>,
     ) -> Result<(u16, Value), Fault> {
         let router = self.world.router(node).ok_or_else(|| Fault::retry("connection refused"))?;
-        let request = Request::builder()
+        let sort = body.as_ref().map_or("application/json", |sent| sent.sort);
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("idempotency-key", key)
-            .header(
-                header::CONTENT_TYPE,
-                body.as_ref().map_or("application/json", |(sort, _)| sort),
-            )
-            .body(body.map_or_else(Body::empty, |(_, text)| Body::from(text)))
-            .map_err(|e| Fault::refused(e.to_string()))?;
+            .header(header::CONTENT_TYPE, sort);
+        if let Some(version) = body.as_ref().and_then(|sent| sent.only) {
+            request = request.header(header::IF_MATCH, format!("\"{version}\""));
+        }
+        let body = body.map_or_else(Body::empty, |sent| Body::from(sent.text));
+        let request = request.body(body).map_err(|e| Fault::refused(e.to_string()))?;
         let serve = async move {
             let Ok(response) = router.oneshot(request).await;
             let status = response.status().as_u16();
@@ -295,25 +289,41 @@ impl Customers {
     }
 }
 
-/// A body: its media type and its text.
-pub(crate) type Sent = (&'static str, String);
+/// What goes with a request.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// The body's media type.
+    sort: &'static str,
+    /// The body.
+    text: String,
+    /// The only version that it is meant for (If-Match).
+    only: Option<u64>,
+}
+
+impl Sent {
+    /// For this version only, if for one.
+    pub(crate) fn only(self, version: Option<u64>) -> Self {
+        Sent { only: version, ..self }
+    }
+}
 
 /// A body of one JSON value.
 pub(crate) fn one(body: &Value) -> Sent {
-    ("application/json", body.to_string())
+    Sent { sort: "application/json", text: body.to_string(), only: None }
 }
 
 /// A body of one JSON value a line.
-fn many(lines: impl Iterator<Item = Value>) -> Sent {
+pub(crate) fn many(lines: impl Iterator<Item = Value>) -> Sent {
     let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
-    ("application/x-ndjson", lines.join("\n"))
+    Sent { sort: "application/x-ndjson", text: lines.join("\n"), only: None }
 }
 
-/// A refusal that time may mend: the price replica lags, the first request with this key is still
-/// in flight, or some lines of many were not tried.
+/// A refusal that time may mend: the price replica lags, the order has not ended, the first request with
+/// this key is still in flight, or some lines of many were not tried.
 fn passing(answer: &Value) -> bool {
     let kind = answer["type"].as_str().unwrap_or("");
     kind.ends_with("price-unavailable")
+        || kind.ends_with("order-not-final")
         || kind.ends_with("request-in-flight")
         || answer["failed"].as_u64().is_some_and(|failed| failed > 0)
 }

@@ -9,6 +9,8 @@ use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, PARK
 use contract::{Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
+use notifications_worker::mail::Mail;
+use notifications_worker::rows::{MAILS, MailRow};
 use orders::rows::{PRICES, SAGAS};
 use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
@@ -21,6 +23,7 @@ use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
 
 use crate::customers::{Answered, Customers};
 use crate::followers::Followed;
+use crate::keeper::Told;
 use crate::leaving;
 use crate::next;
 use crate::nodes::World;
@@ -94,8 +97,10 @@ pub struct Facts {
     pub outbox: BTreeMap<Service, usize>,
     /// Copies at the mail server by Message-ID.
     pub mails: BTreeMap<String, u32>,
-    /// Sends that the worker could not be sure of, by Message-ID.
-    pub unsure: BTreeMap<String, u32>,
+    /// Mails that the mail server never takes, by Message-ID.
+    pub refused: BTreeSet<String>,
+    /// The worker's rows by Message-ID.
+    pub mail_rows: BTreeMap<String, MailRow>,
     /// Faults of the worker's nodes that may have made it send again without a doubt of its own on
     /// record: kills, doubled and late sends, sends slower than their time-out, leaving with a slow
     /// call, and whatever keeps a node from writing down what it sent.
@@ -117,6 +122,10 @@ pub struct Facts {
     pub queued: usize,
     /// Who came and went, and what befell whom.
     pub events: Vec<TraceEvent>,
+    /// What the operator asked of letters to be redriven: service, letter, answer.
+    pub redrives: Vec<String>,
+    /// What those were told who run the shop, and the visitor.
+    pub told: Told,
     /// How the relays sent.
     pub sends: Seen,
     /// Who held which shard.
@@ -155,7 +164,8 @@ impl Facts {
             gone: gone(&met, workload),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
-            unsure: BTreeMap::new(),
+            refused: BTreeSet::new(),
+            mail_rows: BTreeMap::new(),
             mail_doubts: mail_doubts(&met, workload),
             products: rows(world, Service::Catalog, &catalog::rows::PRODUCTS),
             prices: rows(world, Service::Orders, &PRICES),
@@ -165,6 +175,8 @@ impl Facts {
             ends,
             queued: queued(world),
             events: world.cluster.events(leaving::wanted),
+            redrives: redrives(world),
+            told: customers.told(),
             sends: world.sends.seen(),
             holders,
         };
@@ -196,14 +208,17 @@ impl Facts {
     }
 
     fn read_mails(&mut self, world: &World) {
-        let kept = world.mails.kept();
-        self.mails = kept.iter().map(|(id, kept)| (id.clone(), kept.copies)).collect();
-        let rows: BTreeMap<String, notifications_worker::rows::MailRow> =
-            rows(world, Service::NotificationsWorker, &notifications_worker::rows::MAILS);
+        for (id, kept) in world.mails.kept() {
+            if kept.refused > 0 {
+                self.refused.insert(id);
+            } else {
+                self.mails.insert(id, kept.copies);
+            }
+        }
+        let rows: BTreeMap<String, MailRow> = rows(world, Service::NotificationsWorker, &MAILS);
         for row in rows.into_values() {
-            let id = notifications_worker::mail::Mail::new(&row.wanted, row.sending.wanted_at)
-                .message_id;
-            self.unsure.insert(id, row.sending.unknown);
+            let id = Mail::new(&row.wanted, row.sending.wanted_at).message_id;
+            self.mail_rows.insert(id, row);
         }
     }
 
@@ -252,6 +267,12 @@ impl Facts {
         let answered = self.answered.iter().find(|a| a.order_id.as_deref() == Some(order_id));
         answered.map_or(order_id, |a| &a.name)
     }
+}
+
+/// See [`Facts::redrives`].
+fn redrives(world: &World) -> Vec<String> {
+    let asked = |event: &TraceEvent| (&*event.node, event.what) == ("operator", "redrive");
+    world.cluster.events(asked).into_iter().map(|event| event.text).collect()
 }
 
 /// See [`Facts::mail_doubts`].

@@ -26,7 +26,7 @@ pub struct Followed {
     pub last: BTreeMap<String, (u64, String)>,
     /// The cursor of the last event.
     pub cursor: u64,
-    /// Events that were not ahead of the one before.
+    /// Events that were not ahead of the one before, and streams that were refused.
     pub disorder: Vec<String>,
 }
 
@@ -92,8 +92,14 @@ async fn hear(router: Router, path: String, followed: Arc<Mutex<Followed>>) {
     let cursor = lock(&followed).cursor;
     let request = Request::get(&path).header("last-event-id", cursor).body(Body::empty());
     let Ok(response) = router.oneshot(request.expect("a plain request")).await;
-    if response.status() != 200 {
-        return;
+    match response.status().as_u16() {
+        200 => {}
+        // It starts, it leaves, or its database is away.
+        503 => return,
+        status => {
+            lock(&followed).disorder.push(format!("{status} to the cursor {cursor}"));
+            return;
+        }
     }
     let mut chunks = response.into_body().into_data_stream();
     while let Some(Ok(chunk)) = chunks.next().await {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use chassis::{DeadLetter, LetterState};
-use contract::{CATALOG, Event, PaymentMode, Row, Service};
+use contract::{CATALOG, Event, PaymentMode, Row, Service, reason};
 use jsonschema::Validator;
 use orders::rules::Terminal;
 use sim_engine::Violation;
@@ -13,32 +13,39 @@ use sim_engine::Violation;
 use crate::customers::Answered;
 use crate::facts::{Facts, Said};
 use crate::workload::Order;
-use crate::{agreement, leaving, letters, next};
+use crate::{agreement, causes, leaving, letters, next, sagas, told};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 35] = [
+pub const ALL: [Invariant; 44] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
+    ("http.changes_are_kept", told::changes_are_kept),
+    ("http.books_are_told", told::books_are_told),
+    ("http.lists_are_whole", told::lists_are_whole),
     ("saga.ends", ends),
     ("saga.ends_once", ends_once),
     ("saga.one_end_everywhere", one_end_everywhere),
-    ("saga.deadline", agreement::deadline),
+    ("saga.deadline", sagas::deadline),
+    ("saga.knows_what_was_said", sagas::knows_what_was_said),
+    ("saga.cancelled_for_its_reason", sagas::cancelled_for_its_reason),
     ("stock.books", stock_books),
     ("stock.adjusted_as_asked", agreement::adjusted_as_asked),
     ("stock.rejected_did_not_fit", rejected_did_not_fit),
     ("money.priced_as_offered", agreement::priced_as_offered),
     ("money.charged_as_agreed", agreement::charged_as_agreed),
     ("money.at_most_one_charge", at_most_one_charge),
+    ("money.outcome_is_told", agreement::outcome_is_told),
     ("money.cancelled_holds_nothing", cancelled_holds_nothing),
     ("money.confirmed_is_captured", confirmed_is_captured),
     ("mail.one_for_each_end", mails),
     ("events.as_contracted", as_contracted),
     ("events.said_once", agreement::said_once),
     ("events.versions_rise", agreement::versions_rise),
+    ("events.say_their_cause", causes::say_their_cause),
     ("events.published", agreement::published),
     ("events.duplicates_have_a_cause", agreement::duplicates_have_a_cause),
     ("events.each_handled", each_handled),
@@ -47,6 +54,8 @@ pub const ALL: [Invariant; 35] = [
     ("dead_letters.have_a_cause", letters::have_a_cause),
     ("dead_letters.poison_is_settled", letters::poison_is_settled),
     ("dead_letters.nobody_waits", letters::nobody_waits),
+    ("dead_letters.ends_never_wait", letters::ends_never_wait),
+    ("dead_letters.tried_when_asked", letters::tried_when_asked),
     ("dead_letters.drained_in_order", letters::drained_in_order),
     ("dead_letters.nothing_overtakes", letters::nothing_overtakes),
     ("dead_letters.void_at_the_end", letters::void_at_the_end),
@@ -226,9 +235,8 @@ fn stock_books(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// Whoever was rejected for want of stock did not fit beside all that was ever held for others; and
-/// a product is unknown only where it was never adjusted.
-fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
+/// Pieces of each product that were ever held for somebody.
+pub(crate) fn ever_held(facts: &Facts) -> BTreeMap<&str, i64> {
     use inventory::rules::State;
     let mut held: BTreeMap<&str, i64> = BTreeMap::new();
     for row in facts.reservations.values() {
@@ -240,6 +248,14 @@ fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
             *held.entry(product.as_str()).or_default() += qty;
         }
     }
+    held
+}
+
+/// Whoever was rejected for want of stock did not fit beside all that was ever held for others, when no
+/// more pieces were there than in the end; and a product is unknown only where it was never adjusted.
+fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
+    use inventory::rules::State;
+    let held = ever_held(facts);
     let fits = |product: &str, qty: i64| {
         let stock = facts.adjusted.get(product).copied().unwrap_or(0);
         held.get(product).copied().unwrap_or(0) + qty <= stock
@@ -251,6 +267,13 @@ fn rejected_did_not_fit(facts: &Facts) -> Vec<(String, String)> {
             && lines.iter().all(|(product, qty)| fits(product.as_str(), *qty))
         {
             bad.push(found(id, "rejected, though it fits beside all that was ever held"));
+        }
+        let unknown = lines.keys().any(|product| !facts.stock.contains_key(product.as_str()));
+        let reason = if unknown { reason::UNKNOWN_PRODUCT } else { reason::INSUFFICIENT_STOCK };
+        if row.reservation.state == State::Failed
+            && row.reservation.reason.as_deref() != Some(reason)
+        {
+            bad.push(found(id, format!("rejected for {:?}, not {reason}", row.reservation.reason)));
         }
     }
     bad
@@ -315,9 +338,10 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// One distinct Message-ID for each final order and one for each resend that was promised, and no
-/// more copies than sends in doubt explain.
+/// One distinct Message-ID for each final order and one for each resend that was promised, or an
+/// `undeliverable` mail where the mail server refuses it; and no more copies than sends in doubt explain.
 fn mails(facts: &Facts) -> Vec<(String, String)> {
+    use notifications_worker::rules::State;
     let mut bad = Vec::new();
     let mut expected = BTreeSet::new();
     for (id, saga) in &facts.sagas {
@@ -331,10 +355,18 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
         let revisions = 1 + facts.answered.iter().filter(promised).count();
         for revision in 1..=revisions {
             let message_id = format!("{id}.{end}.{revision}@shakedown.invalid");
+            let row = facts.mail_rows.get(&message_id);
+            let undeliverable = row.is_some_and(|row| row.sending.state == State::Undeliverable);
+            let refused = facts.refused.contains(&message_id);
+            if undeliverable != refused {
+                let text = format!("{message_id}: refused {refused}, {row:?}");
+                bad.push(found(id, text));
+            }
             match facts.mails.get(&message_id) {
+                _ if refused => {}
                 None => bad.push(found(id, format!("{end}, and mail {revision} does not say so"))),
                 Some(copies) => {
-                    let unsure = facts.unsure.get(&message_id).copied().unwrap_or(0);
+                    let unsure = row.map_or(0, |row| row.sending.unknown);
                     if *copies > 1 + unsure + facts.mail_doubts {
                         bad.push(found(id, format!("{copies} copies, {unsure} sends in doubt")));
                     }
@@ -346,8 +378,9 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
     for answered in &facts.answered {
         let wishes = |order: &Order| order.name == answered.name && order.resend_after_ms.is_some();
         let wished = facts.workload.orders.iter().any(wishes) && answered.order_id.is_some();
-        // 409: it had not ended by then.
-        if wished && !matches!(answered.resend, Some(202 | 409)) {
+        // As written, no mail can be sent again.
+        let right = if facts.workload.as_written { 409 } else { 202 };
+        if wished && answered.resend != Some(right) {
             bad.push(found(&answered.name, format!("a resend was answered {:?}", answered.resend)));
         }
     }

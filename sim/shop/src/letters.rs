@@ -41,8 +41,9 @@ pub fn have_a_cause(facts: &Facts) -> Bad {
         let caused = match letter.code.as_str() {
             _ if own(service, letter) => true,
             "crash_loop" => gone >= GONE,
-            "parked" => facts.letters[&service].iter().any(|other| {
-                other.key == letter.key && (own(service, other) || other.code == "crash_loop")
+            "parked" => sequenced(facts).any(|(of, other)| {
+                (of, &other.key) == (service, &letter.key)
+                    && (own(service, other) || other.code == "crash_loop")
             }),
             _ => false,
         };
@@ -121,6 +122,36 @@ fn sequenced(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
 
 fn closed_at(letter: &DeadLetter) -> &str {
     letter.closed_at.as_deref().unwrap_or("")
+}
+
+/// An order's end waits for no letter where it has something to undo (saga-rules 3).
+pub fn ends_never_wait(facts: &Facts) -> Bad {
+    let waited = all(facts).filter(|(service, letter)| {
+        ORDERED.contains(service)
+            && letter.code == "parked"
+            && contract::ends_order(letter.event_type.as_deref().unwrap_or(""))
+    });
+    waited
+        .map(|(service, letter)| {
+            let kind = letter.event_type.as_deref().unwrap_or("");
+            found(&letter.key, format!("{kind} {} waited in {}", letter.id, service.name()))
+        })
+        .collect()
+}
+
+/// What is dead is tried again only when an operator asks for it: a request may come twice.
+pub fn tried_when_asked(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for (service, letter) in all(facts) {
+        let about = format!("{} {}: ", service.name(), letter.id);
+        let asked = facts.redrives.iter().filter(|text| text.starts_with(&about)).count() as u32;
+        if letter.attempts > 1 + 2 * asked {
+            let (id, attempts) = (&letter.id, letter.attempts);
+            let text = format!("{id} failed {attempts} times in {}, asked {asked}", service.name());
+            bad.push(found(&letter.key, text));
+        }
+    }
+    bad
 }
 
 /// Of the letters of a key, none is applied before an earlier one is settled.

@@ -7,12 +7,14 @@ compile_error!(
 );
 
 pub mod agreement;
+pub mod causes;
 pub mod customers;
 pub mod facts;
 pub mod followers;
 pub mod forms;
 pub mod history;
 pub mod invariants;
+pub mod keeper;
 pub mod leaving;
 pub mod letters;
 pub mod next;
@@ -20,11 +22,14 @@ pub mod nodes;
 pub mod operator;
 pub mod plan;
 pub mod poison;
+pub mod sagas;
 pub mod scenario;
 pub mod scenarios;
 pub mod shop;
 pub mod smaller;
 pub mod story;
+pub mod told;
+pub mod visitor;
 pub mod watch;
 pub mod workload;
 

@@ -11,7 +11,7 @@ use chassis::{LEASES, Lease, Metrics, Ports, Settings};
 use contract::{Contract, OrderId, Service, Streams};
 use model::store::StoreServer;
 use notifications_worker::mail::Mail;
-use notifications_worker::memory::MemorySink;
+use notifications_worker::memory::{self, MemorySink};
 use notifications_worker::rules::Answer as Sent;
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
@@ -24,7 +24,7 @@ use crate::facts;
 use crate::history;
 use crate::next;
 use crate::watch::{Sends, Watched};
-use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, Workload, is_late};
+use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, REFUSED_ENDING, Workload, is_late};
 
 /// What the trace has of a node that has just left: see [`crate::leaving`].
 pub const LET_GO: &str = "let go";
@@ -81,11 +81,15 @@ impl World {
         };
         let passes: Option<Passes> = Some(Arc::new(late));
         let steering = Steering { declined_ending: Some(13), passes, ..Steering::default() };
+        let mails = MemorySink::default();
+        if workload.refuses_mail {
+            mails.steer(Some(Arc::new(|mail: &Mail, _| refuses(mail))));
+        }
         let world = World {
             cluster,
             databases: databases.into(),
             gateway: SimulatedGateway::new(steering),
-            mails: MemorySink::default(),
+            mails,
             sends: Sends::default(),
             metrics,
             routers: Arc::default(),
@@ -254,6 +258,14 @@ impl World {
                 notifications_worker::run(ports, settings, config).await
             }
         }
+    }
+}
+
+/// See [`Workload::refuses_mail`].
+fn refuses(mail: &Mail) -> memory::Passage {
+    match mail.message_id.split('.').next().is_some_and(|order| order.ends_with(REFUSED_ENDING)) {
+        true => memory::Passage::Refused("no such mailbox".to_owned()),
+        false => memory::Passage::Whole,
     }
 }
 

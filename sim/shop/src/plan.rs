@@ -6,13 +6,16 @@ use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 use crate::forms::{self, Form};
 use crate::poison::{Kind, Poison};
 use crate::workload::{
-    Import, LATE_ENDING, Order, PriceChange, Product, Retention, Upgrade, Workload, node,
+    CATEGORY, Import, LATE_ENDING, Order, PriceChange, Product, Retention, Upgrade, Workload,
+    WriteOff, node,
 };
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
 /// Pairs of price changes while they are placed.
 const PRICES: u64 = 2;
+/// A product that nobody orders.
+const UNSOLD: &str = "unsold";
 /// Faults of a default world; about two thirds meet their step.
 const FAULTS: u64 = 14;
 
@@ -37,11 +40,21 @@ fn workload(choices: &Choices) -> Workload {
     products.push(Product { id: "declined".into(), price: 1_313, stock: Some(100) });
     products.push(Product { id: "unstocked".into(), price: 500, stock: None });
     products.push(Product { id: "late".into(), price: 1_000 + LATE_ENDING, stock: Some(100) });
+    products.push(Product { id: "free".into(), price: 0, stock: Some(100) });
+    products.push(Product { id: UNSOLD.into(), price: 700, stock: Some(100) });
     // At once, so that they wait for each other and share transactions; or one after the other.
     let within_ms = [500, 1_500, 4_000][pick("within", 3) as usize];
     let mut orders: Vec<Order> =
         (0..ORDERS).map(|i| order(choices, i, within_ms, &products)).collect();
-    let prices = (0..PRICES).flat_map(|_| reprice(choices, within_ms, &products)).collect();
+    let mut prices: Vec<PriceChange> =
+        (0..PRICES).flat_map(|_| reprice(choices, within_ms, &products)).collect();
+    // Each is a request of its own, by product and time.
+    let mut taken = std::collections::BTreeSet::new();
+    for change in &mut prices {
+        while !taken.insert((change.product.clone(), change.at_ms)) {
+            change.at_ms += 1;
+        }
+    }
     let mut instances = std::collections::BTreeMap::new();
     for service in Service::ALL {
         if pick("instances", 3) == 0 {
@@ -58,9 +71,17 @@ fn workload(choices: &Choices) -> Workload {
     let audited = pick("audited", 4) == 0;
     let import = |i: u64| {
         let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 45) as u32);
-        Import { name: format!("I{i}"), at_ms, lines }
+        Import { name: format!("I{i}"), at_ms, lines, again_after_ms: None }
     };
-    let imports = (0..pick("imports", 3)).map(import).collect();
+    let mut imports: Vec<Import> = (0..pick("imports", 3)).map(import).collect();
+    let write_off = |i: u64| {
+        let (at_ms, product) = (pick("write off at", within_ms), pick("written off", 5) as usize);
+        let (product, pieces) = (products[product].id.clone(), 1 + pick("pieces", 4) as i64);
+        WriteOff { name: format!("W{i}"), at_ms, product, pieces }
+    };
+    let write_offs = (0..pick("write offs", 4)).map(write_off).collect();
+    let refuses_mail = pick("refuses mail", 3) == 0;
+    let visited = pick("visited", 5) == 0;
     let mut poisons: Vec<Poison> = match pick("poisons", 2) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices, within_ms)).collect(),
@@ -77,6 +98,10 @@ fn workload(choices: &Choices) -> Workload {
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 1_000 + pick("every", 3_000),
     });
+    if let (Some(retention), Some(import), 0) = (&retention, imports.first_mut(), pick("again", 3))
+    {
+        import.again_after_ms = Some(retention.keep_ms + 2 * retention.every_ms + 1_000);
+    }
     let put_up_in_bulk = pick("bulk", 4) > 0;
     let mut workload = Workload {
         as_written,
@@ -90,6 +115,9 @@ fn workload(choices: &Choices) -> Workload {
         poisons,
         orders,
         imports,
+        write_offs,
+        refuses_mail,
+        visited,
         audited,
         next: Vec::new(),
         upgrades: Vec::new(),
@@ -97,7 +125,10 @@ fn workload(choices: &Choices) -> Workload {
         heal_ms,
         core: Vec::new(),
     };
-    if pick("core", 2) == 0 {
+    // While something is sent after so long, nobody stays broken: it would repeat what no inbox knows any
+    // more.
+    let again = workload.imports.iter().any(|import| import.again_after_ms.is_some());
+    if pick("core", 2) == 0 && !again {
         let one = |service: Service| node(service, pick("core", workload.count(service)) as u32);
         workload.core = Service::ALL.into_iter().map(one).collect();
     }
@@ -161,14 +192,25 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
     Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None }
 }
 
-/// Two new prices of a product, shortly one after the other.
+/// Two changes of a product, shortly one after the other. One that nobody orders may lose its price: who
+/// orders what has none waits until it has one.
 fn reprice(choices: &Choices, within_ms: u64, products: &[Product]) -> [PriceChange; 2] {
     let pick = |what: &str, below: u64| choices.below("reprice", what, below);
-    let product = &products[pick("product", 2) as usize].id;
-    let first_ms = pick("at", within_ms);
+    let unsold = || products.iter().find(|product| product.id == UNSOLD);
+    let product = match pick("product", 3) as usize {
+        2 => unsold().expect("it is for sale"),
+        sold => &products[sold],
+    };
+    let (first_ms, looks) = (pick("at", within_ms), pick("looks", 3) == 0);
     [first_ms, first_ms + 1 + pick("gap", 60)].map(|at_ms| {
-        let price = 100 * (1 + pick("price", 30) as i64);
-        PriceChange { product: product.clone(), at_ms, price }
+        let price = match pick("sort", 4) {
+            0 => Some(product.price),
+            1 if product.id == UNSOLD => None,
+            _ => Some(100 * (1 + pick("price", 30) as i64)),
+        };
+        let category = [CATEGORY, "toys", "tools"][pick("category", 3) as usize];
+        let category = (category != CATEGORY).then(|| category.to_owned());
+        PriceChange { product: product.id.clone(), at_ms, price, category, looks }
     })
 }
 
@@ -179,9 +221,10 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
         2 => PaymentMode::None,
         _ => PaymentMode::Parallel,
     };
-    let lines = match pick("sort", 10) {
-        0 => vec![("declined".to_owned(), 1)],
-        1 => vec![("p0".to_owned(), 1), ("unstocked".to_owned(), 1)],
+    let lines = match pick("sort", 20) {
+        0 | 1 => vec![("declined".to_owned(), 1)],
+        2 | 3 => vec![("p0".to_owned(), 1), ("unstocked".to_owned(), 1)],
+        4 => vec![("free".to_owned(), 1)],
         _ => (0..=pick("lines", 3))
             .map(|_| {
                 let product = &products[pick("product", 5) as usize];

@@ -71,6 +71,9 @@ impl Scenario {
             poisons: Vec::new(),
             orders: Vec::new(),
             imports: Vec::new(),
+            write_offs: Vec::new(),
+            refuses_mail: false,
+            visited: false,
             audited: false,
             next: Vec::new(),
             upgrades: Vec::new(),
@@ -107,7 +110,9 @@ impl Scenario {
 
     /// The operator gives a product another price.
     pub fn reprice(mut self, product: &str, at_ms: u64, price: i64) -> Self {
-        self.plan.workload.prices.push(PriceChange { product: product.into(), at_ms, price });
+        let (product, price) = (product.into(), Some(price));
+        let change = PriceChange { product, at_ms, price, category: None, looks: false };
+        self.plan.workload.prices.push(change);
         self
     }
 
@@ -184,7 +189,8 @@ impl Scenario {
     /// An operator adjusts stock in one request of so many lines.
     pub fn import(mut self, lines: u32) -> Self {
         let name = format!("I{}", self.plan.workload.imports.len() + 1);
-        self.plan.workload.imports.push(Import { name, at_ms: 100, lines });
+        let import = Import { name, at_ms: 100, lines, again_after_ms: None };
+        self.plan.workload.imports.push(import);
         self
     }
 

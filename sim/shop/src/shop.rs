@@ -210,6 +210,8 @@ impl Shop {
         );
         let imports = workload.imports.iter().cloned();
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
+        let write_offs = workload.write_offs.iter().cloned();
+        shoppers.extend(write_offs.map(|it| madsim::task::spawn(customers.clone().write_off(it))));
         let operator = madsim::task::spawn(customers.clone().operate());
         let watch = Watch::default();
         let inboxes = workload.retention.is_some() || !workload.poisons.is_empty();
@@ -229,6 +231,9 @@ impl Shop {
         recovery.until_quiet(&world, &customers, &watch, "all").await;
         watching.abort();
         operator.abort();
+        if workload.visited {
+            customers.visit().await;
+        }
         let healed_at = recovery.healed_at.unwrap_or_default();
         let watched = watch.seen(cluster.elapsed(), healed_at);
         let facts = Facts::read(&world, &workload, &customers, watched);

@@ -23,6 +23,9 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     without("all poison".into(), &|w| w.poisons.clear());
     without("all new prices".into(), &|w| w.prices.clear());
     without("all imports".into(), &|w| w.imports.clear());
+    without("all that is written off".into(), &|w| w.write_offs.clear());
+    without("refused mails".into(), &|w| w.refuses_mail = false);
+    without("the visitor".into(), &|w| w.visited = false);
     without("all upgrades".into(), &|w| w.upgrades.clear());
     without("retention".into(), &|w| w.retention = None);
     without("the auditor".into(), &|w| w.audited = false);
@@ -37,6 +40,9 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     }
     for (i, import) in workload.imports.iter().enumerate() {
         without(format!("import {}", import.name), &|w| drop(w.imports.remove(i)));
+    }
+    for (i, write_off) in workload.write_offs.iter().enumerate() {
+        without(format!("write-off {}", write_off.name), &|w| drop(w.write_offs.remove(i)));
     }
     for (i, upgrade) in workload.upgrades.iter().enumerate() {
         without(format!("the upgrade of {}", upgrade.node), &|w| drop(w.upgrades.remove(i)));

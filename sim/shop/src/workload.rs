@@ -38,6 +38,16 @@ pub struct Workload {
     /// Stock that an operator adjusts in bulk while customers order.
     #[serde(default)]
     pub imports: Vec<Import>,
+    /// Pieces of what is for sale that an operator writes off meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub write_offs: Vec<WriteOff>,
+    /// Whether the mail server refuses some mails for good: of orders with an id that ends in
+    /// [`REFUSED_ENDING`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub refuses_mail: bool,
+    /// Whether somebody looks at every list once all is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub visited: bool,
     /// Whether somebody follows the changes of all orders.
     #[serde(default)]
     pub audited: bool,
@@ -87,6 +97,9 @@ pub struct Product {
     pub stock: Option<i64>,
 }
 
+/// See [`Workload::refuses_mail`].
+pub const REFUSED_ENDING: char = 'f';
+
 /// Amounts that end in this are answered by the gateway only after a minute: see [`LATE_CALLS`].
 pub const LATE_ENDING: i64 = 77;
 
@@ -100,7 +113,10 @@ pub const LATE_CALLS: u32 = 7;
 /// So many calls to take it or to give it back are lost besides: pauses of 0.5, 1 and 2 s.
 pub const LATE_CALLS_AFTER: u32 = 3;
 
-/// A new price of a product.
+/// A product's category, where nothing else is said.
+pub const CATEGORY: &str = "things";
+
+/// A new price of a product, or another category.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PriceChange {
@@ -108,8 +124,15 @@ pub struct PriceChange {
     pub product: String,
     /// When, milliseconds from the first instant after the setup.
     pub at_ms: u64,
-    /// Minor units.
-    pub price: i64,
+    /// Minor units; `None`: it has none any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub price: Option<i64>,
+    /// Its category; [`CATEGORY`] where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// Whether the operator looks first, and changes only what it saw (If-Match).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub looks: bool,
 }
 
 /// A node's upgrade to the next release.
@@ -157,13 +180,32 @@ pub struct Import {
     pub at_ms: u64,
     /// How many lines.
     pub lines: u32,
+    /// So long after it was answered the operator sends it once more, milliseconds: longer than an inbox
+    /// remembers it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_after_ms: Option<u64>,
 }
 
 impl Import {
-    /// Product and pieces of each line: products come again, so that a line done twice shows.
+    /// Product and pieces of each line: products come again, so that a line done twice shows, and so do
+    /// whole lines, so that one left out does.
     pub fn lines(&self) -> impl Iterator<Item = (String, i64)> {
-        (0..self.lines).map(|n| (format!("bulk{}", n % 7), 1 + i64::from(n)))
+        (0..self.lines).map(|n| (format!("bulk{}", n % 7), 1 + i64::from(n / 14)))
     }
+}
+
+/// Pieces that are lost or broken: fewer to sell, where so many are left.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WriteOff {
+    /// Its name in this world; the Idempotency-Key.
+    pub name: String,
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// Of which product.
+    pub product: String,
+    /// How many.
+    pub pieces: i64,
 }
 
 impl Workload {

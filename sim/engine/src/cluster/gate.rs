@@ -108,7 +108,7 @@ impl Node {
             FaultKind::KillBefore => {
                 cluster.kill(&self.name, long);
             }
-            FaultKind::Rejected => return Err(Fault::retry("injected")),
+            FaultKind::Rejected => return Err(self.rejection(site)),
             FaultKind::Slow => madsim::time::sleep(long).await,
             FaultKind::Freeze => self.stand_still(long).await,
             FaultKind::ClockAhead | FaultKind::ClockBack => {
@@ -139,6 +139,16 @@ impl Node {
         }
         self.stop_if_cut().await;
         Ok(Some(fault))
+    }
+
+    /// For now, or, of what is sent, for as long as somebody does not mend it: a right that is missing, a
+    /// queue that is not there.
+    fn rejection(&self, site: Site) -> Fault {
+        let sends = matches!(site, Site::Produce | Site::Publish);
+        match sends && self.cluster.shared.choices.below("rejection", &self.name, 2) == 0 {
+            true => Fault::refused("injected"),
+            false => Fault::retry("injected"),
+        }
     }
 
     async fn stand_still(&self, long: Duration) {

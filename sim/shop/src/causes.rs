@@ -1,0 +1,54 @@
+//! What events say of where they come from. Pure functions over facts, as those of `invariants`.
+
+use std::collections::BTreeMap;
+
+use contract::{Event, Profile, reason};
+
+use crate::facts::{Facts, Said};
+use crate::invariants::found;
+
+/// From what an event may follow; empty: from no event, but from a request or the time.
+fn triggers(said: &Said) -> &'static [&'static str] {
+    match &said.event {
+        Event::ProductUpserted(_) | Event::OrderCreated(_) => &[],
+        Event::StockReserved(_) | Event::StockFailed(_) => &["OrderCreated"],
+        // In mode after_stock the later one of both.
+        Event::PaymentProcessed(_) => &["OrderCreated", "StockReserved"],
+        Event::OrderConfirmed(_) => &["StockReserved", "PaymentProcessed"],
+        Event::OrderCancelled(e) => match e.reason.as_deref() {
+            Some(reason::CUSTOMER_REQUEST | reason::DEADLINE) => &[],
+            _ => &["StockFailed", "PaymentProcessed"],
+        },
+        Event::NotificationJob(_) => &["OrderConfirmed", "OrderCancelled"],
+    }
+}
+
+/// An event's causationId is the eventId of what it followed from (saga-rules 9): an event of the same
+/// key, or a request's, or a stranger's copy.
+pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
+    if facts.workload.profile() == Profile::Catalog {
+        return Vec::new();
+    }
+    let by_id: BTreeMap<&str, &Said> =
+        facts.said.iter().map(|said| (said.event_id.as_str(), said)).collect();
+    let planted = |id: &str| facts.planted.iter().any(|it| it.event_id.as_deref() == Some(id));
+    let mut bad = Vec::new();
+    for said in &facts.said {
+        let cause = said.json["causationId"].as_str();
+        let trigger = cause.and_then(|cause| by_id.get(cause));
+        let wanted = triggers(said);
+        let follows = match (trigger, wanted) {
+            (None, []) => true,
+            (None, _) => cause.is_some_and(planted),
+            (Some(trigger), wanted) => {
+                trigger.key == said.key && wanted.contains(&trigger.event.kind())
+            }
+        };
+        if !follows {
+            let (kind, trigger) = (said.event.kind(), trigger.map(|it| it.event.kind()));
+            let text = format!("{kind} {} says it follows from {cause:?}, {trigger:?}", said.place);
+            bad.push(found(&said.key, text));
+        }
+    }
+    bad
+}

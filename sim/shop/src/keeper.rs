@@ -1,0 +1,97 @@
+//! Those who run the shop while customers order: they change products and adjust stock, by HTTP, again
+//! with the same key until they are answered for good. And what they were told. Never judged here.
+
+use std::time::Duration;
+
+use contract::Service;
+use serde_json::{Value, json};
+
+use crate::customers::{Customers, many, one};
+use crate::visitor::Listed;
+use crate::workload::{CATEGORY, Import, PriceChange, WriteOff};
+
+/// What somebody was told who is no customer.
+#[derive(Debug, Clone, Default)]
+pub struct Told {
+    /// Of changes of products.
+    pub changes: Vec<ChangeTold>,
+    /// Of pieces that were to be written off.
+    pub write_offs: Vec<WriteOffTold>,
+    /// By lists.
+    pub lists: Vec<Listed>,
+}
+
+/// The answer to a change of a product.
+#[derive(Debug, Clone)]
+pub struct ChangeTold {
+    /// The change.
+    pub change: PriceChange,
+    /// The version that it was for; `None`: for any.
+    pub seen: Option<u64>,
+    /// Status and body; `None`: never answered for good.
+    pub answer: Option<(u16, Value)>,
+}
+
+/// The answer to pieces that were to be written off.
+#[derive(Debug, Clone)]
+pub struct WriteOffTold {
+    /// The pieces.
+    pub write_off: WriteOff,
+    /// Status and body; `None`: never answered for good.
+    pub answer: Option<(u16, Value)>,
+}
+
+impl Customers {
+    /// Gives a product another price or category, at its time. Who looks first thinks before the change:
+    /// somebody else may have changed it meanwhile.
+    pub async fn reprice(self, change: PriceChange) {
+        let PriceChange { product, at_ms, price, category, looks } = &change;
+        madsim::time::sleep(Duration::from_millis(*at_ms)).await;
+        let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
+        let mut seen = None;
+        if *looks {
+            let answer = self.until_answered(Service::Catalog, "GET", &path, &key, None).await;
+            seen = answer.and_then(|(_, body)| body["productVersion"].as_u64());
+            let thinks_ms = self.world().cluster.choices().below("keeper thinks", &key, 60);
+            madsim::time::sleep(Duration::from_millis(thinks_ms)).await;
+        }
+        let category = category.as_deref().unwrap_or(CATEGORY);
+        let mut body = json!({ "name": product, "categoryId": category });
+        if let Some(price) = price {
+            body["price"] = json!(price);
+        }
+        let body = Some(one(&body).only(seen));
+        let answer = self.until_answered(Service::Catalog, "PUT", &path, &key, body).await;
+        self.note_told(|told| told.changes.push(ChangeTold { change, seen, answer }));
+    }
+
+    /// Adjusts stock in bulk, and again with the same key until every line is done; and once more long
+    /// after that, where the workload says so.
+    pub async fn import(self, import: Import) {
+        madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
+        self.send(&import).await;
+        if let Some(after_ms) = import.again_after_ms {
+            madsim::time::sleep(Duration::from_millis(after_ms)).await;
+            self.send(&import).await;
+        }
+    }
+
+    async fn send(&self, import: &Import) {
+        let line = |(product, delta)| json!({ "productId": product, "delta": delta });
+        let body = Some(many(import.lines().map(line)));
+        let (service, key) = (Service::Inventory, &import.name);
+        let answer = self.until_answered(service, "POST", "/stock", key, body).await;
+        let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
+        self.world().cluster.note("customers", "imported", format!("{key}: {failed:?}"));
+    }
+
+    /// Writes pieces off, at their time.
+    pub async fn write_off(self, write_off: WriteOff) {
+        let WriteOff { name, at_ms, product, pieces } = &write_off;
+        madsim::time::sleep(Duration::from_millis(*at_ms)).await;
+        let (path, body) = (format!("/stock/{product}/adjust"), json!({ "delta": -pieces }));
+        let (service, body) = (Service::Inventory, Some(one(&body)));
+        let answer = self.until_answered(service, "POST", &path, name, body).await;
+        self.note_told(|told| told.write_offs.push(WriteOffTold { write_off, answer }));
+    }
+}

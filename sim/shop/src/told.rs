@@ -1,0 +1,163 @@
+//! What must hold of answers: changes that were accepted are published, conditions were true, books
+//! balance, lists are whole. Pure functions over facts, as those of `invariants`.
+
+use std::collections::BTreeMap;
+
+use contract::{Event, Profile, Service};
+use orders::rules::Terminal;
+use serde_json::{Value, json};
+
+use crate::facts::Facts;
+use crate::invariants::{ever_held, found};
+use crate::visitor::{List, Listed};
+use crate::workload::CATEGORY;
+
+type Bad = Vec<(String, String)>;
+
+/// A product's content: name, category and price.
+type Content<'a> = (&'a str, &'a str, Option<i64>);
+
+/// A change of a product that was answered 200 or 201 is published, under the version that the answer
+/// says; one that was for a certain version follows that one; and one that came too late is refused.
+pub fn changes_are_kept(facts: &Facts) -> Bad {
+    let mut published: BTreeMap<(&str, Option<u64>), Content> = BTreeMap::new();
+    let mut of_product: Vec<(&str, Content)> = Vec::new();
+    for said in &facts.said {
+        let Event::ProductUpserted(event) = &said.event else { continue };
+        let content = (event.name.as_str(), event.category_id.as_str(), event.price);
+        published.insert((&said.key, event.product_version), content);
+        of_product.push((&said.key, content));
+    }
+    let versioned = facts.workload.profile() == Profile::Default;
+    let mut bad = Vec::new();
+    for told in &facts.told.changes {
+        let change = &told.change;
+        let product = change.product.as_str();
+        let category = change.category.as_deref().unwrap_or(CATEGORY);
+        let content = (product, category, change.price);
+        let version = |body: &Value| body["productVersion"].as_u64();
+        let wrong = match (&told.answer, told.seen) {
+            (Some((200 | 201, body)), seen) => {
+                let is_said = match versioned {
+                    true => published.get(&(product, version(body))) == Some(&content),
+                    false => of_product.contains(&(product, content)),
+                };
+                let follows = seen.is_none_or(|seen| {
+                    version(body).is_some_and(|it| it == seen || it == seen + 1)
+                });
+                match (is_said, follows) {
+                    (false, _) => Some(format!("is not published under {:?}", version(body))),
+                    (true, false) => Some(format!("became {:?}", version(body))),
+                    (true, true) => None,
+                }
+            }
+            (Some((412, _)), Some(seen)) => {
+                let now = facts.products.get(product).map(|product| product.product_version);
+                (now == Some(seen)).then(|| "was refused, and nobody was faster".to_owned())
+            }
+            (answer, _) => Some(format!("was answered {answer:?}")),
+        };
+        bad.extend(wrong.map(|wrong| {
+            found(product, format!("{content:?}, meant for version {:?}, {wrong}", told.seen))
+        }));
+    }
+    bad
+}
+
+/// Whoever wrote pieces off was told books that balance, and is refused only what did not fit beside all
+/// that was ever held.
+pub fn books_are_told(facts: &Facts) -> Bad {
+    let held = ever_held(facts);
+    let mut bad = Vec::new();
+    for told in &facts.told.write_offs {
+        let product = told.write_off.product.as_str();
+        let wrong = match &told.answer {
+            Some((200, books)) => {
+                let of = |name: &str| books[name].as_i64().filter(|pieces| *pieces >= 0);
+                let parts = ["available", "reserved", "committed"].map(of);
+                let sum = parts.into_iter().try_fold(0, |sum, part| Some(sum + part?));
+                (sum.is_none() || sum != of("onHand")).then(|| format!("books are {books}"))
+            }
+            Some((409, _)) => {
+                let held = held.get(product).copied().unwrap_or(0);
+                let left = facts.adjusted.get(product).copied().unwrap_or(0) - held;
+                (left >= told.write_off.pieces).then(|| format!("refused, and {left} were left"))
+            }
+            answer => Some(format!("answered {answer:?}")),
+        };
+        bad.extend(wrong.map(|wrong| found(product, format!("{:?}: {wrong}", told.write_off))));
+    }
+    bad
+}
+
+/// What a list is to show: entries, and what each of them says.
+fn entries(facts: &Facts, list: &List) -> Vec<(String, Value)> {
+    let status = |terminal: Terminal| match terminal {
+        Terminal::None => json!("pending"),
+        Terminal::Confirmed => json!("confirmed"),
+        Terminal::Cancelled => json!("cancelled"),
+    };
+    let reservations =
+        || facts.reservations.iter().map(|(id, row)| (id, json!(row.reservation.state)));
+    let shown = || {
+        let placed = facts.shown.iter().filter(|(_, row)| row.order.placed.is_some());
+        placed.map(|(id, row)| (id, json!(row.order.status())))
+    };
+    let rows: Vec<(&String, Value)> = match (list.service, list.path) {
+        (Service::Catalog, _) => {
+            facts.products.iter().map(|(id, it)| (id, json!(it.product_version))).collect()
+        }
+        (Service::Orders, "/stubs") => {
+            let stubs = facts.sagas.iter().filter(|(_, saga)| saga.placed.is_none());
+            stubs.map(|(id, saga)| (id, json!(saga.stock))).collect()
+        }
+        (Service::Orders, _) => {
+            let placed = facts.sagas.iter().filter(|(_, saga)| saga.placed.is_some());
+            placed.map(|(id, saga)| (id, status(saga.terminal))).collect()
+        }
+        (Service::Inventory, "/stock") => {
+            facts.stock.iter().map(|(id, row)| (id, json!(row.stock.on_hand()))).collect()
+        }
+        (Service::Inventory, "/reservations") => reservations().collect(),
+        (Service::Inventory, _) => reservations().filter(|(_, it)| it == "released").collect(),
+        (Service::Payments, _) => {
+            facts.payments.iter().map(|(id, payment)| (id, json!(payment.state))).collect()
+        }
+        (Service::Query, "/orders") => shown().collect(),
+        (Service::Query, "/products") => {
+            facts.shown_products.iter().map(|(id, it)| (id, json!(it.says.price))).collect()
+        }
+        (Service::Query, _) => shown().filter(|(_, it)| it == "cancelled").collect(),
+        (Service::NotificationsWorker, _) => {
+            facts.mail_rows.iter().map(|(id, row)| (id, json!(row.sending.state))).collect()
+        }
+        (Service::NotificationsApi, _) => Vec::new(),
+    };
+    rows.into_iter().map(|(id, says)| (id.clone(), says)).collect()
+}
+
+/// Every list shows each row that belongs there, once, as it is; orders the newest first.
+pub fn lists_are_whole(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for Listed { list, items, refused } in &facts.told.lists {
+        let name = format!("{} of {}", list.path, list.service.name());
+        bad.extend(refused.iter().map(|text| found("", format!("{name}: {text}"))));
+        let text = |item: &Value, field: &str| item[field].as_str().unwrap_or("").to_owned();
+        let mut shown: Vec<(String, Value)> =
+            items.iter().map(|item| (text(item, list.id), item[list.says].clone())).collect();
+        shown.sort_by(|one, other| one.0.cmp(&other.0));
+        let wanted = entries(facts, list);
+        if shown != wanted {
+            let [more, less] = [(&shown, &wanted), (&wanted, &shown)]
+                .map(|(all, but)| all.iter().filter(|it| !but.contains(it)).collect::<Vec<_>>());
+            let (are, count) = (shown.len(), wanted.len());
+            let text = format!("{name} shows {are} of {count}: {more:?} and not {less:?}");
+            bad.push(found("", text));
+        }
+        let times: Vec<String> = items.iter().map(|item| text(item, "createdAt")).collect();
+        if list.path == "/orders" && !times.is_sorted_by(|one, next| one >= next) {
+            bad.push(found("", format!("{name} is not by time: {times:?}")));
+        }
+    }
+    bad
+}

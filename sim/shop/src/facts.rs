@@ -275,6 +275,9 @@ fn redrives(world: &World) -> Vec<String> {
     world.cluster.events(asked).into_iter().map(|event| event.text).collect()
 }
 
+/// A send that takes so long, milliseconds, may be over the worker's time-out (10 s), the ways included.
+const SEND_MS: u64 = 9_900;
+
 /// See [`Facts::mail_doubts`].
 fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
     const WORKER: Service = Service::NotificationsWorker;
@@ -301,9 +304,8 @@ fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
     let doubts = of_worker().filter(|fault| match (fault.kind, fault.when.site()) {
         (FaultKind::Leave, _) => slow,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
-        (FaultKind::Duplicated | FaultKind::LateEffect | FaultKind::Slow, Some(site)) => {
-            site == Site::Outside
-        }
+        (FaultKind::Duplicated | FaultKind::LateEffect, Some(Site::Outside)) => true,
+        (FaultKind::Slow, Some(Site::Outside)) => fault.for_ms >= SEND_MS,
         (kind, _) => holds_up(kind),
     });
     // Those that stood still while the core recovered had sent what another one then sent.

@@ -6,7 +6,9 @@ use sim_engine::{FaultKind, FaultSpec, Plan, Run, Scene, Site, Violation, When, 
 use crate::plan::rolling_restart;
 use crate::poison::{Kind, Poison};
 use crate::shop::Shop;
-use crate::workload::{Import, Order, PriceChange, Product, Retention, Upgrade, Workload, node};
+use crate::workload::{
+    Import, Order, PriceChange, Product, Retention, Upgrade, Workload, WriteOff, node,
+};
 
 /// Something that goes wrong: at a call of a node's, and for half a second, unless it says otherwise.
 #[derive(Debug, Clone)]
@@ -113,6 +115,27 @@ impl Scenario {
         let (product, price) = (product.into(), Some(price));
         let change = PriceChange { product, at_ms, price, category: None, looks: false };
         self.plan.workload.prices.push(change);
+        self
+    }
+
+    /// The operator looks at a product and then gives it another price, if it still is as it was seen.
+    pub fn reprice_as_seen(mut self, product: &str, at_ms: u64, price: i64) -> Self {
+        self = self.reprice(product, at_ms, price);
+        self.plan.workload.prices.iter_mut().last().expect("a change").looks = true;
+        self
+    }
+
+    /// The operator writes pieces of a product off.
+    pub fn write_off(mut self, product: &str, at_ms: u64, pieces: i64) -> Self {
+        let name = format!("W{}", self.plan.workload.write_offs.len() + 1);
+        let product = product.to_owned();
+        self.plan.workload.write_offs.push(WriteOff { name, at_ms, product, pieces });
+        self
+    }
+
+    /// Somebody looks at every list in the end.
+    pub fn visited(mut self) -> Self {
+        self.plan.workload.visited = true;
         self
     }
 

@@ -27,6 +27,8 @@ fn first() -> Vec<Scenario> {
         mail_is_told_once_though_the_worker_crashes(),
         a_crash_between_commit_and_reply_is_one_order(),
         a_bulk_request_that_is_cut_off_is_done_once(),
+        of_two_who_looked_at_a_product_one_changes_it(),
+        what_is_held_is_not_written_off(),
         a_follower_misses_nothing_though_query_crashes(),
         a_rolling_restart_loses_and_doubles_nothing(),
         a_broken_record_is_a_dead_letter_and_the_partition_flows_on(),
@@ -115,6 +117,31 @@ fn mail_is_told_once_though_the_worker_crashes() -> Scenario {
         .order("declined", 1)
         .fault(FaultKind::KillBefore, Service::NotificationsWorker, Site::Settle, 1)
         .fault(FaultKind::LostReply, Service::NotificationsApi, Site::Publish, 1)
+}
+
+/// RFC 9110, If-Match: whoever looked before the other one's change is refused, also where the reply to
+/// that change was lost.
+fn of_two_who_looked_at_a_product_one_changes_it() -> Scenario {
+    let claim = "of two who look at a product and then change it, one is refused";
+    Scenario::new("http.two_who_looked", claim)
+        .order("tea", 1)
+        .reprice_as_seen("tea", 300, 400)
+        .reprice_as_seen("tea", 301, 500)
+        .fault(FaultKind::LostReply, Service::Catalog, Site::Http, 6)
+        .visited()
+}
+
+fn what_is_held_is_not_written_off() -> Scenario {
+    let claim =
+        "pieces that are held or sold are not written off, and what is written off is not sold";
+    Scenario::new("stock.write_off_beside_orders", claim)
+        .stock("rare", Some(3))
+        .order("rare", 2)
+        .write_off("rare", 150, 2)
+        .write_off("rare", 160, 1)
+        .order("rare", 1)
+        .fault(FaultKind::LostReply, Service::Inventory, Site::Http, 5)
+        .visited()
 }
 
 /// saga-rules 17: key, effect and reply are one transaction, so that a crash behind it loses nothing.

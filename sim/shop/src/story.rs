@@ -1,12 +1,13 @@
 //! Worlds in words: an order's way for snapshots, and failures as stories that end with what to do.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{Event, PaymentStatus};
 use orders::rules::Terminal;
 use sim_engine::Run;
 
 use crate::facts::Facts;
+use crate::workload::WriteOff;
 
 /// A line or two for each order, by its name: what was decided, never when.
 pub fn lines(facts: &Facts) -> Vec<String> {
@@ -51,12 +52,44 @@ pub fn lines(facts: &Facts) -> Vec<String> {
         };
         let own = format!("{id}.");
         let mail = facts.mails.keys().filter(|m| m.starts_with(&own)).count();
+        let refused = facts.refused.iter().filter(|m| m.starts_with(&own)).count();
+        let refused =
+            if refused > 0 { format!(" · undeliverable {refused}") } else { String::new() };
         lines.push(format!(
-            "           {end} · charged {} · captured {} · voided {} · stock {stock} · mails {mail}",
+            "           {end} · charged {} · captured {} · voided {} · stock {stock} · mails {mail}{refused}",
             account.charges, account.captures, account.voids
         ));
     }
+    lines.extend(told(facts));
     lines.extend(letters(facts));
+    lines
+}
+
+/// What those were told who changed products only as they had seen them, or wrote pieces off; and who
+/// looked at lists.
+fn told(facts: &Facts) -> Vec<String> {
+    let status = |answer: &Option<(u16, serde_json::Value)>| answer.as_ref().map_or(0, |it| it.0);
+    let mut products: BTreeMap<&str, Vec<u16>> = BTreeMap::new();
+    for told in facts.told.changes.iter().filter(|told| told.change.looks) {
+        products.entry(&told.change.product).or_default().push(status(&told.answer));
+    }
+    let mut lines = Vec::new();
+    for (product, mut answers) in products {
+        answers.sort_unstable();
+        lines.push(format!("product    {product} changed as it was seen: {answers:?}"));
+    }
+    let mut write_offs: Vec<String> = Vec::new();
+    for told in &facts.told.write_offs {
+        let WriteOff { name, product, pieces, .. } = &told.write_off;
+        write_offs
+            .push(format!("write-off  {name} {pieces} of {product}: {}", status(&told.answer)));
+    }
+    write_offs.sort();
+    lines.extend(write_offs);
+    match facts.told.lists.len() {
+        0 => {}
+        lists => lines.push(format!("lists      {lists} looked at")),
+    }
     lines
 }
 

@@ -113,6 +113,16 @@ fn a_bulk_request_that_is_cut_off_is_done_once() {
 }
 
 #[test]
+fn of_two_who_looked_at_a_product_one_changes_it() {
+    holds("http.two_who_looked");
+}
+
+#[test]
+fn what_is_held_is_not_written_off() {
+    holds("stock.write_off_beside_orders");
+}
+
+#[test]
 fn a_follower_misses_nothing_though_query_crashes() {
     holds("http.followed_through_crashes");
 }

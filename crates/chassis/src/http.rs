@@ -10,6 +10,7 @@ mod idempotency;
 pub use bulk::{Bulk, LINES_MAX, Lines};
 pub use conditional::{Tag, Tags};
 pub use events::{Event, after, event_stream};
+pub(crate) use idempotency::is_given;
 pub use idempotency::{command_id, idempotency_key, keyed_id, request_fingerprint, required_key};
 
 use axum::Json;

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use envelope::Envelope;
-use ports::{Key, Record};
+use ports::Record;
 use tracing::{Level, Span};
 
 use crate::app::Shared;
+use crate::http::is_given;
 use crate::slot::{Ended, Slot, Source};
 use crate::trace::Malformed;
 use crate::{Context, Handler, Reply, Trace, meters};
@@ -131,11 +132,6 @@ fn word(ended: &Ended) -> &'static str {
         Ended::Skipped => "skipped",
         Ended::Fenced => "fenced",
     }
-}
-
-/// Whether a command's id was given by its sender; see [`crate::http::command_id`].
-fn is_given(id: &Key) -> bool {
-    !id.starts_with("req:")
 }
 
 fn idempotency(ended: &Ended) -> Option<&'static str> {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chassis::Due;
 use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream};
 use inventory::rules::State;
 use orders::rules::Terminal;
@@ -55,25 +56,28 @@ pub fn followed_to_the_end(facts: &Facts) -> Bad {
     bad
 }
 
-/// Each adjustment of stock that was asked for was made, and was made once.
+/// Each adjustment of stock that was asked for was made, and was made once; the books say why.
 pub fn adjusted_as_asked(facts: &Facts) -> Bad {
-    let mut asked: BTreeMap<String, i64> = BTreeMap::new();
+    let mut asked: BTreeMap<(String, Option<String>), i64> = BTreeMap::new();
     let set_up = facts.workload.products.iter().filter_map(|it| Some((it.id.clone(), it.stock?)));
-    let imports = facts.workload.imports.iter().flat_map(|import| import.lines());
+    let set_up = set_up.map(|(product, pieces)| ((product, None), pieces));
+    let imports = facts.workload.imports.iter().flat_map(|import| {
+        import.lines().map(|(product, delta)| ((product, Some(import.name.clone())), delta))
+    });
     let done = |it: &&WriteOffTold| it.answer.as_ref().is_some_and(|(status, _)| *status == 200);
     let write_offs = facts.told.write_offs.iter().filter(done).map(|it| &it.write_off);
-    let write_offs = write_offs.map(|it| (it.product.clone(), -it.pieces));
-    for (product, delta) in set_up.chain(imports).chain(write_offs) {
-        *asked.entry(product).or_default() += delta;
+    let write_offs = write_offs.map(|it| ((it.product.clone(), Some(it.name.clone())), -it.pieces));
+    for (why, delta) in set_up.chain(imports).chain(write_offs) {
+        *asked.entry(why).or_default() += delta;
     }
-    let adjusted = |product: &String| facts.adjusted.get(product).copied();
-    asked
-        .iter()
-        .filter(|(product, sum)| adjusted(product) != Some(**sum))
-        .map(|(product, sum)| {
-            found(product, format!("asked for {sum}, adjusted by {:?}", adjusted(product)))
-        })
-        .collect()
+    let mut bad = Vec::new();
+    for why @ (product, reason) in asked.keys().chain(facts.adjusted_for.keys()) {
+        let (wanted, made) = (asked.get(why), facts.adjusted_for.get(why));
+        if wanted != made {
+            bad.push(found(product, format!("asked for {wanted:?} ({reason:?}), made {made:?}")));
+        }
+    }
+    bad
 }
 
 /// An order has the lines that its customer asked for, each at a price that was asked for it, and
@@ -98,8 +102,9 @@ pub fn priced_as_offered(facts: &Facts) -> Bad {
         let (Some(placed), Some(asked)) = (placed, asked) else { continue };
         let lines: Vec<(String, u32)> =
             placed.lines.iter().map(|line| (line.product_id.to_string(), line.qty)).collect();
-        if lines != asked.lines || placed.mode != asked.mode {
-            bad.push(found(id, format!("asked for {:?}, placed {lines:?}", asked.lines)));
+        let cart = placed.cart_id.as_ref().map(ToString::to_string);
+        if lines != asked.lines || placed.mode != asked.mode || cart != asked.cart() {
+            bad.push(found(id, format!("asked for {asked:?}, placed {placed:?}")));
         }
         let mut sum = 0;
         for line in &placed.lines {
@@ -178,7 +183,7 @@ fn question(said: &Said) -> (&str, &'static str, u64) {
 /// Each fact is published under one id, however often, and by no other event.
 pub fn said_once(facts: &Facts) -> Bad {
     let mut ids: BTreeMap<_, BTreeSet<&str>> = BTreeMap::new();
-    for said in &facts.said {
+    for said in facts.said.iter().chain(&facts.jobs) {
         let unversioned =
             matches!(&said.event, Event::ProductUpserted(e) if e.product_version.is_none());
         if !unversioned {
@@ -299,6 +304,12 @@ pub fn duplicates_have_a_cause(facts: &Facts) -> Bad {
 pub fn read_model(facts: &Facts) -> Bad {
     use query::rules::{Payment, Stock};
     let mut bad = Vec::new();
+    let mut first: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for said in &facts.said {
+        let (at, (key, facet, _)) = (said.json["occurredAt"].as_str(), question(said));
+        let first = first.entry((key, facet)).or_insert(at.unwrap_or(""));
+        *first = at.unwrap_or("").min(first);
+    }
     for said in &facts.said {
         if said.stream == Stream::CatalogEvents {
             continue;
@@ -317,7 +328,8 @@ pub fn read_model(facts: &Facts) -> Bad {
                     (&shown.product_id, shown.qty, shown.unit_price)
                         == (&line.product_id, line.qty, line.unit_price)
                 };
-                placed.amount == e.amount
+                placed.cart_id == e.cart_id
+                    && placed.amount == e.amount
                     && placed.currency == e.currency
                     && placed.payment_mode == e.payment_mode.unwrap_or(PaymentMode::Parallel)
                     && placed.lines.len() == e.lines.len()
@@ -340,6 +352,22 @@ pub fn read_model(facts: &Facts) -> Bad {
         };
         if !shows {
             bad.push(found(&said.key, format!("{} is not what Query shows", said.place)));
+        }
+        let at = match &said.event {
+            Event::OrderCreated(_) => order.placed.as_ref().map(|facet| facet.at),
+            Event::StockReserved(_) | Event::StockFailed(_) => {
+                order.stock.as_ref().map(|facet| facet.at)
+            }
+            Event::PaymentProcessed(_) => order.payment.as_ref().map(|facet| facet.at),
+            Event::OrderConfirmed(_) | Event::OrderCancelled(_) => {
+                order.terminal.as_ref().map(|facet| facet.at)
+            }
+            Event::ProductUpserted(_) | Event::NotificationJob(_) => continue,
+        };
+        let (key, facet, _) = question(said);
+        let (shown, said_at) = (at.map(Due::at), first[&(key, facet)]);
+        if shown.as_deref() != Some(said_at) {
+            bad.push(found(key, format!("{facet} of {said_at} is shown as of {shown:?}")));
         }
     }
     for id in facts.shown.keys().filter(|id| !facts.sagas.contains_key(*id)) {

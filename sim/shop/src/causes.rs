@@ -23,6 +23,10 @@ fn triggers(said: &Said) -> &'static [&'static str] {
     }
 }
 
+fn is_resend(event: &Event) -> bool {
+    matches!(event, Event::NotificationJob(job) if job.revision.is_some_and(|it| it > 1))
+}
+
 /// An event's causationId is the eventId of what it followed from (saga-rules 9): an event of the same
 /// key, or a request's, or a stranger's copy.
 pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
@@ -33,12 +37,14 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
         facts.said.iter().map(|said| (said.event_id.as_str(), said)).collect();
     let planted = |id: &str| facts.planted.iter().any(|it| it.event_id.as_deref() == Some(id));
     let mut bad = Vec::new();
-    for said in &facts.said {
+    for said in facts.said.iter().chain(&facts.jobs) {
         let cause = said.json["causationId"].as_str();
         let trigger = cause.and_then(|cause| by_id.get(cause));
         let wanted = triggers(said);
         let follows = match (trigger, wanted) {
             (None, []) => true,
+            // What is sent once more follows from a request.
+            (None, _) if is_resend(&said.event) => true,
             (None, _) => cause.is_some_and(planted),
             (Some(trigger), wanted) => {
                 trigger.key == said.key && wanted.contains(&trigger.event.kind())

@@ -41,6 +41,8 @@ pub struct Answered {
     pub resend: Option<u16>,
     /// What was answered to another order under its key; as above.
     pub reused: Option<u16>,
+    /// Whether the same order was answered the same once more; `None` where nobody asked.
+    pub repeated: Option<bool>,
 }
 
 /// The customers of one world.
@@ -180,11 +182,14 @@ impl Customers {
         if order.mode != PaymentMode::Parallel {
             body["paymentMode"] = json!(order.mode);
         }
+        if order.from_cart {
+            body["cartId"] = json!(order.cart());
+        }
         let (service, name) = (Service::Orders, &order.name);
         let asked_at = self.world.cluster.elapsed();
         let answer = self.until_answered(service, "POST", "/orders", name, Some(one(&body))).await;
         let status = answer.as_ref().map(|(status, _)| *status);
-        let accepted = answer.filter(|(status, _)| *status == 201).map(|(_, body)| body);
+        let accepted = answer.clone().filter(|(status, _)| *status == 201).map(|(_, body)| body);
         let amount = accepted.as_ref().and_then(|body| body["amount"].as_i64());
         let order_id = accepted.and_then(|body| body["orderId"].as_str().map(str::to_owned));
         if let Some(id) = &order_id {
@@ -192,11 +197,21 @@ impl Customers {
             ids.insert(name.clone(), id.clone());
         }
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
-        let (cancel, resend, reused) = (None, None, None);
-        let name = name.clone();
-        let mut answered =
-            Answered { name, status, order_id, amount, asked_at, cancel, resend, reused };
-        let name = &order.name;
+        let mut answered = Answered {
+            name: name.clone(),
+            status,
+            order_id,
+            amount,
+            asked_at,
+            cancel: None,
+            resend: None,
+            reused: None,
+            repeated: None,
+        };
+        let key = |what: &str| match order.one_key {
+            true => name.clone(),
+            false => format!("{what}-{name}"),
+        };
         if order.reuses_key {
             let body = json!({ "lines": [{ "productId": "p0", "qty": 4 }] });
             let answer = self.until_answered(service, "POST", "/orders", name, Some(one(&body)));
@@ -208,18 +223,38 @@ impl Customers {
         if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/orders/{order_id}/cancel");
-            let key = format!("cancel-{name}");
+            let key = key("cancel");
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.cancel = answer.map(|(status, _)| status);
         }
         if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/notifications/{order_id}/resend");
-            let (service, key) = (Service::NotificationsApi, format!("resend-{name}"));
+            let (service, key) = (Service::NotificationsApi, key("resend"));
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.resend = answer.map(|(status, _)| status);
         }
+        if let Some(after_ms) = order.again_after_ms {
+            madsim::time::sleep(Duration::from_millis(after_ms)).await;
+            let again =
+                self.until_answered(Service::Orders, "POST", "/orders", name, Some(one(&body)));
+            answered.repeated = Some(again.await == answer);
+        }
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+    }
+
+    /// Asks for an order that nobody placed: to see it, and to cancel it.
+    pub async fn stray(self, number: u32) {
+        let at_ms = self.world.cluster.choices().below("stray", "at", 4_000);
+        madsim::time::sleep(Duration::from_millis(at_ms)).await;
+        let (order, key) = (format!("nobody-{number}"), format!("stray-{number}"));
+        for (method, path) in
+            [("GET", format!("/orders/{order}")), ("POST", format!("/orders/{order}/cancel"))]
+        {
+            let answer = self.until_answered(Service::Orders, method, &path, &key, None).await;
+            let status = answer.map(|(status, _)| status);
+            self.note_told(|told| told.strays.push((path, status)));
+        }
     }
 
     /// Somebody replaces a node's release by the next one, at its time.
@@ -277,12 +312,21 @@ impl Customers {
         }
         let body = body.map_or_else(Body::empty, |sent| Body::from(sent.text));
         let request = request.body(body).map_err(|e| Fault::refused(e.to_string()))?;
+        let customers = self.clone();
         let serve = async move {
             let Ok(response) = router.oneshot(request).await;
             let status = response.status().as_u16();
+            let location = response.headers().get(header::LOCATION).cloned();
             let bytes = response.into_body().collect().await.map(|b| b.to_bytes());
-            let body = bytes.ok().and_then(|b| serde_json::from_slice(&b).ok());
-            (status, body.unwrap_or(Value::Null))
+            let body: Option<Value> = bytes.ok().and_then(|b| serde_json::from_slice(&b).ok());
+            let body = body.unwrap_or(Value::Null);
+            // From `/orders`: where the order is.
+            let place = body["orderId"].as_str().map(|id| format!("orders/{id}"));
+            let location = location.as_ref().and_then(|value| value.to_str().ok());
+            if status == 201 && place.is_some() && location != place.as_deref() {
+                customers.note_told(|told| told.astray.push(format!("{location:?}: {body}")));
+            }
+            (status, body)
         };
         let about = format!("{method} {path} {key}");
         self.world.cluster.request_about(node, about, serve).await

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use chassis::{DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, PARKED, document};
-use contract::{Event, Service, Stream};
+use chassis::{
+    DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, JOB_MARKS, PARKED, document,
+};
+use contract::{Contract, Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
 use notifications_worker::mail::Mail;
@@ -16,7 +18,7 @@ use orders::rules::{Price, Saga, Terminal};
 use payments::rows::PAYMENTS;
 use payments::rules::Payment;
 use payments::simulated::Ledger;
-use ports::{Row, Table};
+use ports::{Record, Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use serde_json::Value;
 use sim_engine::{FaultKind, FaultSpec, Server, Site, TraceEvent};
@@ -38,7 +40,7 @@ pub struct Said {
     pub place: String,
     /// The topic or queue.
     pub stream: Stream,
-    /// Its partition key.
+    /// Its partition key; of a job, which has its own: its order.
     pub key: String,
     /// The whole of it.
     pub json: Value,
@@ -48,6 +50,27 @@ pub struct Said {
     pub fingerprint: String,
     /// What it says.
     pub event: Event,
+}
+
+impl Said {
+    /// What stands there; else the place, of what no reader understands.
+    fn read(
+        contract: &Contract,
+        place: String,
+        stream: Stream,
+        record: &Record,
+    ) -> Result<Self, String> {
+        let payload = &record.payload;
+        let read = Envelope::read(payload).ok().and_then(|envelope| {
+            let event = contract.read(&envelope).ok()??;
+            let json = serde_json::from_slice(payload).ok()?;
+            Some((envelope, event, json))
+        });
+        let Some((envelope, event, json)) = read else { return Err(place) };
+        let (event_id, fingerprint) = (envelope.event_id.to_string(), envelope.fingerprint());
+        let key = if stream.is_topic() { record.key.to_string() } else { event.key().to_string() };
+        Ok(Said { place, stream, key, json, event_id, fingerprint, event })
+    }
 }
 
 /// Everything that the invariants look at.
@@ -61,7 +84,9 @@ pub struct Facts {
     pub followed: Vec<Followed>,
     /// Every record of every topic, by topic, partition and offset.
     pub said: Vec<Said>,
-    /// Records that no reader understands.
+    /// Every job that was published, repeats among them, in that order.
+    pub jobs: Vec<Said>,
+    /// Records and jobs that no reader understands.
     pub unreadable: Vec<String>,
     /// Orders' rows.
     pub sagas: BTreeMap<String, Saga>,
@@ -71,6 +96,8 @@ pub struct Facts {
     pub reservations: BTreeMap<String, ReservationRow>,
     /// Inventory's adjustments, Σ by product.
     pub adjusted: BTreeMap<String, i64>,
+    /// The same by product and reason.
+    pub adjusted_for: BTreeMap<(String, Option<String>), i64>,
     /// Payments' rows by order.
     pub payments: BTreeMap<String, Payment>,
     /// Orders that Payments knew to be cancelled before it asked for their money.
@@ -93,10 +120,14 @@ pub struct Facts {
     pub planted: Vec<Planted>,
     /// How often nodes of a service were killed by the plan or for an upgrade, left, or stood still.
     pub gone: BTreeMap<Service, u32>,
+    /// Marks of jobs that are left, by service.
+    pub marks: BTreeMap<Service, usize>,
     /// Rows left in outboxes, by service.
     pub outbox: BTreeMap<Service, usize>,
     /// Copies at the mail server by Message-ID.
     pub mails: BTreeMap<String, u32>,
+    /// Mails of which copies differ, by Message-ID.
+    pub altered: BTreeSet<String>,
     /// Mails that the mail server never takes, by Message-ID.
     pub refused: BTreeSet<String>,
     /// The worker's rows by Message-ID.
@@ -147,11 +178,13 @@ impl Facts {
             answered: customers.answered(),
             followed: customers.followers().known(),
             said: Vec::new(),
+            jobs: Vec::new(),
             unreadable: Vec::new(),
             sagas: rows(world, Service::Orders, &SAGAS),
             stock: rows(world, Service::Inventory, &STOCK),
             reservations: rows(world, Service::Inventory, &RESERVATIONS),
             adjusted: BTreeMap::new(),
+            adjusted_for: BTreeMap::new(),
             payments: rows(world, Service::Payments, &PAYMENTS),
             given_up,
             ledger: world.gateway.ledger(),
@@ -162,8 +195,10 @@ impl Facts {
             waiting: Vec::new(),
             planted: customers.planted_jobs(),
             gone: gone(&met, workload),
+            marks: BTreeMap::new(),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
+            altered: BTreeSet::new(),
             refused: BTreeSet::new(),
             mail_rows: BTreeMap::new(),
             mail_doubts: mail_doubts(&met, workload),
@@ -183,7 +218,9 @@ impl Facts {
         let adjustments: BTreeMap<String, AdjustmentRow> =
             rows(world, Service::Inventory, &ADJUSTMENTS);
         for row in adjustments.into_values() {
-            *facts.adjusted.entry(row.product_id.to_string()).or_default() += row.delta;
+            let product = row.product_id.to_string();
+            *facts.adjusted.entry(product.clone()).or_default() += row.delta;
+            *facts.adjusted_for.entry((product, row.reason)).or_default() += row.delta;
         }
         let end = Due::at(world.cluster.now());
         for service in Service::ALL {
@@ -198,6 +235,8 @@ impl Facts {
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
                 facts.outbox.insert(service, db.outbox().count());
+                let marks = db.rows(&JOB_MARKS).filter(|(_, row)| row.version > 0);
+                facts.marks.insert(service, marks.count());
             });
             let letters: BTreeMap<String, DeadLetter> = rows(world, service, &DEAD_LETTERS);
             facts.letters.insert(service, letters.into_values().collect());
@@ -209,6 +248,9 @@ impl Facts {
 
     fn read_mails(&mut self, world: &World) {
         for (id, kept) in world.mails.kept() {
+            if kept.altered > 0 {
+                self.altered.insert(id.clone());
+            }
             if kept.refused > 0 {
                 self.refused.insert(id);
             } else {
@@ -238,28 +280,19 @@ impl Facts {
                         self.planted.push(planted);
                         continue;
                     }
-                    let payload = &fetched.record.payload;
-                    let read = Envelope::read(payload).ok().and_then(|envelope| {
-                        let event = contract.read(&envelope).ok()??;
-                        let json = serde_json::from_slice(payload).ok()?;
-                        Some((envelope, event, json))
-                    });
-                    let Some((envelope, event, json)) = read else {
-                        self.unreadable.push(place);
-                        continue;
-                    };
-                    self.said.push(Said {
-                        place,
-                        stream,
-                        key: fetched.record.key.to_string(),
-                        json,
-                        event_id: envelope.event_id.to_string(),
-                        fingerprint: envelope.fingerprint(),
-                        event,
-                    });
+                    match Said::read(&contract, place, stream, &fetched.record) {
+                        Ok(said) => self.said.push(said),
+                        Err(place) => self.unreadable.push(place),
+                    }
                 }
             }
         });
+        for (number, job) in std::mem::take(&mut self.sends.jobs).iter().enumerate() {
+            match Said::read(&contract, format!("job {number}"), Stream::NotificationsJobs, job) {
+                Ok(said) => self.jobs.push(said),
+                Err(place) => self.unreadable.push(place),
+            }
+        }
     }
 
     /// The name in the workload of an order's id.

@@ -90,7 +90,12 @@ impl Followers {
 /// Takes in what a stream says, from the cursor on.
 async fn hear(router: Router, path: String, followed: Arc<Mutex<Followed>>) {
     let cursor = lock(&followed).cursor;
-    let request = Request::get(&path).header("last-event-id", cursor).body(Body::empty());
+    let mut request = Request::get(&path);
+    // Who follows an order begins with the order as it is; who follows all wants every change.
+    if cursor > 0 || lock(&followed).order_id.is_empty() {
+        request = request.header("last-event-id", cursor);
+    }
+    let request = request.body(Body::empty());
     let Ok(response) = router.oneshot(request.expect("a plain request")).await;
     match response.status().as_u16() {
         200 => {}

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use chassis::{DeadLetter, LetterState};
-use contract::{CATALOG, Event, PaymentMode, Row, Service, reason};
+use contract::{CATALOG, Event, PaymentMode, Row, Service, Stream, reason};
 use jsonschema::Validator;
 use orders::rules::Terminal;
+use payments::simulated::Account;
 use sim_engine::Violation;
 
 use crate::customers::Answered;
@@ -19,13 +20,14 @@ use crate::{agreement, causes, leaving, letters, next, sagas, told};
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 44] = [
+pub const ALL: [Invariant; 45] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
     ("http.changes_are_kept", told::changes_are_kept),
     ("http.books_are_told", told::books_are_told),
     ("http.lists_are_whole", told::lists_are_whole),
+    ("http.strays_find_nothing", told::strays_find_nothing),
     ("saga.ends", ends),
     ("saga.ends_once", ends_once),
     ("saga.one_end_everywhere", one_end_everywhere),
@@ -90,6 +92,9 @@ fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
             let text = format!("another order under its key was answered {:?}", answered.reused);
             bad.push(found(&answered.name, text));
         }
+        if answered.repeated == Some(false) {
+            bad.push(found(&answered.name, "placed again with its key, and answered otherwise"));
+        }
         match (&answered.order_id, answered.status) {
             (Some(id), _) => {
                 seen.insert(id.as_str());
@@ -103,6 +108,7 @@ fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
             }
         }
     }
+    bad.extend(facts.told.astray.iter().map(|text| found("", format!("Location: {text}"))));
     for id in facts.sagas.keys().filter(|id| !seen.contains(id.as_str())) {
         bad.push(found(id, "an order that no customer was told of"));
     }
@@ -298,7 +304,7 @@ fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
         let Some(account) = account.filter(|_| saga.terminal == Terminal::Cancelled) else {
             continue;
         };
-        if account.is_open() || account.captures > 0 {
+        if account.is_open() || account.captures > 0 || account.voided != account.authorised {
             let text = format!(
                 "cancelled ({}), but the customer's money is {}",
                 saga.reason.as_deref().unwrap_or("no reason"),
@@ -322,7 +328,8 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
         let account = facts.ledger.accounts.get(&saga.order_id);
         let captured = account.map_or(0, |account| account.captured);
         let due = placed.amount.unwrap_or(0);
-        let taken = due == 0 || account.is_some_and(|account| account.captures == 1);
+        let whole = |account: &Account| account.captures == 1 && account.held() == 0;
+        let taken = due == 0 || account.is_some_and(whole);
         if captured != due || !taken {
             bad.push(found(id, format!("confirmed over {due}, captured {captured}")));
         }
@@ -384,20 +391,23 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
             bad.push(found(&answered.name, format!("a resend was answered {:?}", answered.resend)));
         }
     }
+    for message_id in &facts.altered {
+        bad.push(found("", format!("copies of {message_id} differ")));
+    }
     for message_id in facts.mails.keys().filter(|id| !expected.contains(*id)) {
         bad.push(found("", format!("a mail about nothing: {message_id}")));
     }
     bad
 }
 
-/// Every record fits its schema, stands under its key, and repeats of an id say the same; the first
+/// Every record and job fits its schema, stands under its key, and repeats of an id say the same; the first
 /// occurrences of a key are in order.
 fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
     let mut bad: Vec<(String, String)> =
         facts.unreadable.iter().map(|place| found("", format!("{place} is unreadable"))).collect();
     let mut contents: BTreeMap<&str, &Said> = BTreeMap::new();
     let mut created = BTreeSet::new();
-    for said in &facts.said {
+    for said in facts.said.iter().chain(&facts.jobs) {
         let kind = said.event.kind();
         let version = said.json["eventVersion"].as_u64().unwrap_or(0);
         let Some(schema) = SCHEMAS.get(&(kind, version)) else {
@@ -406,6 +416,10 @@ fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
         };
         if let Err(error) = schema.validate(&said.json) {
             bad.push(found(&said.key, format!("{} does not fit its schema: {error}", said.place)));
+        }
+        let of_product = said.stream == Stream::CatalogEvents;
+        if !of_product && said.json["correlationId"] != said.key.as_str() {
+            bad.push(found(&said.key, format!("{} has another correlationId", said.place)));
         }
         if said.key != *said.event.key() || said.stream != said.event.stream() {
             bad.push(found(&said.key, format!("{} stands at the wrong place", said.place)));
@@ -455,6 +469,9 @@ fn each_handled(facts: &Facts) -> Vec<(String, String)> {
     let mut bad = Vec::new();
     for (service, rows) in facts.outbox.iter().filter(|(_, rows)| **rows > 0) {
         bad.push(found("", format!("{rows} rows in the outbox of {}", service.name())));
+    }
+    for (service, marks) in facts.marks.iter().filter(|(_, marks)| **marks > 0) {
+        bad.push(found("", format!("{marks} marks of jobs left in {}", service.name())));
     }
     if facts.queued > 0 {
         bad.push(found("", format!("{} jobs left in queues", facts.queued)));

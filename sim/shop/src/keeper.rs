@@ -1,6 +1,7 @@
 //! Those who run the shop while customers order: they change products and adjust stock, by HTTP, again
 //! with the same key until they are answered for good. And what they were told. Never judged here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use contract::Service;
@@ -19,6 +20,12 @@ pub struct Told {
     pub write_offs: Vec<WriteOffTold>,
     /// By lists.
     pub lists: Vec<Listed>,
+    /// Revisions of an order's notifications, by order, where one was promised once more.
+    pub notified: BTreeMap<String, Vec<u64>>,
+    /// Who asked for orders that nobody placed, and the status.
+    pub strays: Vec<(String, Option<u16>)>,
+    /// Orders that were accepted with a Location where they are not.
+    pub astray: Vec<String>,
 }
 
 /// The answer to a change of a product.
@@ -39,6 +46,8 @@ pub struct WriteOffTold {
     pub write_off: WriteOff,
     /// Status and body; `None`: never answered for good.
     pub answer: Option<(u16, Value)>,
+    /// Whether it was answered the same once more; `None` where nobody asked.
+    pub repeated: Option<bool>,
 }
 
 impl Customers {
@@ -77,7 +86,7 @@ impl Customers {
     }
 
     async fn send(&self, import: &Import) {
-        let line = |(product, delta)| json!({ "productId": product, "delta": delta });
+        let line = |(product, delta)| json!({ "productId": product, "delta": delta, "reason": import.name });
         let body = Some(many(import.lines().map(line)));
         let (service, key) = (Service::Inventory, &import.name);
         let answer = self.until_answered(service, "POST", "/stock", key, body).await;
@@ -87,11 +96,18 @@ impl Customers {
 
     /// Writes pieces off, at their time.
     pub async fn write_off(self, write_off: WriteOff) {
-        let WriteOff { name, at_ms, product, pieces } = &write_off;
+        let WriteOff { name, at_ms, product, pieces, again_after_ms } = &write_off;
         madsim::time::sleep(Duration::from_millis(*at_ms)).await;
-        let (path, body) = (format!("/stock/{product}/adjust"), json!({ "delta": -pieces }));
-        let (service, body) = (Service::Inventory, Some(one(&body)));
-        let answer = self.until_answered(service, "POST", &path, name, body).await;
-        self.note_told(|told| told.write_offs.push(WriteOffTold { write_off, answer }));
+        let path = format!("/stock/{product}/adjust");
+        let (service, body) =
+            (Service::Inventory, one(&json!({ "delta": -pieces, "reason": name })));
+        let answer = self.until_answered(service, "POST", &path, name, Some(body.clone())).await;
+        let mut repeated = None;
+        if let Some(after_ms) = again_after_ms {
+            madsim::time::sleep(Duration::from_millis(*after_ms)).await;
+            let again = self.until_answered(service, "POST", &path, name, Some(body)).await;
+            repeated = Some(again == answer);
+        }
+        self.note_told(|told| told.write_offs.push(WriteOffTold { write_off, answer, repeated }));
     }
 }

@@ -91,7 +91,7 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
     bad
 }
 
-/// At rest no letter is open and no key waits.
+/// At rest no letter is open and no key waits, and each letter says when it was closed.
 pub fn nobody_waits(facts: &Facts) -> Bad {
     let waiting = facts
         .waiting
@@ -103,7 +103,12 @@ pub fn nobody_waits(facts: &Facts) -> Bad {
             format!("{} is {} in {}", letter.id, letter.state.name(), service.name()),
         )
     });
-    waiting.chain(open).collect()
+    let timeless = all(facts).filter(|(_, it)| it.state.is_open() == it.closed_at.is_some());
+    let timeless = timeless.map(|(service, letter)| {
+        let (state, at) = (letter.state.name(), &letter.closed_at);
+        found(&letter.key, format!("{} is {state} since {at:?} in {}", letter.id, service.name()))
+    });
+    waiting.chain(open).chain(timeless).collect()
 }
 
 /// Services whose events of a key keep their order.

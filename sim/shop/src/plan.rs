@@ -77,9 +77,11 @@ fn workload(choices: &Choices) -> Workload {
     let write_off = |i: u64| {
         let (at_ms, product) = (pick("write off at", within_ms), pick("written off", 5) as usize);
         let (product, pieces) = (products[product].id.clone(), 1 + pick("pieces", 4) as i64);
-        WriteOff { name: format!("W{i}"), at_ms, product, pieces }
+        let again_after_ms = (pick("write off again", 2) == 0).then(|| pick("after", 4_000));
+        WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms }
     };
     let write_offs = (0..pick("write offs", 4)).map(write_off).collect();
+    let strays = pick("strays", 2) as u32;
     let refuses_mail = pick("refuses mail", 3) == 0;
     let visited = pick("visited", 5) == 0;
     let mut poisons: Vec<Poison> = match pick("poisons", 2) {
@@ -116,6 +118,7 @@ fn workload(choices: &Choices) -> Workload {
         orders,
         imports,
         write_offs,
+        strays,
         refuses_mail,
         visited,
         audited,
@@ -235,8 +238,20 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
     let (name, at_ms) = (format!("A{i}"), pick("at", within_ms));
     let resend_after_ms = (pick("resend", 8) == 0).then(|| pick("resend after", 6_000));
-    let (followed, reuses_key) = (false, pick("reuses key", 16) == 0);
-    Order { name, at_ms, lines, mode, cancel_after_ms, followed, resend_after_ms, reuses_key }
+    let again_after_ms = (pick("again", 10) == 0).then(|| pick("again after", 4_000));
+    Order {
+        name,
+        at_ms,
+        lines,
+        mode,
+        cancel_after_ms,
+        followed: false,
+        resend_after_ms,
+        reuses_key: pick("reuses key", 16) == 0,
+        one_key: pick("one key", 3) == 0,
+        from_cart: pick("from cart", 3) == 0,
+        again_after_ms,
+    }
 }
 
 /// The calls that nodes of this service make.

@@ -272,8 +272,8 @@ impl Customers {
     fn said(&self, stream: Stream, order: &str) -> Option<Value> {
         if !stream.is_topic() {
             let seen = self.world().sends.seen();
-            let mut jobs =
-                seen.jobs.iter().rev().filter_map(|job| serde_json::from_slice(job).ok());
+            let jobs = seen.jobs.iter().rev();
+            let mut jobs = jobs.filter_map(|job| serde_json::from_slice(&job.payload).ok());
             return jobs.find(|job: &Value| job["payload"]["orderId"] == order);
         }
         self.world().cluster.log().with(|log| {

@@ -74,6 +74,7 @@ impl Scenario {
             orders: Vec::new(),
             imports: Vec::new(),
             write_offs: Vec::new(),
+            strays: 0,
             refuses_mail: false,
             visited: false,
             audited: false,
@@ -129,7 +130,8 @@ impl Scenario {
     pub fn write_off(mut self, product: &str, at_ms: u64, pieces: i64) -> Self {
         let name = format!("W{}", self.plan.workload.write_offs.len() + 1);
         let product = product.to_owned();
-        self.plan.workload.write_offs.push(WriteOff { name, at_ms, product, pieces });
+        let write_off = WriteOff { name, at_ms, product, pieces, again_after_ms: None };
+        self.plan.workload.write_offs.push(write_off);
         self
     }
 
@@ -198,6 +200,9 @@ impl Scenario {
             followed,
             resend_after_ms,
             reuses_key,
+            one_key: false,
+            from_cart: false,
+            again_after_ms: None,
         });
         self
     }

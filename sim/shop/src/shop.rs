@@ -212,6 +212,9 @@ impl Shop {
         shoppers.extend(imports.map(|it| madsim::task::spawn(customers.clone().import(it))));
         let write_offs = workload.write_offs.iter().cloned();
         shoppers.extend(write_offs.map(|it| madsim::task::spawn(customers.clone().write_off(it))));
+        shoppers.extend(
+            (0..workload.strays).map(|it| madsim::task::spawn(customers.clone().stray(it))),
+        );
         let operator = madsim::task::spawn(customers.clone().operate());
         let watch = Watch::default();
         let inboxes = workload.retention.is_some() || !workload.poisons.is_empty();

@@ -24,6 +24,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     without("all new prices".into(), &|w| w.prices.clear());
     without("all imports".into(), &|w| w.imports.clear());
     without("all that is written off".into(), &|w| w.write_offs.clear());
+    without("all strays".into(), &|w| w.strays = 0);
     without("refused mails".into(), &|w| w.refuses_mail = false);
     without("the visitor".into(), &|w| w.visited = false);
     without("all upgrades".into(), &|w| w.upgrades.clear());
@@ -63,6 +64,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
         without(format!("the cancelling of {name}"), &|w| w.orders[i].cancel_after_ms = None);
         without(format!("the follower of {name}"), &|w| w.orders[i].followed = false);
         without(format!("the resend of {name}"), &|w| w.orders[i].resend_after_ms = None);
+        without(format!("the repeat of {name}"), &|w| w.orders[i].again_after_ms = None);
         without(format!("the reused key of {name}"), &|w| w.orders[i].reuses_key = false);
     }
     all

@@ -85,9 +85,17 @@ pub fn books_are_told(facts: &Facts) -> Bad {
             }
             answer => Some(format!("answered {answer:?}")),
         };
+        let differs = || "answered otherwise when it was sent again".to_owned();
+        let wrong = wrong.or_else(|| (told.repeated == Some(false)).then(differs));
         bad.extend(wrong.map(|wrong| found(product, format!("{:?}: {wrong}", told.write_off))));
     }
     bad
+}
+
+/// What nobody placed is not there, whoever asks.
+pub fn strays_find_nothing(facts: &Facts) -> Bad {
+    let answered = facts.told.strays.iter().filter(|(_, status)| *status != Some(404));
+    answered.map(|(path, status)| found("", format!("{path} was answered {status:?}"))).collect()
 }
 
 /// What a list is to show: entries, and what each of them says.
@@ -155,8 +163,17 @@ pub fn lists_are_whole(facts: &Facts) -> Bad {
             bad.push(found("", text));
         }
         let times: Vec<String> = items.iter().map(|item| text(item, "createdAt")).collect();
-        if list.path == "/orders" && !times.is_sorted_by(|one, next| one >= next) {
+        let newest_first = list.path.starts_with("/orders") || list.path == "/payments";
+        if newest_first && !times.is_sorted_by(|one, next| one >= next) {
             bad.push(found("", format!("{name} is not by time: {times:?}")));
+        }
+    }
+    for (order, revisions) in &facts.told.notified {
+        if *revisions != [1, 2] {
+            bad.push(found(
+                order,
+                format!("notified as {revisions:?}, and once more was promised"),
+            ));
         }
     }
     bad

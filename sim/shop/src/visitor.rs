@@ -61,6 +61,15 @@ impl Customers {
             let listed = self.read_list(list).await;
             self.note_told(|told| told.lists.push(listed));
         }
+        let promised = self.answered().into_iter().filter(|it| it.resend == Some(202));
+        for order in promised.filter_map(|it| it.order_id) {
+            let (path, service) = (format!("/notifications/{order}"), Service::NotificationsApi);
+            let answer = self.until_answered(service, "GET", &path, "visitor", None).await;
+            let items = answer.and_then(|(_, body)| body["items"].as_array().cloned());
+            let revisions = items.unwrap_or_default();
+            let revisions = revisions.iter().filter_map(|it| it["revision"].as_u64()).collect();
+            self.note_told(|told| drop(told.notified.insert(order, revisions)));
+        }
     }
 
     async fn read_list(&self, list: &'static List) -> Listed {

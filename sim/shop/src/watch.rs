@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use chassis::{LEASES, Lease, POSITIONS, Position, document};
 use contract::Service;
 use model::store::StoreServer;
@@ -30,7 +29,7 @@ pub struct Seen {
     /// How often each row was sent.
     pub rows: BTreeMap<(Service, i64), u64>,
     /// Jobs that were published, in that order.
-    pub jobs: Vec<Bytes>,
+    pub jobs: Vec<Record>,
     /// Sendings that began without a valid lease of their instance, or of a row that is gone.
     pub unleased: Vec<String>,
     /// Offsets that were to be committed ahead of their position in the database.
@@ -54,7 +53,7 @@ impl Sends {
 
     fn add_jobs(&self, batch: &[Record]) {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.jobs.extend(batch.iter().map(|record| record.payload.clone()));
+        seen.jobs.extend(batch.iter().cloned());
     }
 
     fn add_ahead(&self, about: String) {

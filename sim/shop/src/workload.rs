@@ -41,6 +41,9 @@ pub struct Workload {
     /// Pieces of what is for sale that an operator writes off meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub write_offs: Vec<WriteOff>,
+    /// How many customers ask for orders that nobody placed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub strays: u32,
     /// Whether the mail server refuses some mails for good: of orders with an id that ends in
     /// [`REFUSED_ENDING`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -65,6 +68,10 @@ pub struct Workload {
     /// have done all there is to do. None: all recover at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub core: Vec<String>,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// As stored plans without the field were run.
@@ -168,6 +175,22 @@ pub struct Order {
     /// Whether the customer uses its Idempotency-Key once more, for another order.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reuses_key: bool,
+    /// Whether the customer has one key for all that it asks of the order: a key belongs to one route.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_key: bool,
+    /// Whether it comes from a cart.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_cart: bool,
+    /// So long after it was answered the customer places it once more with its key, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_after_ms: Option<u64>,
+}
+
+impl Order {
+    /// The cart that it comes from, if it comes from one.
+    pub fn cart(&self) -> Option<String> {
+        self.from_cart.then(|| format!("cart-{}", self.name))
+    }
 }
 
 /// A bulk request for stock of products that nobody orders.
@@ -206,6 +229,9 @@ pub struct WriteOff {
     pub product: String,
     /// How many.
     pub pieces: i64,
+    /// So long after it was answered the operator sends it once more, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_after_ms: Option<u64>,
 }
 
 impl Workload {

@@ -63,8 +63,16 @@ fn bad(cause: &str) -> Problem {
 pub fn command_id(route: &'static str, key: Option<&Key>, request: &EventId) -> Key {
     match key {
         Some(key) => keyed_id(route, key),
-        None => format!("req {request}").into(),
+        None => format!("{FRESH}{request}").into(),
     }
+}
+
+/// What an id begins with that is the request's own.
+const FRESH: &str = "req ";
+
+/// Whether a command's id was made of a key that its sender gave.
+pub(crate) fn is_given(id: &Key) -> bool {
+    !id.starts_with(FRESH)
 }
 
 /// A command's id in the inbox, where the route requires a key.
@@ -107,6 +115,13 @@ mod tests {
             assert_eq!(with(&[value]), Ok(Some(key.into())), "{value}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new(), false), Ok(None));
+    }
+
+    #[test]
+    fn an_id_tells_whether_a_key_was_given() {
+        let request = EventId::parse("r-1").unwrap();
+        assert!(!is_given(&command_id("place", None, &request)));
+        assert!(is_given(&command_id("place", Some(&"k-1".into()), &request)));
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl Customers {
             let mut ids = self.ids.lock().unwrap_or_else(PoisonError::into_inner);
             ids.insert(name.clone(), id.clone());
         }
+        if let (true, Some(id)) = (order.hold_is_stuck, &order_id) {
+            self.world.hold_stuck(id);
+        }
         self.world.cluster.note("customers", "answered", format!("{name}: {status:?}"));
         let mut answered = Answered {
             name: name.clone(),

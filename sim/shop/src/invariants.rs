@@ -8,7 +8,7 @@ use chassis::{DeadLetter, LetterState};
 use contract::{CATALOG, Event, PaymentMode, Row, Service, Stream, reason};
 use jsonschema::Validator;
 use orders::rules::Terminal;
-use payments::simulated::Account;
+use payments::simulated::{Account, Settled};
 use sim_engine::Violation;
 
 use crate::customers::Answered;
@@ -296,14 +296,29 @@ fn at_most_one_charge(facts: &Facts) -> Vec<(String, String)> {
         .collect()
 }
 
-/// A cancelled order holds nothing and keeps nothing.
+/// Orders whose held money the gateway refused to take, or to give back.
+fn stuck(facts: &Facts) -> BTreeSet<&str> {
+    use payments::rules::{Answer, Operation};
+    let refused = |it: &&Settled| {
+        matches!(it.operation, Operation::Capture | Operation::Void)
+            && matches!(it.answer, Answer::Declined(_))
+    };
+    facts.ledger.settled.values().filter(refused).map(|it| it.order.as_str()).collect()
+}
+
+/// A cancelled order holds nothing and keeps nothing, unless the gateway refused to give it back: then that
+/// is an open item.
 fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
+    let stuck = stuck(facts);
     let mut bad = Vec::new();
     for (id, saga) in &facts.sagas {
         let account = facts.ledger.accounts.get(&saga.order_id);
         let Some(account) = account.filter(|_| saga.terminal == Terminal::Cancelled) else {
             continue;
         };
+        if stuck.contains(id.as_str()) {
+            continue;
+        }
         if account.is_open() || account.captures > 0 || account.voided != account.authorised {
             let text = format!(
                 "cancelled ({}), but the customer's money is {}",
@@ -317,8 +332,9 @@ fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
 }
 
 /// Captured = Σ amounts of confirmed orders with payment, by the gateway's books and by Payments'; and
-/// nothing is left to be asked of the gateway.
+/// nothing is left to be asked of the gateway. What it refused is an open item, and nothing else is.
 fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
+    let stuck = stuck(facts);
     let mut bad = Vec::new();
     for (id, saga) in &facts.sagas {
         let Some(placed) = &saga.placed else { continue };
@@ -330,12 +346,15 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
         let due = placed.amount.unwrap_or(0);
         let whole = |account: &Account| account.captures == 1 && account.held() == 0;
         let taken = due == 0 || account.is_some_and(whole);
-        if captured != due || !taken {
+        if (captured != due || !taken) && !stuck.contains(id.as_str()) {
             bad.push(found(id, format!("confirmed over {due}, captured {captured}")));
         }
     }
-    for (id, payment) in facts.payments.iter().filter(|(_, payment)| payment.is_open_item()) {
-        bad.push(found(id, format!("an open item that nothing in the plan explains: {payment:?}")));
+    for (id, payment) in &facts.payments {
+        if payment.is_open_item() != stuck.contains(id.as_str()) {
+            let refused = stuck.contains(id.as_str());
+            bad.push(found(id, format!("refused by the gateway: {refused}, and is {payment:?}")));
+        }
     }
     for (id, payment) in &facts.payments {
         if let Some(operation) = payment.wanted() {

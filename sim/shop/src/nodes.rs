@@ -106,6 +106,13 @@ impl World {
         world
     }
 
+    /// From now on the gateway refuses to take what it holds for an order, and to give it back.
+    pub fn hold_stuck(&self, order_id: &str) {
+        let Ok(order) = OrderId::parse(order_id) else { return };
+        let stuck = [Operation::Capture, Operation::Void].map(|it| (order.clone(), it));
+        self.gateway.steer(|steering| steering.declined.extend(stuck));
+    }
+
     /// A service's database.
     pub fn database(&self, service: Service) -> &StoreServer {
         &self.databases[service as usize]

@@ -80,10 +80,10 @@ fn workload(choices: &Choices) -> Workload {
         let again_after_ms = (pick("write off again", 2) == 0).then(|| pick("after", 4_000));
         WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms }
     };
-    let write_offs = (0..pick("write offs", 4)).map(write_off).collect();
-    let strays = pick("strays", 2) as u32;
+    let write_offs = (0..pick("write offs", 3)).map(write_off).collect();
+    let strays = u32::from(pick("strays", 4) == 0);
     let refuses_mail = pick("refuses mail", 3) == 0;
-    let visited = pick("visited", 5) == 0;
+    let visited = pick("visited", 8) == 0;
     let mut poisons: Vec<Poison> = match pick("poisons", 2) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices, within_ms)).collect(),
@@ -100,7 +100,7 @@ fn workload(choices: &Choices) -> Workload {
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 1_000 + pick("every", 3_000),
     });
-    if let (Some(retention), Some(import), 0) = (&retention, imports.first_mut(), pick("again", 3))
+    if let (Some(retention), Some(import), 0) = (&retention, imports.first_mut(), pick("again", 6))
     {
         import.again_after_ms = Some(retention.keep_ms + 2 * retention.every_ms + 1_000);
     }
@@ -238,7 +238,7 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
     let (name, at_ms) = (format!("A{i}"), pick("at", within_ms));
     let resend_after_ms = (pick("resend", 8) == 0).then(|| pick("resend after", 6_000));
-    let again_after_ms = (pick("again", 10) == 0).then(|| pick("again after", 4_000));
+    let again_after_ms = (pick("again", 16) == 0).then(|| pick("again after", 4_000));
     Order {
         name,
         at_ms,
@@ -250,6 +250,7 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
         reuses_key: pick("reuses key", 16) == 0,
         one_key: pick("one key", 3) == 0,
         from_cart: pick("from cart", 3) == 0,
+        hold_is_stuck: pick("stuck", 30) == 0,
         again_after_ms,
     }
 }

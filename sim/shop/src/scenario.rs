@@ -202,6 +202,7 @@ impl Scenario {
             reuses_key,
             one_key: false,
             from_cart: false,
+            hold_is_stuck: false,
             again_after_ms: None,
         });
         self

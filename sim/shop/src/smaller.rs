@@ -64,6 +64,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
         without(format!("the cancelling of {name}"), &|w| w.orders[i].cancel_after_ms = None);
         without(format!("the follower of {name}"), &|w| w.orders[i].followed = false);
         without(format!("the resend of {name}"), &|w| w.orders[i].resend_after_ms = None);
+        without(format!("the stuck hold of {name}"), &|w| w.orders[i].hold_is_stuck = false);
         without(format!("the repeat of {name}"), &|w| w.orders[i].again_after_ms = None);
         without(format!("the reused key of {name}"), &|w| w.orders[i].reuses_key = false);
     }

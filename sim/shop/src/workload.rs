@@ -181,6 +181,9 @@ pub struct Order {
     /// Whether it comes from a cart.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub from_cart: bool,
+    /// Whether the gateway refuses to take its money once it is held, and to give it back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hold_is_stuck: bool,
     /// So long after it was answered the customer places it once more with its key, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again_after_ms: Option<u64>,

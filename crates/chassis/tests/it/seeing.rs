@@ -8,8 +8,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
-use ports::{Channel, Fault};
+use envelope::EventId;
+use ports::{Channel, Fault, Key};
 use serde_json::{Value, json};
+use shakedown_chassis::http::command_id;
 use shakedown_chassis::{Metrics, Service};
 use tower::ServiceExt;
 
@@ -281,10 +283,12 @@ fn idempotency_keys_are_counted_by_what_they_met() {
         let node = world.bare("c-0", |settings| settings.metrics = Metrics::recording()).await;
         let commands = node.commands.clone();
         let service = node.app.finish(Router::new());
+        let request = EventId::parse("r-1").unwrap();
+        let id = |key: Option<&Key>| command_id("place", key, &request);
         for by in [1, 1, 2] {
-            commands.submit(ask("place:k-1", "a", by)).await.unwrap();
+            commands.submit(ask(&id(Some(&"k-1".into())), "a", by)).await.unwrap();
         }
-        commands.submit(ask("req:fresh", "a", 1)).await.unwrap();
+        commands.submit(ask(&id(None), "a", 1)).await.unwrap();
         for result in ["new", "repeated", "reused"] {
             let series = format!("http_idempotency_total{{result=\"{result}\"}}");
             assert_eq!(metric(&service, &series).await, Some(1.0), "{result}");

@@ -5,7 +5,7 @@
 //!
 //! No table of the chassis grows with history. The outbox holds what is not sent; positions have a
 //! row a partition, leases a row a shard; markers stand for keys with open letters, and go with the
-//! last one; the inbox and closed letters go here. Open letters stay until somebody settles them:
+//! last one; the inbox, closed letters and marks of jobs that nobody took back go here. Open letters stay until somebody settles them:
 //! they are an alarm, not a history.
 
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ use crate::claim::{Claimed, claim};
 use crate::letters::CLOSED_AT;
 use crate::slot::Source;
 use crate::stop::Working;
-use crate::{DEAD_LETTERS, INBOX, Settings};
+use crate::{DEAD_LETTERS, INBOX, JOB_MARKS, Settings};
 
 /// Rows of a table that go so long after the instant in one of its index columns.
 struct Sweep {
@@ -32,9 +32,10 @@ struct Sweep {
     keep: Duration,
 }
 
-fn sweeps(settings: &Settings) -> [Sweep; 2] {
+fn sweeps(settings: &Settings) -> [Sweep; 3] {
     [
         Sweep { table: &INBOX, column: 0, keep: Duration::ZERO },
+        Sweep { table: &JOB_MARKS, column: 0, keep: Duration::ZERO },
         Sweep { table: &DEAD_LETTERS, column: CLOSED_AT, keep: settings.keep_letters },
     ]
 }

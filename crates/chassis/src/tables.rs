@@ -13,8 +13,9 @@ pub static POSITIONS: Table = Table { name: "chassis_positions", index: &[] };
 pub static INBOX: Table = Table { name: "chassis_inbox", index: &["expires_at"] };
 /// One row an outbox shard: who may send.
 pub static LEASES: Table = Table { name: "chassis_leases", index: &[] };
-/// One row for each job of which a process may have died, until it is handled.
-pub static JOB_MARKS: Table = Table { name: "chassis_job_marks", index: &[] };
+/// One row for each job of which a process may have died, until it is handled; where nobody could say so, as
+/// long as it may come again.
+pub static JOB_MARKS: Table = Table { name: "chassis_job_marks", index: &["expires_at"] };
 
 /// The tables that the chassis keeps in the store of every service.
 pub static ALL: [&Table; 6] = [&POSITIONS, &INBOX, &LEASES, &PARKED, &DEAD_LETTERS, &JOB_MARKS];

@@ -5,23 +5,25 @@
 use ports::{Fault, Key, Op, Outcome, Row, Rows, Tx};
 use serde::{Deserialize, Serialize};
 
-use crate::Document;
 use crate::app::Shared;
 use crate::stop::Working;
 use crate::tables::JOB_MARKS;
 use crate::transaction::{json, rows};
 use crate::trial::{MARKS_MAX, TAKE_BACK_TRIES};
+use crate::{Document, Due};
 
 /// How often a job was about to be handled alone, and neither was nor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobMarks {
     marks: u32,
+    /// When retention takes it away, RFC 3339.
+    expires_at: String,
 }
 
 impl Document for JobMarks {
     const TABLE: &'static ports::Table = &JOB_MARKS;
     fn index(&self) -> Vec<Option<String>> {
-        Vec::new()
+        vec![Some(self.expires_at.clone())]
     }
 }
 
@@ -111,7 +113,8 @@ impl<'a> Marks<'a> {
     }
 
     fn put(&self, version: i64, marks: u32) -> Op {
-        let marks = JobMarks { marks };
+        let (runtime, keep) = (&self.shared.ports.runtime, self.shared.settings.keep_events);
+        let marks = JobMarks { marks, expires_at: Due::at(runtime.now() + keep) };
         let row = Row { version, index: marks.index(), body: json(&marks) };
         Op::Put { table: &JOB_MARKS, rows: Rows::from_iter([(self.key.clone(), row)]) }
     }

@@ -1,11 +1,13 @@
 //! Records and jobs that end the process each time they are handled.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use ports::{Delivered, JobQueue, Op};
 use shakedown_chassis::{InboxRow, JOB_MARKS};
 
-use crate::faults::{Act, Call};
+use crate::faults::{Act, Call, retry};
 use crate::world::{World, add, garbage, run};
 
 /// Whether a commit has the effect of this event.
@@ -132,6 +134,36 @@ fn a_job_that_comes_back_accuses_nobody_where_no_process_ended() {
         node.app.jobs("jobs".into(), 10);
         world.sleep(10).await;
         assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+/// Found by a world (seed 1608787): a lock that nobody got kept the mark of a handled job for ever.
+#[test]
+fn a_mark_that_could_not_be_taken_back_goes_in_time() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
+        come_back(&world, 3).await;
+        let node = world
+            .bare("c", |settings| {
+                settings.keep_events = Duration::from_secs(60);
+                settings.sweep = Duration::from_secs(1);
+            })
+            .await;
+        let begun = AtomicU32::new(0);
+        node.faults.set(move |call| match call {
+            Call::Begin([Op::Lock { table, .. }])
+                if *table == &JOB_MARKS && begun.fetch_add(1, Ordering::Relaxed) > 0 =>
+            {
+                retry()
+            }
+            _ => Act::Pass,
+        });
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(10).await;
+        let marks = || world.store.with(|db| db.rows(&JOB_MARKS).count());
+        assert_eq!((world.trail("a"), marks()), (vec!["e-1".to_owned()], 1));
+        world.sleep(60).await;
+        assert_eq!(marks(), 0);
     });
 }
 

@@ -308,6 +308,9 @@ fn redrives(world: &World) -> Vec<String> {
     world.cluster.events(asked).into_iter().map(|event| event.text).collect()
 }
 
+/// A node that leaves gives up what its database did not take so often, what it sent among it.
+const GIVEN_UP: usize = 3;
+
 /// A send that takes so long, milliseconds, may be over the worker's time-out (10 s), the ways included.
 const SEND_MS: u64 = 9_900;
 
@@ -334,8 +337,12 @@ fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
     };
     // A slow call outlasts the drain of a node that leaves: what it had sent is then not on record.
     let slow = of_worker().any(|fault| fault.kind == FaultKind::Slow || holds_up(fault.kind));
+    let of_store = |fault: &&FaultSpec| {
+        fault.when.site().and_then(Site::server).is_some_and(|server| server == Server::Store)
+    };
+    let given_up = of_worker().filter(of_store).count() > GIVEN_UP;
     let doubts = of_worker().filter(|fault| match (fault.kind, fault.when.site()) {
-        (FaultKind::Leave, _) => slow,
+        (FaultKind::Leave, _) => slow || given_up,
         (FaultKind::KillBefore | FaultKind::KillAfter, _) => true,
         (FaultKind::Duplicated | FaultKind::LateEffect, Some(Site::Outside)) => true,
         (FaultKind::Slow, Some(Site::Outside)) => fault.for_ms >= SEND_MS,

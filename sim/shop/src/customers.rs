@@ -8,7 +8,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Request, header};
 use contract::{PaymentMode, Profile, Service};
+use futures_util::future::join_all;
 use http_body_util::BodyExt;
+use madsim::task::JoinHandle;
 use ports::Fault;
 use serde_json::{Value, json};
 use tower::ServiceExt;
@@ -58,6 +60,8 @@ pub struct Customers {
     jobs: Arc<Mutex<Vec<Planted>>>,
     /// What those were told who run the shop, and the visitor.
     told: Arc<Mutex<Told>>,
+    /// What is still to be asked: see [`Customers::later`].
+    later: Arc<Mutex<Vec<JoinHandle<()>>>>,
 }
 
 impl Customers {
@@ -65,8 +69,8 @@ impl Customers {
     pub fn new(world: World, workload: &Workload) -> Self {
         let nodes = Arc::new(workload.clone());
         let followers = Followers::new(world.clone(), workload);
-        let (answered, ids, jobs, told) = Default::default();
-        Customers { world, nodes, followers, answered, ids, jobs, told }
+        let (answered, ids, jobs, told, later) = Default::default();
+        Customers { world, nodes, followers, answered, ids, jobs, told, later }
     }
 
     /// Those among them who follow orders.
@@ -211,10 +215,6 @@ impl Customers {
             reused: None,
             repeated: None,
         };
-        let key = |what: &str| match order.one_key {
-            true => name.clone(),
-            false => format!("{what}-{name}"),
-        };
         if order.reuses_key {
             let body = json!({ "lines": [{ "productId": "p0", "qty": 4 }] });
             let answer = self.until_answered(service, "POST", "/orders", name, Some(one(&body)));
@@ -226,24 +226,55 @@ impl Customers {
         if let (Some(after_ms), Some(order_id)) = (order.cancel_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/orders/{order_id}/cancel");
-            let key = key("cancel");
+            let key = order.key("cancel");
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.cancel = answer.map(|(status, _)| status);
         }
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered.clone());
+        let later = order.resend_after_ms.is_some() || order.again_after_ms.is_some();
+        if later {
+            let (customers, place) = (self.clone(), one(&body));
+            self.later(async move { customers.once_more(order, answered, place, answer).await });
+        }
+    }
+
+    /// What a customer of an order wants once more: its mail, as soon as there is one, and to place it.
+    async fn once_more(
+        self,
+        order: Order,
+        mut answered: Answered,
+        place: Sent,
+        answer: Option<(u16, Value)>,
+    ) {
+        let name = &order.name;
         if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, &answered.order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/notifications/{order_id}/resend");
-            let (service, key) = (Service::NotificationsApi, key("resend"));
+            let (service, key) = (Service::NotificationsApi, order.key("resend"));
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.resend = answer.map(|(status, _)| status);
         }
         if let Some(after_ms) = order.again_after_ms {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
-            let again =
-                self.until_answered(Service::Orders, "POST", "/orders", name, Some(one(&body)));
+            let again = self.until_answered(Service::Orders, "POST", "/orders", name, Some(place));
             answered.repeated = Some(again.await == answer);
         }
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+        let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|it| it.name != *name);
+        all.push(answered);
+    }
+
+    /// Something that somebody does after all that a world is to come to rest from: it may wait for that.
+    pub(crate) fn later(&self, what: impl Future<Output = ()> + Send + 'static) {
+        let task = madsim::task::spawn(what);
+        self.later.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+    }
+
+    /// Until nobody wants anything any more.
+    pub async fn done(&self) {
+        let later: Vec<_> =
+            self.later.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
+        join_all(later).await;
     }
 
     /// Asks for an order that nobody placed: to see it, and to cancel it.

@@ -80,8 +80,11 @@ impl Customers {
         madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
         self.send(&import).await;
         if let Some(after_ms) = import.again_after_ms {
-            madsim::time::sleep(Duration::from_millis(after_ms)).await;
-            self.send(&import).await;
+            let keeper = self.clone();
+            self.later(async move {
+                madsim::time::sleep(Duration::from_millis(after_ms)).await;
+                keeper.send(&import).await;
+            });
         }
     }
 

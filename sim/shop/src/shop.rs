@@ -232,6 +232,8 @@ impl Shop {
         cluster.heal();
         join_all(shoppers).await;
         recovery.until_quiet(&world, &customers, &watch, "all").await;
+        customers.done().await;
+        recovery.until_quiet(&world, &customers, &watch, "all").await;
         watching.abort();
         operator.abort();
         if workload.visited {

@@ -190,6 +190,14 @@ pub struct Order {
 }
 
 impl Order {
+    /// The Idempotency-Key of another request about it.
+    pub fn key(&self, what: &str) -> String {
+        match self.one_key {
+            true => self.name.clone(),
+            false => format!("{what}-{}", self.name),
+        }
+    }
+
     /// The cart that it comes from, if it comes from one.
     pub fn cart(&self) -> Option<String> {
         self.from_cart.then(|| format!("cart-{}", self.name))

@@ -5,8 +5,8 @@
 //!
 //! No table of the chassis grows with history. The outbox holds what is not sent; positions have a
 //! row a partition, leases a row a shard; markers stand for keys with open letters, and go with the
-//! last one; the inbox, closed letters and marks of jobs that nobody took back go here. Open letters stay until somebody settles them:
-//! they are an alarm, not a history.
+//! last one; the inbox, closed letters and marks of jobs that nobody took back go here. Open letters
+//! stay until somebody settles them: they are an alarm, not a history.
 
 use std::collections::BTreeSet;
 use std::pin::pin;

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 
 use crate::handler::{Incoming, Order};
 use crate::rows::{CREATED, STUB_SINCE};
-use crate::rules::{Fact, Saga, Terminal};
+use crate::rules::{Fact, Saga};
 
 /// Most lines of an order.
 pub const LINES_MAX: usize = 100;
@@ -165,11 +165,7 @@ fn stub(saga: &Saga) -> Value {
 fn shown(saga: &Saga) -> Value {
     let mut body = json!({
         "orderId": saga.order_id,
-        "status": match saga.terminal {
-            Terminal::None => "pending",
-            Terminal::Confirmed => "confirmed",
-            Terminal::Cancelled => "cancelled",
-        },
+        "status": saga.status(),
         "stock": saga.stock,
         "payment": saga.payment,
         "cancel": saga.cancel,

@@ -124,7 +124,7 @@ pub enum FaultKind {
     LostRequest,
     /// The reply is lost, and the effect comes late: after whatever the caller did next (K9, K11).
     LateEffect,
-    /// The call fails with no effect, and says so (D5, K13).
+    /// The call fails with no effect, and says so (D5, K13); what is sent, now and then as if for good.
     Rejected,
     /// The call's effect happens twice (K5, R3, a customer's retry).
     Duplicated,

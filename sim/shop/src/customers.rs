@@ -230,11 +230,11 @@ impl Customers {
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.cancel = answer.map(|(status, _)| status);
         }
-        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered.clone());
-        let later = order.resend_after_ms.is_some() || order.again_after_ms.is_some();
-        if later {
+        let order_id = answered.order_id.clone();
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
+        if order.resend_after_ms.is_some() || order.again_after_ms.is_some() {
             let (customers, place) = (self.clone(), one(&body));
-            self.later(async move { customers.once_more(order, answered, place, answer).await });
+            self.later(async move { customers.once_more(order, order_id, place, answer).await });
         }
     }
 
@@ -242,26 +242,28 @@ impl Customers {
     async fn once_more(
         self,
         order: Order,
-        mut answered: Answered,
+        order_id: Option<String>,
         place: Sent,
         answer: Option<(u16, Value)>,
     ) {
         let name = &order.name;
-        if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, &answered.order_id) {
+        let (mut resend, mut repeated) = (None, None);
+        if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/notifications/{order_id}/resend");
             let (service, key) = (Service::NotificationsApi, order.key("resend"));
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
-            answered.resend = answer.map(|(status, _)| status);
+            resend = answer.map(|(status, _)| status);
         }
         if let Some(after_ms) = order.again_after_ms {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let again = self.until_answered(Service::Orders, "POST", "/orders", name, Some(place));
-            answered.repeated = Some(again.await == answer);
+            repeated = Some(again.await == answer);
         }
         let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|it| it.name != *name);
-        all.push(answered);
+        for answered in all.iter_mut().filter(|it| it.name == *name) {
+            (answered.resend, answered.repeated) = (resend, repeated);
+        }
     }
 
     /// Something that somebody does after all that a world is to come to rest from: it may wait for that.

@@ -316,10 +316,8 @@ fn cancelled_holds_nothing(facts: &Facts) -> Vec<(String, String)> {
         let Some(account) = account.filter(|_| saga.terminal == Terminal::Cancelled) else {
             continue;
         };
-        if stuck.contains(id.as_str()) {
-            continue;
-        }
-        if account.is_open() || account.captures > 0 || account.voided != account.authorised {
+        let given_back = !account.is_open() && account.voided == account.authorised;
+        if account.captures > 0 || !given_back && !stuck.contains(id.as_str()) {
             let text = format!(
                 "cancelled ({}), but the customer's money is {}",
                 saga.reason.as_deref().unwrap_or("no reason"),

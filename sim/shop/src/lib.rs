@@ -9,6 +9,7 @@ compile_error!(
 pub mod agreement;
 pub mod causes;
 pub mod customers;
+pub mod excuses;
 pub mod facts;
 pub mod followers;
 pub mod forms;

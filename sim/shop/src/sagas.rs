@@ -104,8 +104,8 @@ pub fn knows_what_was_said(facts: &Facts) -> Bad {
 pub fn cancelled_for_its_reason(facts: &Facts) -> Bad {
     let answers = answers(facts);
     let wished = |id: &str| {
-        let orders = facts.answered.iter().filter(|it| it.order_id.as_deref() == Some(id));
-        orders.into_iter().any(|it| it.cancel.is_some())
+        let mut orders = facts.answered.iter().filter(|it| it.order_id.as_deref() == Some(id));
+        orders.any(|it| it.cancel.is_some())
     };
     let mut bad = Vec::new();
     for (id, saga) in facts.sagas.iter().filter(|(_, it)| it.terminal == Terminal::Cancelled) {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use contract::{Event, Profile, Service};
-use orders::rules::Terminal;
 use serde_json::{Value, json};
 
 use crate::facts::Facts;
@@ -100,11 +99,6 @@ pub fn strays_find_nothing(facts: &Facts) -> Bad {
 
 /// What a list is to show: entries, and what each of them says.
 fn entries(facts: &Facts, list: &List) -> Vec<(String, Value)> {
-    let status = |terminal: Terminal| match terminal {
-        Terminal::None => json!("pending"),
-        Terminal::Confirmed => json!("confirmed"),
-        Terminal::Cancelled => json!("cancelled"),
-    };
     let reservations =
         || facts.reservations.iter().map(|(id, row)| (id, json!(row.reservation.state)));
     let shown = || {
@@ -121,7 +115,7 @@ fn entries(facts: &Facts, list: &List) -> Vec<(String, Value)> {
         }
         (Service::Orders, _) => {
             let placed = facts.sagas.iter().filter(|(_, saga)| saga.placed.is_some());
-            placed.map(|(id, saga)| (id, status(saga.terminal))).collect()
+            placed.map(|(id, saga)| (id, json!(saga.status()))).collect()
         }
         (Service::Inventory, "/stock") => {
             facts.stock.iter().map(|(id, row)| (id, json!(row.stock.on_hand()))).collect()

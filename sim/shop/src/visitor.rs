@@ -75,7 +75,8 @@ impl Customers {
     async fn read_list(&self, list: &'static List) -> Listed {
         let mut listed = Listed { list, items: Vec::new(), refused: None };
         let and = if list.path.contains('?') { '&' } else { '?' };
-        let mut path = format!("{}{and}limit={PAGE}", list.path);
+        let first = format!("{}{and}limit={PAGE}", list.path);
+        let mut path = first.clone();
         for _ in 0..PAGES_MAX {
             let answer = self.until_answered(list.service, "GET", &path, "visitor", None).await;
             let Some((200, Value::Object(mut page))) = answer else {
@@ -86,9 +87,7 @@ impl Customers {
                 listed.items.extend(items);
             }
             match page.remove("next") {
-                Some(Value::String(next)) => {
-                    path = format!("{}{and}limit={PAGE}&cursor={next}", list.path);
-                }
+                Some(Value::String(next)) => path = format!("{first}&cursor={next}"),
                 _ => return listed,
             }
         }

@@ -5,12 +5,14 @@
 use ports::{Fault, Key, Op, Outcome, Row, Rows, Tx};
 use serde::{Deserialize, Serialize};
 
+use crate::Document;
 use crate::app::Shared;
+use crate::retention::Expiry;
+use crate::slot::Source;
 use crate::stop::Working;
 use crate::tables::JOB_MARKS;
 use crate::transaction::{json, rows};
 use crate::trial::{MARKS_MAX, TAKE_BACK_TRIES};
-use crate::{Document, Due};
 
 /// How often a job was about to be handled alone, and neither was nor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,8 +115,9 @@ impl<'a> Marks<'a> {
     }
 
     fn put(&self, version: i64, marks: u32) -> Op {
-        let (runtime, keep) = (&self.shared.ports.runtime, self.shared.settings.keep_events);
-        let marks = JobMarks { marks, expires_at: Due::at(runtime.now() + keep) };
+        let Shared { settings, ports, .. } = self.shared;
+        let expires_at = Expiry::new(settings, ports.runtime.now()).of(&Source::Queue);
+        let marks = JobMarks { marks, expires_at };
         let row = Row { version, index: marks.index(), body: json(&marks) };
         Op::Put { table: &JOB_MARKS, rows: Rows::from_iter([(self.key.clone(), row)]) }
     }

@@ -237,6 +237,15 @@ impl Saga {
         }
     }
 
+    /// How it stands, as it is shown.
+    pub fn status(&self) -> &'static str {
+        match self.terminal {
+            Terminal::None => "pending",
+            Terminal::Confirmed => "confirmed",
+            Terminal::Cancelled => "cancelled",
+        }
+    }
+
     /// Placed here and not ended.
     pub fn is_open(&self) -> bool {
         self.placed.is_some() && self.terminal == Terminal::None

@@ -3,6 +3,7 @@
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use shakedown_chassis::Commands;
 use shakedown_chassis::http::{Bulk, Lines, Problem};
@@ -55,6 +56,22 @@ fn a_queue_that_is_smaller_than_the_window_is_used_in_turns() {
         let node = world.bare("c-0", |settings| settings.commands_max = 4).await;
         let answer = bulk(&node.commands, "k", &[1; 50]).await.unwrap();
         assert_eq!((&answer["done"], &answer["failed"]), (&json!(50), &json!(0)));
+    });
+}
+
+#[test]
+fn one_more_than_may_run_at_a_time_is_refused_as_a_whole() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.bulks_max = 2).await;
+        let answers = ["k-1", "k-2", "k-3"].map(|key| bulk(&node.commands, key, &[1; 5]));
+        let statuses: Vec<u16> = join_all(answers)
+            .await
+            .iter()
+            .map(|answer| answer.as_ref().map_or(503, |_| 200))
+            .collect();
+        assert_eq!((statuses, world.counter("a").value), (vec![200, 200, 503], 10));
+        // There is room again.
+        assert_eq!(bulk(&node.commands, "k-3", &[1; 5]).await.unwrap()["done"], 5);
     });
 }
 

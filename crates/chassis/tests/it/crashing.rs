@@ -100,6 +100,30 @@ fn an_idle_partition_claimed_many_times_accuses_nobody() {
 }
 
 #[test]
+fn deaths_with_progress_between_them_accuse_nobody() {
+    run(|world| async move {
+        for n in 0..5 {
+            let id = format!("e-{n}");
+            world.produce(vec![add("in", &id, "a", 1)]).await;
+            let (dies, lives) = (format!("dies-{n}"), format!("lives-{n}"));
+            let node = world.consumer(&dies).await;
+            node.faults.set(move |call| match call {
+                Call::Commit(ops) if has(ops, &id) => Act::Hang,
+                _ => Act::Pass,
+            });
+            world.sleep(60).await;
+            world.store.disconnect(&dies);
+            world.sleep(400).await;
+            let stop = world.consumer(&lives).await.stop();
+            world.sleep(60).await;
+            stop.ask();
+            stop.ended().await;
+            assert_eq!((world.trail("a").len(), world.letters().len()), (n + 1, 0));
+        }
+    });
+}
+
+#[test]
 fn a_job_that_ends_the_process_is_given_up_and_its_neighbours_are_handled() {
     run(|world| async move {
         let jobs = ["e-1", "deadly", "e-2"].map(|id| add("jobs", id, "a", 1));

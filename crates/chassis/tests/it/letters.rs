@@ -6,9 +6,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use http_body_util::BodyExt;
-use ports::{Op, Record};
+use ports::{Op, Record, Runtime};
 use serde_json::{Value, json};
-use shakedown_chassis::{InboxRow, LetterState};
+use shakedown_chassis::{InboxRow, LetterState, Settings};
 use tower::ServiceExt;
 
 use crate::counter::{PANICS, PANICS_EARLY, ask};
@@ -97,6 +97,8 @@ fn a_redrive_keeps_the_order_and_happens_once() {
         let again = settle(&router, "in:0:0", "redrive", json!({})).await;
         assert_eq!(again, (422, "still-dead".to_owned()));
         assert_eq!(world.letter("in:0:0").attempts, 2);
+        let wrong = settle(&router, "in:0:0", "redrive", edited(&blocked()[0], 0)).await;
+        assert_eq!(wrong, (422, "still-dead".to_owned()));
         let mended = edited(&blocked()[0], 1);
         for _ in 0..2 {
             let done = settle(&router, "in:0:0", "redrive", mended.clone()).await;
@@ -238,6 +240,8 @@ fn redrives_from_two_nodes_and_with_a_lost_reply_apply_once() {
 fn what_a_dead_instance_left_to_drain_another_drains() {
     run(|world| async move {
         let node = world.consumer("c-0").await;
+        // Nothing rings for this one: it looks now and then.
+        let _other = world.bare("c-1", |_| ()).await;
         world.produce(blocked()).await;
         world.sleep(10).await;
         let faults = node.faults.clone();
@@ -252,8 +256,7 @@ fn what_a_dead_instance_left_to_drain_another_drains() {
         assert_eq!(world.trail("a"), Vec::<String>::new());
         // Its locks go with it, as a server drops them with the session.
         world.store.disconnect("c-0");
-        let _other = world.consumer("c-1").await;
-        world.sleep(20).await;
+        world.runtime.sleep(Settings::new("", "").idle * 21).await;
         assert_eq!(world.trail("a"), ["e-2", "e-4"]);
     });
 }

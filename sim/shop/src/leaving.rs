@@ -5,11 +5,11 @@ use std::iter::successors;
 use std::time::Duration;
 
 use chassis::Settings;
-use sim_engine::{FaultSpec, TraceEvent};
+use sim_engine::{FaultKind, FaultSpec, TraceEvent};
 
 use crate::facts::Facts;
 use crate::invariants::found;
-use crate::nodes::{LEASE, LET_GO};
+use crate::nodes::{HOLDS_NOTHING, LEASE, LEFT_BEHIND, LET_GO};
 
 type Bad = Vec<(String, String)>;
 
@@ -42,6 +42,7 @@ pub fn wanted(event: &TraceEvent) -> bool {
             | "thawed"
             | CRASHED
             | LET_GO
+            | LEFT_BEHIND
     )
 }
 
@@ -131,22 +132,35 @@ fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
 }
 
 /// Who left and met no fault on the way left in time, and held no lease and no membership at that
-/// instant: no time-out has to pass before others go on.
+/// instant: no time-out has to pass before others go on. Nor is anything of its own left to be sent, or
+/// to be committed to the log.
 pub fn lets_go_at_once(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (i, leaving) in facts.events.iter().enumerate().filter(|(_, e)| e.what == "leaving") {
-        let of_node = |event: &&TraceEvent| event.node == leaving.node || event.what == CRASHED;
+        // A leader is missed by all, whose call it ever was that found it gone.
+        let of_all = |event: &TraceEvent| {
+            event.what == CRASHED
+                || event.what == "fault" && event.text.starts_with(FaultKind::LeaderChange.name())
+        };
+        let of_node = |event: &&TraceEvent| event.node == leaving.node || of_all(event);
         let troubled = |event: &TraceEvent| match event.what {
             "fault" => !event.text.starts_with("leave"),
             what => matches!(what, CRASHED | "frozen"),
         };
         let earlier = facts.events[..i].iter().filter(of_node);
-        if earlier.filter(|e| troubled(e)).any(|event| over(event) > leaving.at) {
+        let mut earlier = earlier.filter(|event| over(event) > leaving.at);
+        // Its partitions are still those of an earlier self that said no goodbye.
+        let bereft = earlier.clone().any(|event| matches!(event.what, "killed" | "left late"));
+        if earlier.any(|event| troubled(event)) {
             continue;
         }
         for event in facts.events[i + 1..].iter().filter(of_node) {
-            let holds = event.what == LET_GO && event.text != "holds 0 leases, 0 memberships";
-            if holds || event.what == "left late" {
+            let wrong = match event.what {
+                LET_GO => event.text != HOLDS_NOTHING,
+                LEFT_BEHIND => !bereft,
+                what => what == "left late",
+            };
+            if wrong {
                 let text = format!("{} {} {}", event.node, event.what, event.text);
                 bad.push(found("", text));
             }

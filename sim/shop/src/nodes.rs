@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use chassis::{LEASES, Lease, Metrics, Ports, Settings};
+use chassis::{LEASES, Lease, Metrics, POSITIONS, Ports, Position, Settings};
 use contract::{Contract, OrderId, Service, Streams};
 use model::store::StoreServer;
 use notifications_worker::mail::Mail;
@@ -23,11 +23,15 @@ use sim_engine::{Cluster, Leave, NodePorts, Start};
 use crate::facts;
 use crate::history;
 use crate::next;
-use crate::watch::{Sends, Watched};
+use crate::watch::{Sends, Watched, position_key};
 use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, REFUSED_ENDING, Workload, is_late};
 
 /// What the trace has of a node that has just left: see [`crate::leaving`].
 pub const LET_GO: &str = "let go";
+/// And of one that said goodbye everywhere.
+pub const HOLDS_NOTHING: &str = "holds nothing";
+/// What it has of one after which the log's copy is behind the positions of its service.
+pub const LEFT_BEHIND: &str = "left behind";
 
 /// How long a relay's lease lasts.
 pub const LEASE: Duration = Duration::from_secs(4);
@@ -184,7 +188,8 @@ impl World {
                     Box::pin(async move {
                         stop.ask();
                         stop.ended().await;
-                        world.note_what_it_holds(service, &ports);
+                        let alone = workload.count(service) == 1;
+                        world.note_what_it_holds(service, &ports, alone);
                     })
                 });
                 Ok(leave)
@@ -192,11 +197,41 @@ impl World {
         })
     }
 
-    /// What a node that has just left still holds: nothing, if it said goodbye everywhere.
-    fn note_what_it_holds(&self, service: Service, ports: &NodePorts) {
-        let leases = self.leases(service, |owner| owner == ports.node());
-        let memberships = self.memberships(|client| client == ports.client());
-        ports.note(LET_GO, format!("holds {leases} leases, {memberships} memberships"));
+    /// What a node that has just left still holds: nothing, if it said goodbye everywhere. Where it was
+    /// its service's only one, its rows are to be sent and the log is to have its positions.
+    fn note_what_it_holds(&self, service: Service, ports: &NodePorts, alone: bool) {
+        let mut held = vec![
+            (self.leases(service, |owner| owner == ports.node()), "leases"),
+            (self.memberships(|client| client == ports.client()), "memberships"),
+        ];
+        if alone {
+            held.push((self.database(service).with(|db| db.outbox().count()), "unsent rows"));
+        }
+        let held = held.into_iter().filter(|(count, _)| *count > 0);
+        let held: Vec<String> = held.map(|(count, what)| format!("{count} {what}")).collect();
+        let text = match held.is_empty() {
+            true => HOLDS_NOTHING.to_owned(),
+            false => format!("holds {}", held.join(", ")),
+        };
+        ports.note(LET_GO, text);
+        let uncommitted = if alone { self.uncommitted(service) } else { 0 };
+        if uncommitted > 0 {
+            ports.note(LEFT_BEHIND, format!("{uncommitted} positions that are not committed"));
+        }
+    }
+
+    /// How many of a service's positions the log's copy is behind.
+    fn uncommitted(&self, service: Service) -> usize {
+        let group = service.name();
+        let committed = self.cluster.log().with(|log| log.committed(group));
+        let committed: BTreeMap<String, i64> =
+            committed.into_iter().map(|(p, next)| (position_key(&p), next)).collect();
+        let positions = facts::rows::<Position>(self, service, &POSITIONS);
+        let behind = positions.iter().filter(|(partition, position)| {
+            let committed = committed.get(partition.as_str()).copied();
+            position.next.unwrap_or(0) > committed.unwrap_or(0)
+        });
+        behind.count()
     }
 
     async fn run(

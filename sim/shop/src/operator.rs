@@ -1,5 +1,5 @@
 //! The operator: looks for dead letters and settles them by HTTP, mends what can be mended, discards
-//! what strangers sent, redrives the rest; asks twice now and then, and early.
+//! what strangers sent, redrives the rest; asks twice now and then, and early, and mends wrongly first.
 
 use std::time::Duration;
 
@@ -38,7 +38,10 @@ impl Customers {
             return;
         }
         let planted = letter.headers.iter().any(|(name, _)| name == PLANTED);
+        let slips = letter.attempts == 1 && choices.below("operator", "slip", 2) == 0;
         let (verb, body) = match mended(letter, self.poisons()) {
+            // Another payload, and no better than the first.
+            Some(_) if slips => ("redrive", json!({ "payload": letter.payload.0 })),
             Some(payload) => ("redrive", json!({ "payload": payload })),
             None if planted && letter.state == LetterState::Dead => {
                 ("discard", json!({ "note": "a stranger's" }))

@@ -107,6 +107,11 @@ fn lease_key(shard: u16) -> String {
     format!("outbox/{shard}")
 }
 
+/// The key of a partition's row among the [`POSITIONS`].
+pub fn position_key(partition: &Partition) -> String {
+    format!("{}|{}", partition.topic, partition.index)
+}
+
 #[async_trait]
 impl EventLog for Watched<dyn EventLog> {
     async fn declare(&self, topics: &[TopicSpec]) -> Outcome<()> {
@@ -146,8 +151,8 @@ impl WatchedConsumer {
     fn look(&self, next: &Offsets) {
         self.database.with(|db| {
             for (partition, offset) in next {
-                let key = format!("{}|{}", partition.topic, partition.index);
-                let position: Option<Position> = db.row(&POSITIONS, &key).and_then(document);
+                let position: Option<Position> =
+                    db.row(&POSITIONS, &position_key(partition)).and_then(document);
                 let done = position.and_then(|position| position.next).unwrap_or(0);
                 if *offset > done {
                     let node = &self.node;

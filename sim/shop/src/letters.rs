@@ -9,6 +9,7 @@ use contract::{CATALOG, Service};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
+use crate::operator::MENDED;
 use crate::poison::{Fate, Planted, reads};
 
 type Bad = Vec<(String, String)>;
@@ -144,7 +145,8 @@ pub fn ends_never_wait(facts: &Facts) -> Bad {
         .collect()
 }
 
-/// What is dead is tried again only when an operator asks for it: a request may come twice.
+/// What is dead is tried again only when an operator asks for it: a request may come twice. With the right
+/// payload it is not dead again, whatever was tried before.
 pub fn tried_when_asked(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (service, letter) in all(facts) {
@@ -154,6 +156,12 @@ pub fn tried_when_asked(facts: &Facts) -> Bad {
             let (id, attempts) = (&letter.id, letter.attempts);
             let text = format!("{id} failed {attempts} times in {}, asked {asked}", service.name());
             bad.push(found(&letter.key, text));
+        }
+        let refused = format!("{about}422{MENDED}");
+        if facts.redrives.contains(&refused)
+            && !too_early(facts, service, &letter.code, letter.event_type.as_deref())
+        {
+            bad.push(found(&letter.key, format!("{refused}: {}", letter.error)));
         }
     }
     bad

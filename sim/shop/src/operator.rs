@@ -11,6 +11,8 @@ use crate::customers::{Customers, one};
 use crate::facts::open_letters;
 use crate::poison::{PLANTED, mended};
 
+/// What the trace has behind the answer to a redrive with the right payload.
+pub const MENDED: &str = " mended";
 /// Between two looks: of a busy operator, or of one who has other things to do.
 const LOOKS_MS: [u64; 2] = [1_500, 6_000];
 
@@ -39,7 +41,9 @@ impl Customers {
         }
         let planted = letter.headers.iter().any(|(name, _)| name == PLANTED);
         let slips = letter.attempts == 1 && choices.below("operator", "slip", 2) == 0;
-        let (verb, body) = match mended(letter, self.poisons()) {
+        let right = mended(letter, self.poisons());
+        let as_what = if right.is_some() && !slips { MENDED } else { "" };
+        let (verb, body) = match right {
             // Another payload, and no better than the first.
             Some(_) if slips => ("redrive", json!({ "payload": letter.payload.0 })),
             Some(payload) => ("redrive", json!({ "payload": payload })),
@@ -59,7 +63,7 @@ impl Customers {
             self.world().cluster.note(
                 "operator",
                 verb,
-                format!("{} {}: {word}", service.name(), letter.id),
+                format!("{} {}: {word}{as_what}", service.name(), letter.id),
             );
         }
     }

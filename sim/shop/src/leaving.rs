@@ -151,7 +151,7 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
         let mut earlier = earlier.filter(|event| over(event) > leaving.at);
         // Its partitions are still those of an earlier self that said no goodbye.
         let bereft = earlier.clone().any(|event| matches!(event.what, "killed" | "left late"));
-        if earlier.any(|event| troubled(event)) {
+        if earlier.any(troubled) {
             continue;
         }
         for event in facts.events[i + 1..].iter().filter(of_node) {

@@ -41,16 +41,14 @@ impl Customers {
         }
         let planted = letter.headers.iter().any(|(name, _)| name == PLANTED);
         let slips = letter.attempts == 1 && choices.below("operator", "slip", 2) == 0;
-        let right = mended(letter, self.poisons());
-        let as_what = if right.is_some() && !slips { MENDED } else { "" };
-        let (verb, body) = match right {
+        let (verb, body, as_what) = match mended(letter, self.poisons()) {
             // Another payload, and no better than the first.
-            Some(_) if slips => ("redrive", json!({ "payload": letter.payload.0 })),
-            Some(payload) => ("redrive", json!({ "payload": payload })),
+            Some(_) if slips => ("redrive", json!({ "payload": letter.payload.0 }), ""),
+            Some(payload) => ("redrive", json!({ "payload": payload }), MENDED),
             None if planted && letter.state == LetterState::Dead => {
-                ("discard", json!({ "note": "a stranger's" }))
+                ("discard", json!({ "note": "a stranger's" }), "")
             }
-            None => ("redrive", json!({})),
+            None => ("redrive", json!({}), ""),
         };
         let path = format!("/dead-letters/{}/{verb}", letter.id);
         let times = if choices.below("operator", "twice", 3) == 0 { 2 } else { 1 };

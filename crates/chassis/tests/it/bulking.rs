@@ -67,7 +67,7 @@ fn one_more_than_may_run_at_a_time_is_refused_as_a_whole() {
         let statuses: Vec<u16> = join_all(answers)
             .await
             .iter()
-            .map(|answer| answer.as_ref().map_or(503, |_| 200))
+            .map(|answer| answer.as_ref().map_or_else(|problem| problem.status, |_| 200))
             .collect();
         assert_eq!((statuses, world.counter("a").value), (vec![200, 200, 503], 10));
         // There is room again.

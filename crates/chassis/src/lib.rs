@@ -52,7 +52,7 @@ pub use shards::{SHARDS_MAX, known_shards};
 pub use stop::Stop;
 pub use tables::{
     ALL as TABLES, INBOX, InboxOutcome, InboxRow, JOB_MARKS, LEASES, Lease, POSITIONS, Position,
-    StoredReply,
+    StoredReply, lease_key, position_key,
 };
 pub use touched::{Document, Touched, document};
 pub use trace::{Malformed, TRACEPARENT, TRACESTATE, Trace};

@@ -16,7 +16,7 @@ use ports::{
 use crate::app::Shared;
 use crate::look::seconds;
 use crate::stop::Working;
-use crate::tables::Lease;
+use crate::tables::{Lease, lease_key};
 use crate::touched::document;
 use crate::transaction::{clock, lease_row, rows};
 use crate::{LEASES, Settings, Trace, meters};
@@ -375,10 +375,6 @@ fn log_failure(service: &'static str, row: &OutboxRow, fault: &Fault) {
 fn path(row: &OutboxRow) -> Path {
     let Outgoing { channel, to, key, .. } = &row.outgoing;
     (*channel, to.clone(), key.clone())
-}
-
-pub(crate) fn lease_key(shard: Shard) -> Key {
-    format!("outbox/{shard}").into()
 }
 
 fn records(rows: &[OutboxRow]) -> Vec<Record> {

@@ -4,7 +4,7 @@
 use ports::{Op, Outcome, Shard, Store};
 
 use crate::LEASES;
-use crate::relay::lease_key;
+use crate::tables::lease_key;
 use crate::transaction::rows;
 
 /// Most shards of an outbox.

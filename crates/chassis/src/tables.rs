@@ -195,7 +195,12 @@ impl Document for Lease {
     }
 }
 
-/// The row key of a partition's position.
-pub(crate) fn position_key(partition: &ports::Partition) -> Key {
+/// The key of a shard's row among the [`LEASES`].
+pub fn lease_key(shard: ports::Shard) -> Key {
+    format!("outbox/{shard}").into()
+}
+
+/// The key of a partition's row among the [`POSITIONS`].
+pub fn position_key(partition: &ports::Partition) -> Key {
     [&partition.topic, "|", &partition.index.to_string()].concat().into()
 }

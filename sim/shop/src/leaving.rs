@@ -131,6 +131,11 @@ fn was_well(facts: &Facts, node: &str, from: Duration, to: Duration) -> bool {
     up
 }
 
+/// Whether it is a fault of this kind.
+fn is_fault(event: &TraceEvent, kind: FaultKind) -> bool {
+    event.what == "fault" && event.text.starts_with(kind.name())
+}
+
 /// Who left and met no fault on the way left in time, and held no lease and no membership at that
 /// instant: no time-out has to pass before others go on. Nor is anything of its own left to be sent, or
 /// to be committed to the log.
@@ -138,13 +143,11 @@ pub fn lets_go_at_once(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (i, leaving) in facts.events.iter().enumerate().filter(|(_, e)| e.what == "leaving") {
         // A leader is missed by all, whose call it ever was that found it gone.
-        let of_all = |event: &TraceEvent| {
-            event.what == CRASHED
-                || event.what == "fault" && event.text.starts_with(FaultKind::LeaderChange.name())
-        };
+        let of_all =
+            |event: &TraceEvent| event.what == CRASHED || is_fault(event, FaultKind::LeaderChange);
         let of_node = |event: &&TraceEvent| event.node == leaving.node || of_all(event);
         let troubled = |event: &TraceEvent| match event.what {
-            "fault" => !event.text.starts_with("leave"),
+            "fault" => !is_fault(event, FaultKind::Leave),
             what => matches!(what, CRASHED | "frozen"),
         };
         let earlier = facts.events[..i].iter().filter(of_node);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
-use chassis::{LEASES, Lease, Metrics, POSITIONS, Ports, Position, Settings};
+use chassis::{LEASES, Lease, Metrics, POSITIONS, Ports, Position, Settings, position_key};
 use contract::{Contract, OrderId, Service, Streams};
 use model::store::StoreServer;
 use notifications_worker::mail::Mail;
@@ -17,13 +17,13 @@ use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
 use payments::rules::{Answer, Operation};
 use payments::simulated::{Call, Passage, Passes, SimulatedGateway, Steering};
-use ports::Outcome;
+use ports::{Key, Outcome};
 use sim_engine::{Cluster, Leave, NodePorts, Start};
 
 use crate::facts;
 use crate::history;
 use crate::next;
-use crate::watch::{Sends, Watched, position_key};
+use crate::watch::{Sends, Watched};
 use crate::workload::{LATE_CALLS, LATE_CALLS_AFTER, REFUSED_ENDING, Workload, is_late};
 
 /// What the trace has of a node that has just left: see [`crate::leaving`].
@@ -224,8 +224,8 @@ impl World {
     fn uncommitted(&self, service: Service) -> usize {
         let group = service.name();
         let committed = self.cluster.log().with(|log| log.committed(group));
-        let committed: BTreeMap<String, i64> =
-            committed.into_iter().map(|(p, next)| (position_key(&p), next)).collect();
+        let committed: BTreeMap<Key, i64> =
+            committed.iter().map(|(p, next)| (position_key(p), *next)).collect();
         let positions = facts::rows::<Position>(self, service, &POSITIONS);
         let behind = positions.iter().filter(|(partition, position)| {
             let committed = committed.get(partition.as_str()).copied();

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use chassis::{LEASES, Lease, POSITIONS, Position, document};
+use chassis::{LEASES, Lease, POSITIONS, Position, document, lease_key, position_key};
 use contract::Service;
 use model::store::StoreServer;
 use ports::{
@@ -101,15 +101,6 @@ impl<P: ?Sized> Watched<P> {
             }
         });
     }
-}
-
-fn lease_key(shard: u16) -> String {
-    format!("outbox/{shard}")
-}
-
-/// The key of a partition's row among the [`POSITIONS`].
-pub fn position_key(partition: &Partition) -> String {
-    format!("{}|{}", partition.topic, partition.index)
 }
 
 #[async_trait]

@@ -1,7 +1,7 @@
 //! Records and jobs that end the process each time they are handled.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use ports::{Delivered, JobQueue, Op};
@@ -21,30 +21,37 @@ fn has(ops: &[Op], id: &str) -> bool {
     })
 }
 
+/// Starts a node that stops for ever when it handles this event; gives whether it did.
+async fn dies_of(world: &World, name: &str, deadly: &str) -> bool {
+    let node = world.consumer(name).await;
+    node.app.jobs("jobs".into(), 10);
+    let died = Arc::new(AtomicBool::new(false));
+    let (dead, deadly) = (died.clone(), deadly.to_owned());
+    node.faults.set(move |call| match call {
+        Call::Commit(ops) if has(ops, &deadly) => {
+            dead.store(true, Ordering::Relaxed);
+            Act::Hang
+        }
+        _ => Act::Pass,
+    });
+    // Long enough for the group to give up a node that polls no more.
+    world.sleep(60).await;
+    if !died.load(Ordering::Relaxed) {
+        return false;
+    }
+    world.store.disconnect(name);
+    world.queue.disconnect(name);
+    world.sleep(400).await;
+    true
+}
+
 /// Starts nodes, one after the other, that stop for ever when they handle this event, until one does
 /// not; gives how many did.
-async fn until_it_lives(world: &World, deadly: &'static str) -> u32 {
+async fn until_it_lives(world: &World, deadly: &str) -> u32 {
     for crashes in 0..10 {
-        let name = format!("c-{crashes}");
-        let node = world.consumer(&name).await;
-        node.app.jobs("jobs".into(), 10);
-        let died = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let dead = died.clone();
-        node.faults.set(move |call| match call {
-            Call::Commit(ops) if has(ops, deadly) => {
-                dead.store(true, std::sync::atomic::Ordering::Relaxed);
-                Act::Hang
-            }
-            _ => Act::Pass,
-        });
-        // Long enough for the group to give up a node that polls no more.
-        world.sleep(60).await;
-        if !died.load(std::sync::atomic::Ordering::Relaxed) {
+        if !dies_of(world, &format!("c-{crashes}"), deadly).await {
             return crashes;
         }
-        world.store.disconnect(&name);
-        world.queue.disconnect(&name);
-        world.sleep(400).await;
     }
     panic!("{deadly} ends every process")
 }
@@ -107,15 +114,7 @@ fn deaths_with_progress_between_them_accuse_nobody() {
             world.produce(vec![add("in", &id, "a", 1)]).await;
             // One less than it is given up for.
             for death in 0..2 {
-                let name = format!("dies-{n}-{death}");
-                let (node, id) = (world.consumer(&name).await, id.clone());
-                node.faults.set(move |call| match call {
-                    Call::Commit(ops) if has(ops, &id) => Act::Hang,
-                    _ => Act::Pass,
-                });
-                world.sleep(60).await;
-                world.store.disconnect(&name);
-                world.sleep(400).await;
+                assert!(dies_of(&world, &format!("dies-{n}-{death}"), &id).await);
             }
             let stop = world.consumer(&format!("lives-{n}")).await.stop();
             world.sleep(60).await;
@@ -202,20 +201,20 @@ fn a_job_that_comes_back_is_marked_by_what_every_database_can_keep() {
         world.publish(vec![foreign]).await;
         come_back(&world, 3).await;
         let node = world.bare("c", |_| ()).await;
-        let marked = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let marked = Arc::new(AtomicBool::new(false));
         let seen = marked.clone();
         node.faults.set(move |call| {
             if let Call::Begin([Op::Lock { table, keys }]) = call
                 && *table == &JOB_MARKS
             {
                 assert!(keys.iter().all(|key| !key.contains('\0')), "PostgreSQL refuses {keys:?}");
-                seen.store(true, std::sync::atomic::Ordering::Relaxed);
+                seen.store(true, Ordering::Relaxed);
             }
             Act::Pass
         });
         node.app.jobs("jobs".into(), 10);
         world.sleep(10).await;
-        assert!(marked.load(std::sync::atomic::Ordering::Relaxed));
+        assert!(marked.load(Ordering::Relaxed));
         assert_eq!((world.dead().len(), world.depth("jobs").await), (1, 0));
     });
 }

@@ -196,8 +196,8 @@ impl<'a> Deciding<'a> {
             }
             Source::Log { .. } | Source::Queue | Source::Letter { .. } => {
                 let reason = reused(id);
-                // Its sequence goes on with the first one.
-                self.bury(head, Some(id), None, &reason);
+                // Its sequence goes on with the first one, and the inbox row is that one's.
+                self.bury(head, None, None, &reason);
                 Ended::Refused(reason)
             }
         })
@@ -431,7 +431,7 @@ impl<'a> Deciding<'a> {
 
     /// Why it cannot be settled yet: another letter of its key goes first.
     fn out_of_turn(&self, head: &Head, letter: &DeadLetter) -> Option<Problem> {
-        let (key, _) = head.sequence()?;
+        let key = head.marker()?;
         let first = self.letters.first(key)?;
         let behind = self.letters.queued(key, &letter.id) || letter.code == "parked_overflow";
         let title = "Another letter goes first";

@@ -94,7 +94,7 @@ pub struct DeadLetter {
     pub event_type: Option<String>,
     /// From its envelope.
     pub correlation_id: Option<String>,
-    /// Its row in the inbox.
+    /// Its row in the inbox; of one that has none, a name that is no row's.
     pub inbox_id: String,
     /// The reason's stable code; `parked` for what only waits.
     pub code: String,
@@ -321,13 +321,13 @@ impl Letters {
         (row.document, row.changed) = (Some(letter), true);
     }
 
-    /// Writes a letter over the one that is locked. A closed one leaves the marker of its key, an open
-    /// one stands there as what it is.
+    /// Writes a letter over the one that is locked. A closed one leaves the marker where it stands, an
+    /// open one stands there as what it is.
     pub(crate) fn put(&mut self, letter: DeadLetter) {
-        if let Some(held) = self.markers.get_mut(letter.key.as_str())
-            && let Some(marker) = &mut held.document
-            && let Some(at) = marker.letters.iter().position(|waiting| waiting.id == letter.id)
-        {
+        for held in self.markers.values_mut() {
+            let Some(marker) = &mut held.document else { continue };
+            let mut letters = marker.letters.iter();
+            let Some(at) = letters.position(|waiting| waiting.id == letter.id) else { continue };
             held.changed = true;
             if letter.state.is_open() {
                 marker.letters[at].dead = letter.state == LetterState::Dead;

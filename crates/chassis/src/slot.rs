@@ -5,7 +5,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use chrono::{DateTime, Utc};
-use envelope::Envelope;
+use envelope::{CorrelationId, Envelope};
 use ports::{Key, Partition, Record};
 
 use crate::consume::Taken;
@@ -193,6 +193,21 @@ impl Head {
         (about.sequence != Sequence::Free).then_some((&about.record.key, about.sequence))
     }
 
+    /// The key whose marker says when it goes: that of its sequence. A letter stands there as what it was,
+    /// whatever it is redriven as.
+    pub(crate) fn marker(&self) -> Option<&Key> {
+        match &self.source {
+            Source::Letter { .. } => {
+                let key = &self.about.as_ref()?.record.key;
+                // Another one is no event's, and the store may not take it.
+                CorrelationId::parse(key).is_ok().then_some(key)
+            }
+            Source::Log { .. } | Source::Queue | Source::Command => {
+                self.sequence().map(|(key, _)| key)
+            }
+        }
+    }
+
     /// The id of the letter that it is or may become; `None` for a command.
     pub(crate) fn letter_id(&self) -> Option<Key> {
         let about = self.about.as_ref()?;
@@ -244,7 +259,7 @@ impl Head {
             event_id: envelope.map(|it| it.event_id.to_string()),
             event_type: envelope.map(|it| it.event_type.clone()),
             correlation_id: envelope.map(|it| it.correlation_id.to_string()),
-            inbox_id: inbox.map_or(String::new(), |id| id.to_string()),
+            inbox_id: inbox.map_or_else(|| format!("letter:{id}"), Key::to_string),
             code: PARKED_CODE.to_owned(),
             error: "it waits behind a dead letter of its key".to_owned(),
             attempts: 0,

@@ -84,7 +84,7 @@ fn wanted(entries: &[Entry<'_>]) -> Wanted {
     for Entry { head, what } in entries {
         if head.settles() || matches!(what, What::Dead { .. }) {
             wanted.letters.extend(head.letter_id());
-            wanted.markers.extend(head.sequence().map(|(key, _)| key.clone()));
+            wanted.markers.extend(head.marker().cloned());
         }
     }
     wanted

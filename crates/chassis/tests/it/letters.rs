@@ -298,6 +298,59 @@ fn an_id_used_for_two_things_stays_dead_until_it_gets_another_one() {
 }
 
 #[test]
+fn an_id_used_for_two_things_is_that_of_the_first_also_while_it_is_dead() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let first = add("in", "e-1", "a", 0);
+        world.produce(vec![first.clone(), add("in", "e-1", "a", 6)]).await;
+        world.sleep(10).await;
+        assert_eq!(world.letters(), ["in:0:0 dead rule_broken", "in:0:1 dead event_id_reused"]);
+        let router = node.router();
+        let other = settle(&router, "in:0:1", "redrive", json!({})).await;
+        assert_eq!(other, (422, "still-dead".to_owned()));
+        let mended = settle(&router, "in:0:0", "redrive", edited(&first, 1)).await;
+        assert_eq!(mended, (200, "applied".to_owned()));
+        assert_eq!((world.counter("a").value, world.trail("a").len()), (1, 1));
+    });
+}
+
+#[test]
+fn what_a_letter_is_redriven_as_changes_neither_its_turn_nor_what_waits_behind_it() {
+    run(|world| async move {
+        let router = with_blocked(&world).await;
+        let elsewhere = |record: &Record, by: i64| {
+            let mut body = edited(record, by);
+            body["payload"]["correlationId"] = json!("elsewhere");
+            body
+        };
+        let early = settle(&router, "in:0:1", "redrive", elsewhere(&blocked()[1], 2)).await;
+        assert_eq!(early, (409, "redrive-out-of-order".to_owned()));
+        let done = settle(&router, "in:0:0", "redrive", elsewhere(&blocked()[0], 1)).await;
+        assert_eq!(done, (200, "applied".to_owned()));
+        world.sleep(10).await;
+        assert_eq!(
+            (world.trail("a"), world.markers()),
+            (vec!["e-1".into(), "e-2".into(), "e-4".into()], vec![])
+        );
+    });
+}
+
+#[test]
+fn a_key_that_is_written_down_otherwise_is_drained_too() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let batch =
+            [("e-1", 0), ("e-2", 2)].map(|(id, by)| sequenced("in", id, "Add", "hex:a", by));
+        world.produce(batch.into()).await;
+        world.sleep(10).await;
+        assert_eq!(world.letter("in:0:0").key, "hex:6865783a61");
+        settle(&node.router(), "in:0:0", "discard", json!({ "note": "n" })).await;
+        world.sleep(10).await;
+        assert_eq!((world.trail("hex:a"), world.markers()), (vec!["e-2".into()], vec![]));
+    });
+}
+
+#[test]
 fn a_panic_of_a_rule_is_the_error_of_its_input_alone() {
     run(|world| async move {
         let batch = vec![

@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chassis::Due;
-use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream};
+use chrono::{DateTime, Utc};
+use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
 use inventory::rules::State;
-use orders::rules::Terminal;
+use orders::rules::{Placed, Terminal};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
@@ -14,7 +15,8 @@ use crate::keeper::WriteOffTold;
 
 type Bad = Vec<(String, String)>;
 
-/// A cancel that was answered 200 or 202 is one; one that was answered 409 is none.
+/// A cancel that was answered 202 is why the order was cancelled, one that was answered 200 is not: it was
+/// already; and one that was answered 409 is none.
 pub fn cancel_is_kept(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for answered in &facts.answered {
@@ -24,10 +26,14 @@ pub fn cancel_is_kept(facts: &Facts) -> Bad {
             .orders
             .iter()
             .any(|order| order.name == answered.name && order.cancel_after_ms.is_some());
-        let end = facts.sagas.get(id).map(|saga| saga.terminal);
+        let saga = facts.sagas.get(id);
+        let end = saga.map(|saga| saga.terminal);
+        let by_wish =
+            saga.and_then(|saga| saga.reason.as_deref()) == Some(reason::CUSTOMER_REQUEST);
         let holds = match (wished, answered.cancel) {
             (false, _) => true,
-            (true, Some(200 | 202)) => end == Some(Terminal::Cancelled),
+            (true, Some(202)) => end == Some(Terminal::Cancelled) && by_wish,
+            (true, Some(200)) => end == Some(Terminal::Cancelled) && !by_wish,
             (true, Some(409)) => end == Some(Terminal::Confirmed),
             (true, _) => false,
         };
@@ -93,8 +99,10 @@ pub fn priced_as_offered(facts: &Facts) -> Bad {
         .iter()
         .map(|product| (product.id.as_str(), product.price))
         .collect();
-    let prices = facts.workload.prices.iter();
+    let prices = facts.workload.prices.iter().filter(|it| !it.creates);
     offered.extend(prices.filter_map(|it| Some((it.product.as_str(), it.price?))));
+    let lists = facts.workload.price_lists.iter().flat_map(|list| &list.lines);
+    offered.extend(lists.map(|(product, price)| (product.as_str(), *price)));
     for answered in &facts.answered {
         let Some(id) = &answered.order_id else { continue };
         let placed = facts.sagas.get(id).and_then(|saga| saga.placed.as_ref());
@@ -196,19 +204,30 @@ pub fn said_once(facts: &Facts) -> Bad {
         .collect()
 }
 
-/// The versions of a product are first published in their order; repeats may come late.
+/// The versions of a product are first published in their order, each later than the one before; repeats
+/// may come late.
 pub fn versions_rise(facts: &Facts) -> Bad {
     let mut last: BTreeMap<&str, (u64, BTreeSet<u64>)> = BTreeMap::new();
+    let mut times: BTreeMap<&str, BTreeMap<u64, DateTime<Utc>>> = BTreeMap::new();
     let mut bad = Vec::new();
     for said in &facts.said {
         let Event::ProductUpserted(event) = &said.event else { continue };
         let Some(version) = event.product_version else { continue };
+        times.entry(&said.key).or_default().insert(version, event.updated_at);
         let (highest, seen) = last.entry(&said.key).or_default();
         if seen.insert(version) && version < *highest {
             let text = format!("{}: version {version} behind {highest}", said.place);
             bad.push(found(&said.key, text));
         }
         *highest = version.max(*highest);
+    }
+    for (product, times) in times {
+        if !times.values().is_sorted_by(|one, next| one < next) {
+            bad.push(found(
+                product,
+                format!("its versions are not one after the other: {times:?}"),
+            ));
+        }
     }
     bad
 }
@@ -221,7 +240,8 @@ pub fn published(facts: &Facts) -> Bad {
     };
     for (id, saga) in &facts.sagas {
         if let Some(placed) = &saga.placed {
-            want(id, format!("created {:?} {:?}", placed.lines, placed.amount));
+            let Placed { lines, amount, cart_id, .. } = placed;
+            want(id, format!("created {lines:?} {amount:?} {cart_id:?}"));
         }
         match saga.terminal {
             Terminal::None => {}
@@ -266,7 +286,7 @@ pub fn published(facts: &Facts) -> Bad {
 fn words(event: &Event) -> String {
     match event {
         Event::ProductUpserted(e) => format!("version {}", e.product_version.unwrap_or(0)),
-        Event::OrderCreated(e) => format!("created {:?} {:?}", e.lines, e.amount),
+        Event::OrderCreated(e) => format!("created {:?} {:?} {:?}", e.lines, e.amount, e.cart_id),
         Event::StockReserved(_) => "reserved".to_owned(),
         Event::StockFailed(e) => format!("failed {:?}", e.reason),
         Event::PaymentProcessed(e) => match e.status {

@@ -39,12 +39,21 @@ pub struct Answered {
     pub asked_at: Duration,
     /// What was answered to the wish to cancel it: `None` where nobody wished it, or nobody answered.
     pub cancel: Option<u16>,
-    /// What was answered to the wish for its mail once more; as above.
-    pub resend: Option<u16>,
-    /// What was answered to another order under its key; as above.
+    /// What was answered to each wish for its mail once more.
+    pub resends: Vec<Option<u16>>,
+    /// What was answered to another order under its key; as for [`Answered::cancel`].
     pub reused: Option<u16>,
+    /// What was answered to the cancel of another order under the key of its cancel; as above.
+    pub cancel_reused: Option<u16>,
     /// Whether the same order was answered the same once more; `None` where nobody asked.
     pub repeated: Option<bool>,
+}
+
+impl Answered {
+    /// How often its mail was promised once more.
+    pub fn promised(&self) -> usize {
+        self.resends.iter().filter(|status| **status == Some(202)).count()
+    }
 }
 
 /// The customers of one world.
@@ -211,8 +220,9 @@ impl Customers {
             amount,
             asked_at,
             cancel: None,
-            resend: None,
+            resends: Vec::new(),
             reused: None,
+            cancel_reused: None,
             repeated: None,
         };
         if order.reuses_key {
@@ -229,6 +239,11 @@ impl Customers {
             let key = order.key("cancel");
             let answer = self.until_answered(service, "POST", &path, &key, None).await;
             answered.cancel = answer.map(|(status, _)| status);
+            if order.reuses_key && answered.cancel.is_some() {
+                let another = "/orders/another/cancel";
+                let answer = self.until_answered(service, "POST", another, &key, None).await;
+                answered.cancel_reused = answer.map(|(status, _)| status);
+            }
         }
         let order_id = answered.order_id.clone();
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).push(answered);
@@ -247,13 +262,19 @@ impl Customers {
         answer: Option<(u16, Value)>,
     ) {
         let name = &order.name;
-        let (mut resend, mut repeated) = (None, None);
+        let (mut resends, mut repeated) = (Vec::new(), None);
         if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/notifications/{order_id}/resend");
-            let (service, key) = (Service::NotificationsApi, order.key("resend"));
-            let answer = self.until_answered(service, "POST", &path, &key, None).await;
-            resend = answer.map(|(status, _)| status);
+            let service = Service::NotificationsApi;
+            for number in 0..order.resends() {
+                let key = match number {
+                    0 => order.key("resend"),
+                    _ => format!("{}-{number}", order.key("resend")),
+                };
+                let answer = self.until_answered(service, "POST", &path, &key, None).await;
+                resends.push(answer.map(|(status, _)| status));
+            }
         }
         if let Some(after_ms) = order.again_after_ms {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
@@ -262,7 +283,7 @@ impl Customers {
         }
         let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         for answered in all.iter_mut().filter(|it| it.name == *name) {
-            (answered.resend, answered.repeated) = (resend, repeated);
+            (answered.resends, answered.repeated) = (std::mem::take(&mut resends), repeated);
         }
     }
 
@@ -346,6 +367,9 @@ impl Customers {
         if let Some(version) = body.as_ref().and_then(|sent| sent.only) {
             request = request.header(header::IF_MATCH, format!("\"{version}\""));
         }
+        if body.as_ref().is_some_and(|sent| sent.never) {
+            request = request.header(header::IF_NONE_MATCH, "*");
+        }
         let body = body.map_or_else(Body::empty, |sent| Body::from(sent.text));
         let request = request.body(body).map_err(|e| Fault::refused(e.to_string()))?;
         let customers = self.clone();
@@ -378,9 +402,16 @@ pub struct Sent {
     text: String,
     /// The only version that it is meant for (If-Match).
     only: Option<u64>,
+    /// Whether it is meant for none that is there (If-None-Match).
+    never: bool,
 }
 
 impl Sent {
+    /// For nothing that is there already, if so.
+    pub(crate) fn never(self, never: bool) -> Self {
+        Sent { never, ..self }
+    }
+
     /// For this version only, if for one.
     pub(crate) fn only(self, version: Option<u64>) -> Self {
         Sent { only: version, ..self }
@@ -389,13 +420,13 @@ impl Sent {
 
 /// A body of one JSON value.
 pub(crate) fn one(body: &Value) -> Sent {
-    Sent { sort: "application/json", text: body.to_string(), only: None }
+    Sent { sort: "application/json", text: body.to_string(), only: None, never: false }
 }
 
 /// A body of one JSON value a line.
 pub(crate) fn many(lines: impl Iterator<Item = Value>) -> Sent {
     let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
-    Sent { sort: "application/x-ndjson", text: lines.join("\n"), only: None }
+    Sent { sort: "application/x-ndjson", text: lines.join("\n"), only: None, never: false }
 }
 
 /// A refusal that time may mend: the price replica lags, the order has not ended, the first request with

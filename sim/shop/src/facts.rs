@@ -127,6 +127,8 @@ pub struct Facts {
     pub outbox: BTreeMap<Service, usize>,
     /// Copies at the mail server by Message-ID.
     pub mails: BTreeMap<String, u32>,
+    /// What each mail says, by Message-ID: its subject and its lines.
+    pub mail_texts: BTreeMap<String, String>,
     /// Mails of which copies differ, by Message-ID.
     pub altered: BTreeSet<String>,
     /// Mails that the mail server never takes, by Message-ID.
@@ -199,6 +201,7 @@ impl Facts {
             marks: BTreeMap::new(),
             outbox: BTreeMap::new(),
             mails: BTreeMap::new(),
+            mail_texts: BTreeMap::new(),
             altered: BTreeSet::new(),
             refused: BTreeSet::new(),
             mail_rows: BTreeMap::new(),
@@ -252,6 +255,8 @@ impl Facts {
             if kept.altered > 0 {
                 self.altered.insert(id.clone());
             }
+            let text = format!("{}\n{}", kept.mail.subject, kept.mail.body.join("\n"));
+            self.mail_texts.insert(id.clone(), text);
             if kept.refused > 0 {
                 self.refused.insert(id);
             } else {

@@ -92,6 +92,11 @@ fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
             let text = format!("another order under its key was answered {:?}", answered.reused);
             bad.push(found(&answered.name, text));
         }
+        if answered.cancel_reused.is_some_and(|status| status != 422) {
+            let text =
+                format!("another cancel under its key was answered {:?}", answered.cancel_reused);
+            bad.push(found(&answered.name, text));
+        }
         if answered.repeated == Some(false) {
             bad.push(found(&answered.name, "placed again with its key, and answered otherwise"));
         }
@@ -362,21 +367,22 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
     bad
 }
 
-/// One distinct Message-ID for each final order and one for each resend that was promised, or an
-/// `undeliverable` mail where the mail server refuses it; and no more copies than sends in doubt explain.
+/// One distinct Message-ID for each final order and one for each resend that was promised, with a text that
+/// says how the order ended, or an `undeliverable` mail where the mail server refuses it; and no more
+/// copies than sends in doubt explain.
 fn mails(facts: &Facts) -> Vec<(String, String)> {
     use notifications_worker::rules::State;
     let mut bad = Vec::new();
     let mut expected = BTreeSet::new();
     for (id, saga) in &facts.sagas {
-        let end = match saga.terminal {
+        let (end, other) = match saga.terminal {
             Terminal::None => continue,
-            Terminal::Confirmed => "confirmed",
-            Terminal::Cancelled => "cancelled",
+            Terminal::Confirmed => ("confirmed", "cancelled"),
+            Terminal::Cancelled => ("cancelled", "confirmed"),
         };
-        let promised =
-            |it: &&Answered| it.order_id.as_deref() == Some(id.as_str()) && it.resend == Some(202);
-        let revisions = 1 + facts.answered.iter().filter(promised).count();
+        let of_it = |it: &&Answered| it.order_id.as_deref() == Some(id.as_str());
+        let revisions =
+            1 + facts.answered.iter().filter(of_it).map(Answered::promised).sum::<usize>();
         for revision in 1..=revisions {
             let message_id = format!("{id}.{end}.{revision}@shakedown.invalid");
             let row = facts.mail_rows.get(&message_id);
@@ -385,6 +391,11 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
             if undeliverable != refused {
                 let text = format!("{message_id}: refused {refused}, {row:?}");
                 bad.push(found(id, text));
+            }
+            let text = facts.mail_texts.get(&message_id);
+            let tells = |text: &String| text.contains(id) && text.contains(end);
+            if text.is_some_and(|text| !tells(text) || text.contains(other)) {
+                bad.push(found(id, format!("{end}, and its mail says {text:?}")));
             }
             match facts.mails.get(&message_id) {
                 _ if refused => {}
@@ -400,12 +411,14 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
         }
     }
     for answered in &facts.answered {
-        let wishes = |order: &Order| order.name == answered.name && order.resend_after_ms.is_some();
-        let wished = facts.workload.orders.iter().any(wishes) && answered.order_id.is_some();
+        let mut orders = facts.workload.orders.iter();
+        let order = orders.find(|order| order.name == answered.name && answered.order_id.is_some());
+        let wished = order.map_or(0, |order| order.resends() as usize);
         // As written, no mail can be sent again.
         let right = if facts.workload.as_written { 409 } else { 202 };
-        if wished && answered.resend != Some(right) {
-            bad.push(found(&answered.name, format!("a resend was answered {:?}", answered.resend)));
+        if answered.resends != vec![Some(right); wished] {
+            let text = format!("{wished} resends were answered {:?}", answered.resends);
+            bad.push(found(&answered.name, text));
         }
     }
     for message_id in &facts.altered {
@@ -434,9 +447,13 @@ fn as_contracted(facts: &Facts) -> Vec<(String, String)> {
         if let Err(error) = schema.validate(&said.json) {
             bad.push(found(&said.key, format!("{} does not fit its schema: {error}", said.place)));
         }
+        let correlation = said.json["correlationId"].as_str().unwrap_or("");
+        // saga-rules 9: what is said of an order has its id, what is said of a product its request's.
         let of_product = said.stream == Stream::CatalogEvents;
-        if !of_product && said.json["correlationId"] != said.key.as_str() {
-            bad.push(found(&said.key, format!("{} has another correlationId", said.place)));
+        let correlates = (correlation == said.key) != of_product;
+        if !correlates {
+            let text = format!("{} correlates by {correlation:?}", said.place);
+            bad.push(found(&said.key, text));
         }
         if said.key != *said.event.key() || said.stream != said.event.stream() {
             bad.push(found(&said.key, format!("{} stands at the wrong place", said.place)));

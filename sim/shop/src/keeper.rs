@@ -9,13 +9,15 @@ use serde_json::{Value, json};
 
 use crate::customers::{Customers, many, one};
 use crate::visitor::Listed;
-use crate::workload::{CATEGORY, Import, PriceChange, WriteOff};
+use crate::workload::{CATEGORY, Import, PriceChange, PriceList, SOON_MS, WriteOff};
 
 /// What somebody was told who is no customer.
 #[derive(Debug, Clone, Default)]
 pub struct Told {
     /// Of changes of products.
     pub changes: Vec<ChangeTold>,
+    /// Of new prices of many: status and body, `None` where never answered for good.
+    pub price_lists: Vec<(PriceList, Option<(u16, Value)>)>,
     /// Of pieces that were to be written off.
     pub write_offs: Vec<WriteOffTold>,
     /// By lists.
@@ -54,7 +56,7 @@ impl Customers {
     /// Gives a product another price or category, at its time. Who looks first thinks before the change:
     /// somebody else may have changed it meanwhile.
     pub async fn reprice(self, change: PriceChange) {
-        let PriceChange { product, at_ms, price, category, looks } = &change;
+        let PriceChange { product, at_ms, price, category, looks, creates } = &change;
         madsim::time::sleep(Duration::from_millis(*at_ms)).await;
         let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
         let mut seen = None;
@@ -69,9 +71,19 @@ impl Customers {
         if let Some(price) = price {
             body["price"] = json!(price);
         }
-        let body = Some(one(&body).only(seen));
+        let body = Some(one(&body).only(seen).never(*creates));
         let answer = self.until_answered(Service::Catalog, "PUT", &path, &key, body).await;
         self.note_told(|told| told.changes.push(ChangeTold { change, seen, answer }));
+    }
+
+    /// Gives many products another price at once, and again with the same key until every line is done.
+    pub async fn reprice_many(self, list: PriceList) {
+        madsim::time::sleep(Duration::from_millis(list.at_ms)).await;
+        let line = |(product, price): &(String, i64)| json!({ "productId": product, "name": product, "categoryId": CATEGORY, "price": price });
+        let body = Some(many(list.lines.iter().map(line)));
+        let answer =
+            self.until_answered(Service::Catalog, "POST", "/products", &list.name, body).await;
+        self.note_told(|told| told.price_lists.push((list, answer)));
     }
 
     /// Adjusts stock in bulk, and again with the same key until every line is done; and once more long
@@ -97,20 +109,28 @@ impl Customers {
         self.world().cluster.note("customers", "imported", format!("{key}: {failed:?}"));
     }
 
-    /// Writes pieces off, at their time.
+    /// Writes pieces off, at their time; and once more long after that, where the workload says so.
     pub async fn write_off(self, write_off: WriteOff) {
-        let WriteOff { name, at_ms, product, pieces, again_after_ms } = &write_off;
-        madsim::time::sleep(Duration::from_millis(*at_ms)).await;
+        madsim::time::sleep(Duration::from_millis(write_off.at_ms)).await;
+        let answer = self.take_off(&write_off).await;
+        let keeper = self.clone();
+        self.later(async move {
+            let mut repeated = None;
+            let done = answer.as_ref().is_some_and(|(status, _)| *status == 200);
+            let again = write_off.again_after_ms.filter(|after_ms| done || *after_ms < SOON_MS);
+            if let Some(after_ms) = again {
+                madsim::time::sleep(Duration::from_millis(after_ms)).await;
+                repeated = Some(keeper.take_off(&write_off).await == answer);
+            }
+            let told = WriteOffTold { write_off, answer, repeated };
+            keeper.note_told(|all| all.write_offs.push(told));
+        });
+    }
+
+    async fn take_off(&self, write_off: &WriteOff) -> Option<(u16, Value)> {
+        let WriteOff { name, product, pieces, .. } = write_off;
         let path = format!("/stock/{product}/adjust");
-        let (service, body) =
-            (Service::Inventory, one(&json!({ "delta": -pieces, "reason": name })));
-        let answer = self.until_answered(service, "POST", &path, name, Some(body.clone())).await;
-        let mut repeated = None;
-        if let Some(after_ms) = again_after_ms {
-            madsim::time::sleep(Duration::from_millis(*after_ms)).await;
-            let again = self.until_answered(service, "POST", &path, name, Some(body)).await;
-            repeated = Some(again == answer);
-        }
-        self.note_told(|told| told.write_offs.push(WriteOffTold { write_off, answer, repeated }));
+        let body = Some(one(&json!({ "delta": -pieces, "reason": name })));
+        self.until_answered(Service::Inventory, "POST", &path, name, body).await
     }
 }

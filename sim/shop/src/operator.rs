@@ -45,6 +45,8 @@ impl Customers {
             // Another payload, and no better than the first.
             Some(_) if slips => ("redrive", json!({ "payload": letter.payload.0 }), ""),
             Some(payload) => ("redrive", json!({ "payload": payload }), MENDED),
+            // In vain.
+            None if slips => ("redrive", json!({}), ""),
             None if planted && letter.state == LetterState::Dead => {
                 ("discard", json!({ "note": "a stranger's" }), "")
             }

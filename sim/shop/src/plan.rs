@@ -6,8 +6,8 @@ use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 use crate::forms::{self, Form};
 use crate::poison::{Kind, Poison};
 use crate::workload::{
-    CATEGORY, Import, LATE_ENDING, Order, PriceChange, Product, Retention, Upgrade, Workload,
-    WriteOff, node,
+    CATEGORY, Import, LATE_ENDING, Order, PriceChange, PriceList, Product, Retention, SOON_MS,
+    Upgrade, Workload, WriteOff, node,
 };
 
 /// Orders of a default world.
@@ -55,6 +55,18 @@ fn workload(choices: &Choices) -> Workload {
             change.at_ms += 1;
         }
     }
+    let price_lists = (0..u64::from(pick("price list", 4) == 0))
+        .map(|i| PriceList {
+            name: format!("L{i}"),
+            at_ms: pick("price list at", within_ms),
+            lines: (0..2 + pick("price list lines", 4))
+                .map(|_| {
+                    let product = products[pick("priced", 2) as usize].id.clone();
+                    (product, 100 * (1 + pick("list price", 30) as i64))
+                })
+                .collect(),
+        })
+        .collect();
     let mut instances = std::collections::BTreeMap::new();
     for service in Service::ALL {
         if pick("instances", 3) == 0 {
@@ -77,10 +89,10 @@ fn workload(choices: &Choices) -> Workload {
     let write_off = |i: u64| {
         let (at_ms, product) = (pick("write off at", within_ms), pick("written off", 5) as usize);
         let (product, pieces) = (products[product].id.clone(), 1 + pick("pieces", 4) as i64);
-        let again_after_ms = (pick("write off again", 2) == 0).then(|| pick("after", 4_000));
+        let again_after_ms = (pick("write off again", 2) == 0).then(|| pick("after", SOON_MS));
         WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms }
     };
-    let write_offs = (0..pick("write offs", 3)).map(write_off).collect();
+    let mut write_offs: Vec<WriteOff> = (0..pick("write offs", 3)).map(write_off).collect();
     let strays = u32::from(pick("strays", 4) == 0);
     let refuses_mail = pick("refuses mail", 3) == 0;
     let visited = pick("visited", 8) == 0;
@@ -100,9 +112,14 @@ fn workload(choices: &Choices) -> Workload {
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 1_000 + pick("every", 3_000),
     });
-    if let (Some(retention), Some(import), 0) = (&retention, imports.first_mut(), pick("again", 6))
-    {
-        import.again_after_ms = Some(retention.keep_ms + 2 * retention.every_ms + 1_000);
+    // Once no inbox knows it any more.
+    let swept_ms = retention.as_ref().map(|it| it.keep_ms + 2 * it.every_ms + 1_000);
+    let mut again = false;
+    if let (Some(_), Some(import), 0) = (swept_ms, imports.first_mut(), pick("again", 6)) {
+        (import.again_after_ms, again) = (swept_ms, true);
+    }
+    if let (Some(_), Some(first), 0) = (swept_ms, write_offs.first_mut(), pick("off again", 6)) {
+        (first.again_after_ms, again) = (swept_ms, true);
     }
     let put_up_in_bulk = pick("bulk", 4) > 0;
     let mut workload = Workload {
@@ -114,6 +131,7 @@ fn workload(choices: &Choices) -> Workload {
         products,
         put_up_in_bulk,
         prices,
+        price_lists,
         poisons,
         orders,
         imports,
@@ -130,7 +148,6 @@ fn workload(choices: &Choices) -> Workload {
     };
     // While something is sent after so long, nobody stays broken: it would repeat what no inbox knows any
     // more.
-    let again = workload.imports.iter().any(|import| import.again_after_ms.is_some());
     if pick("core", 2) == 0 && !again {
         let one = |service: Service| node(service, pick("core", workload.count(service)) as u32);
         workload.core = Service::ALL.into_iter().map(one).collect();
@@ -213,7 +230,8 @@ fn reprice(choices: &Choices, within_ms: u64, products: &[Product]) -> [PriceCha
         };
         let category = [CATEGORY, "toys", "tools"][pick("category", 3) as usize];
         let category = (category != CATEGORY).then(|| category.to_owned());
-        PriceChange { product: product.id.clone(), at_ms, price, category, looks }
+        let creates = !looks && pick("creates", 8) == 0;
+        PriceChange { product: product.id.clone(), at_ms, price, category, looks, creates }
     })
 }
 
@@ -238,6 +256,7 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
     let cancel_after_ms = (pick("cancel", 8) == 0).then(|| pick("cancel after", 400));
     let (name, at_ms) = (format!("A{i}"), pick("at", within_ms));
     let resend_after_ms = (pick("resend", 8) == 0).then(|| pick("resend after", 6_000));
+    let insists = resend_after_ms.is_some() && pick("insists", 16) == 0;
     let again_after_ms = (pick("again", 16) == 0).then(|| pick("again after", 4_000));
     Order {
         name,
@@ -247,6 +266,7 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
         cancel_after_ms,
         followed: false,
         resend_after_ms,
+        insists,
         reuses_key: pick("reuses key", 16) == 0,
         one_key: pick("one key", 3) == 0,
         from_cart: pick("from cart", 3) == 0,

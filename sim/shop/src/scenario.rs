@@ -70,6 +70,7 @@ impl Scenario {
             products: products.to_vec(),
             put_up_in_bulk: false,
             prices: Vec::new(),
+            price_lists: Vec::new(),
             poisons: Vec::new(),
             orders: Vec::new(),
             imports: Vec::new(),
@@ -114,7 +115,8 @@ impl Scenario {
     /// The operator gives a product another price.
     pub fn reprice(mut self, product: &str, at_ms: u64, price: i64) -> Self {
         let (product, price) = (product.into(), Some(price));
-        let change = PriceChange { product, at_ms, price, category: None, looks: false };
+        let change =
+            PriceChange { product, at_ms, price, category: None, looks: false, creates: false };
         self.plan.workload.prices.push(change);
         self
     }
@@ -199,6 +201,7 @@ impl Scenario {
             cancel_after_ms,
             followed,
             resend_after_ms,
+            insists: false,
             reuses_key,
             one_key: false,
             from_cart: false,

@@ -200,6 +200,8 @@ impl Shop {
             orders.map(|order| madsim::task::spawn(customers.clone().order(order))).collect();
         let prices = workload.prices.iter().cloned();
         shoppers.extend(prices.map(|it| madsim::task::spawn(customers.clone().reprice(it))));
+        let lists = workload.price_lists.iter().cloned();
+        shoppers.extend(lists.map(|it| madsim::task::spawn(customers.clone().reprice_many(it))));
         let upgrades = workload.upgrades.iter().cloned();
         shoppers.extend(upgrades.map(|it| madsim::task::spawn(customers.clone().upgrade(it))));
         let poisons = workload.poisons.iter().cloned().enumerate();

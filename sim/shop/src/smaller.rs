@@ -22,6 +22,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     }
     without("all poison".into(), &|w| w.poisons.clear());
     without("all new prices".into(), &|w| w.prices.clear());
+    without("all price lists".into(), &|w| w.price_lists.clear());
     without("all imports".into(), &|w| w.imports.clear());
     without("all that is written off".into(), &|w| w.write_offs.clear());
     without("all strays".into(), &|w| w.strays = 0);

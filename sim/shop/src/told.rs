@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use contract::{Event, Profile, Service};
 use serde_json::{Value, json};
 
+use crate::customers::Answered;
 use crate::facts::Facts;
 use crate::invariants::{ever_held, found};
 use crate::visitor::{List, Listed};
@@ -36,6 +37,11 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         let content = (product, category, change.price);
         let version = |body: &Value| body["productVersion"].as_u64();
         let wrong = match (&told.answer, told.seen) {
+            // The setup put it up.
+            (answer, _) if change.creates => {
+                let refused = answer.as_ref().is_some_and(|(status, _)| *status == 412);
+                (!refused).then(|| format!("was to overwrite nothing, and was answered {answer:?}"))
+            }
             (Some((200 | 201, body)), seen) => {
                 let is_said = match versioned {
                     true => published.get(&(product, version(body))) == Some(&content),
@@ -59,6 +65,24 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         bad.extend(wrong.map(|wrong| {
             found(product, format!("{content:?}, meant for version {:?}, {wrong}", told.seen))
         }));
+    }
+    for (list, answer) in &facts.told.price_lists {
+        let answers = answer.as_ref().and_then(|(_, body)| body["lines"].as_array());
+        let answers = answers.map_or(&[][..], Vec::as_slice);
+        if answers.len() != list.lines.len() {
+            bad.push(found("", format!("{list:?} was answered {answer:?}")));
+        }
+        for ((product, price), answer) in list.lines.iter().zip(answers) {
+            let content = (product.as_str(), CATEGORY, Some(*price));
+            let version = answer["result"]["productVersion"].as_u64();
+            let is_said = match versioned {
+                true => published.get(&(product, version)) == Some(&content),
+                false => of_product.contains(&(product, content)),
+            };
+            if !is_said {
+                bad.push(found(product, format!("{price} of {} was answered {answer}", list.name)));
+            }
+        }
     }
     bad
 }
@@ -163,11 +187,11 @@ pub fn lists_are_whole(facts: &Facts) -> Bad {
         }
     }
     for (order, revisions) in &facts.told.notified {
-        if *revisions != [1, 2] {
-            bad.push(found(
-                order,
-                format!("notified as {revisions:?}, and once more was promised"),
-            ));
+        let of_it = |it: &&Answered| it.order_id.as_deref() == Some(order.as_str());
+        let promised = facts.answered.iter().filter(of_it).map(Answered::promised).sum::<usize>();
+        if !revisions.iter().copied().eq(1..=1 + promised as u64) {
+            let text = format!("notified as {revisions:?}, and {promised} more were promised");
+            bad.push(found(order, text));
         }
     }
     bad

@@ -61,7 +61,7 @@ impl Customers {
             let listed = self.read_list(list).await;
             self.note_told(|told| told.lists.push(listed));
         }
-        let promised = self.answered().into_iter().filter(|it| it.resend == Some(202));
+        let promised = self.answered().into_iter().filter(|it| it.promised() > 0);
         for order in promised.filter_map(|it| it.order_id) {
             let (path, service) = (format!("/notifications/{order}"), Service::NotificationsApi);
             let answer = self.until_answered(service, "GET", &path, "visitor", None).await;

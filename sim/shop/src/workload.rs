@@ -30,6 +30,9 @@ pub struct Workload {
     /// What becomes of their prices while customers order.
     #[serde(default)]
     pub prices: Vec<PriceChange>,
+    /// New prices of many at once, meanwhile.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub price_lists: Vec<PriceList>,
     /// What strangers put on topics and queue.
     #[serde(default)]
     pub poisons: Vec<Poison>,
@@ -120,6 +123,9 @@ pub const LATE_CALLS: u32 = 7;
 /// So many calls to take it or to give it back are lost besides: pauses of 0.5, 1 and 2 s.
 pub const LATE_CALLS_AFTER: u32 = 3;
 
+/// So often a customer asks for a mail who insists: into two digits.
+pub const INSISTS: u32 = 10;
+
 /// A product's category, where nothing else is said.
 pub const CATEGORY: &str = "things";
 
@@ -140,6 +146,21 @@ pub struct PriceChange {
     /// Whether the operator looks first, and changes only what it saw (If-Match).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub looks: bool,
+    /// Whether the operator takes the product for a new one, and wants to overwrite none (If-None-Match).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub creates: bool,
+}
+
+/// New prices of many products in one request: a product may come twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PriceList {
+    /// Its name in this world; the Idempotency-Key.
+    pub name: String,
+    /// When, milliseconds from the first instant after the setup.
+    pub at_ms: u64,
+    /// Product and price, minor units.
+    pub lines: Vec<(String, i64)>,
 }
 
 /// A node's upgrade to the next release.
@@ -172,7 +193,11 @@ pub struct Order {
     /// So long after it was accepted the customer asks for its mail once more, milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resend_after_ms: Option<u64>,
-    /// Whether the customer uses its Idempotency-Key once more, for another order.
+    /// Whether the customer then asks again and again: [`INSISTS`] times in all.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub insists: bool,
+    /// Whether the customer uses its Idempotency-Key once more, for another order, and that of its cancel
+    /// to cancel another one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reuses_key: bool,
     /// Whether the customer has one key for all that it asks of the order: a key belongs to one route.
@@ -195,6 +220,15 @@ impl Order {
         match self.one_key {
             true => self.name.clone(),
             false => format!("{what}-{}", self.name),
+        }
+    }
+
+    /// How often its customer asks for its mail once more.
+    pub fn resends(&self) -> u32 {
+        match (self.resend_after_ms, self.insists) {
+            (None, _) => 0,
+            (Some(_), false) => 1,
+            (Some(_), true) => INSISTS,
         }
     }
 
@@ -240,10 +274,14 @@ pub struct WriteOff {
     pub product: String,
     /// How many.
     pub pieces: i64,
-    /// So long after it was answered the operator sends it once more, milliseconds.
+    /// So long after it was answered the operator sends it once more, milliseconds: later than [`SOON_MS`]
+    /// only what was done, for what was refused is forgotten with its inbox row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again_after_ms: Option<u64>,
 }
+
+/// So soon every inbox still knows what it was asked.
+pub const SOON_MS: u64 = 4_000;
 
 impl Workload {
     /// The profile that the services run in.

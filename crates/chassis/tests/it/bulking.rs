@@ -1,5 +1,7 @@
 //! Bulk requests: room, order, and what is done again after they were cut off.
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::header;
@@ -72,6 +74,27 @@ fn one_more_than_may_run_at_a_time_is_refused_as_a_whole() {
         assert_eq!((statuses, world.counter("a").value), (vec![200, 200, 503], 10));
         // There is room again.
         assert_eq!(bulk(&node.commands, "k-3", &[1; 5]).await.unwrap()["done"], 5);
+    });
+}
+
+#[test]
+fn behind_a_line_that_was_not_answered_none_is_tried() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.batch_max = 8).await;
+        let mut commits = 0;
+        node.faults.set(move |call| match call {
+            Call::Commit(_) => {
+                commits += 1;
+                Act::Slow(Duration::from_secs(if commits > 2 { 3 } else { 0 }))
+            }
+            _ => Act::Pass,
+        });
+        // More lines than are in flight at a time. The second one's are twins of the first one's.
+        let twins = [(); 2].map(|()| bulk(&node.commands, "k", &[1; 40]));
+        let answers = join_all(twins).await.into_iter().map(Result::unwrap);
+        let answers: Vec<Vec<u64>> = answers.map(|answer| statuses(&answer)).collect();
+        let gap = answers[1].iter().position(|status| *status != 200).expect("a gap");
+        assert_eq!((answers[1][gap], answers[1][39]), (409, 503), "{answers:?}");
     });
 }
 

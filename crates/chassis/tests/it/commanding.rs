@@ -1,6 +1,7 @@
 //! Commands: their replies, kept and passing, and when there is none.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{join, join_all};
@@ -10,7 +11,7 @@ use shakedown_chassis::http::Problem;
 use shakedown_chassis::{Busy, InboxRow};
 
 use crate::counter::ask;
-use crate::faults::{Act, Call};
+use crate::faults::{Act, Call, retry};
 use crate::world::{add, run};
 
 #[test]
@@ -239,6 +240,27 @@ fn a_twin_on_another_instance_waits_at_the_inbox_row() {
         assert_eq!(replies[0], replies[1]);
         assert_eq!(replies[0].as_ref().map(|reply| reply.status), Ok(200));
         assert_eq!(world.trail("a"), ["c-1"]);
+    });
+}
+
+#[test]
+fn a_store_that_is_away_is_asked_less_and_less_often() {
+    run(|world| async move {
+        let node = world.bare("c-0", |_| ()).await;
+        let begun = Arc::new(AtomicU32::new(0));
+        let seen = begun.clone();
+        node.faults.set(move |call| match call {
+            Call::Begin(_) => {
+                seen.fetch_add(1, Ordering::Relaxed);
+                retry()
+            }
+            _ => Act::Pass,
+        });
+        assert_eq!(node.commands.submit(ask("c-1", "a", 1)).await, Err(Busy::Late));
+        world.sleep(50).await;
+        // Seven until the longest pause is reached, and one for each of those: 1 to 2 s.
+        let begun = begun.load(Ordering::Relaxed);
+        assert!((20..80).contains(&begun), "{begun} times in a minute");
     });
 }
 

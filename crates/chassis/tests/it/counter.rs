@@ -139,8 +139,10 @@ impl Handler for Counters {
         let mut counter = known.clone().unwrap_or_default();
         match &input.fact {
             Fact::Add { id, by, call, job, .. } => {
-                counter.value += by;
                 counter.trail.push(id.clone());
+                // Twice, so that an error has two writes of a row to undo.
+                rows.put(key, &counter);
+                counter.value += by;
                 if *call {
                     counter.due = Some(Due::at(now));
                 }

@@ -1,12 +1,13 @@
 //! Records and jobs that end the process each time they are handled.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ports::{Delivered, JobQueue, Op};
+use ports::{Delivered, JobQueue, Op, Runtime};
 use shakedown_chassis::{InboxRow, JOB_MARKS};
 
+use crate::counter::ask;
 use crate::faults::{Act, Call, retry};
 use crate::world::{World, add, garbage, run};
 
@@ -160,6 +161,66 @@ fn a_job_that_comes_back_accuses_nobody_where_no_process_ended() {
         node.app.jobs("jobs".into(), 10);
         world.sleep(10).await;
         assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+#[test]
+fn a_mark_of_which_nobody_knows_is_taken_back_before_it_is_made_again() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
+        come_back(&world, 3).await;
+        let node = world.bare("c", |_| ()).await;
+        let lost = AtomicU32::new(0);
+        node.faults.set(move |call| match call {
+            Call::Commit([Op::Put { table, .. }])
+                if *table == &JOB_MARKS && lost.fetch_add(1, Ordering::Relaxed) < 4 =>
+            {
+                Act::Lost
+            }
+            _ => Act::Pass,
+        });
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(30).await;
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+#[test]
+fn a_suspected_record_dies_alone() {
+    run(|world| async move {
+        world.produce(["deadly", "e-1", "e-2"].map(|id| add("in", id, "a", 1)).into()).await;
+        // How many counters were in the transaction of each death.
+        let company: Arc<Mutex<Vec<usize>>> = Arc::default();
+        for death in 0..4 {
+            let name = format!("c-{death}");
+            let node = world.consumer(&name).await;
+            let seen = company.clone();
+            node.faults.set(move |call| match call {
+                Call::Commit(ops) if has(ops, "deadly") => {
+                    let counters = ops.iter().filter_map(|op| match op {
+                        Op::Put { table, rows } if table.name == "counters" => Some(rows.len()),
+                        _ => None,
+                    });
+                    seen.lock().unwrap().push(counters.sum());
+                    Act::Hang
+                }
+                Call::Begin(_) => Act::Slow(Duration::from_millis(50)),
+                _ => Act::Pass,
+            });
+            for n in 0..200 {
+                let commands = node.commands.clone();
+                let input = ask(&format!("{name}-{n}"), &format!("other-{n}"), 1);
+                let submit = async move { drop(commands.submit(input).await) };
+                world.runtime.spawn("submit", Box::pin(submit));
+                world.runtime.sleep(Duration::from_millis(20)).await;
+            }
+            world.sleep(60).await;
+            world.store.disconnect(&name);
+            world.sleep(400).await;
+        }
+        let company = company.lock().unwrap();
+        assert!(company.len() == 4 && company[0] > 1 && company[1] > 1, "{company:?}");
+        assert_eq!(company[2..], [1, 1], "marked, it has a transaction of its own");
     });
 }
 

@@ -135,6 +135,24 @@ fn a_dead_broker_does_not_hold_it_up() {
 }
 
 #[test]
+fn what_a_broker_refused_a_moment_ago_is_tried_once_more() {
+    run(|world| async move {
+        let node = whole(&world, "c-0").await;
+        world.sleep(5).await;
+        node.faults.set(|call| match call {
+            Call::Send(_) => retry(),
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        // Until its pauses are the longest.
+        world.sleep(10).await;
+        node.faults.clear();
+        stop(&world, node, 15).await;
+        assert_eq!((world.outbox(), world.events("out")), (vec![], vec!["out-e-1".to_owned()]));
+    });
+}
+
+#[test]
 fn other_instances_work_does_not_keep_a_leaving_relay() {
     run(|world| async move {
         let leaving = whole(&world, "c-0").await;

@@ -159,6 +159,23 @@ fn a_final_event_passes_and_makes_what_died_before_it_void() {
 }
 
 #[test]
+fn a_final_event_that_was_dead_itself_makes_void_what_died_before_it() {
+    run(|world| async move {
+        let router = with_blocked(&world).await;
+        let end = sequenced("other", "e-5", "Close", "a", 0);
+        world.produce(vec![end.clone()]).await;
+        world.sleep(10).await;
+        assert_eq!(world.trail("a"), Vec::<String>::new());
+        let done = settle(&router, "other:0:0", "redrive", edited(&end, 5)).await;
+        assert_eq!(done, (200, "applied".to_owned()));
+        world.sleep(10).await;
+        assert_eq!(world.trail("a"), ["e-5", "e-2", "e-4"]);
+        assert_eq!(world.letter("in:0:0").state, LetterState::Superseded);
+        assert_eq!(world.markers(), []);
+    });
+}
+
+#[test]
 fn a_final_event_in_the_batch_of_a_dead_one_makes_it_void_too() {
     run(|world| async move {
         let mut batch = blocked();

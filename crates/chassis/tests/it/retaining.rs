@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use ports::{Op, Runtime};
 use shakedown_chassis::{INBOX, LetterState, Settings};
 
@@ -49,6 +50,24 @@ fn outcomes_go_when_their_time_is_over_and_not_before() {
 }
 
 #[test]
+fn whoever_sweeps_goes_by_the_stores_clock() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.sweep = Duration::from_secs(600)).await;
+        let _ahead = world.skewed("c-1", TimeDelta::days(30), short).await;
+        node.commands.submit(ask("c-1", "a", 1)).await.unwrap();
+        world.produce(vec![sequenced("in", "e-1", "Add", "a", 0)]).await;
+        node.app.consume(vec!["in".into()]);
+        world.sleep(10).await;
+        let router = node.router();
+        crate::letters::settle(&router, "in:0:0", "discard", serde_json::json!({ "note": "x" }))
+            .await;
+        world.sleep(100).await;
+        assert_eq!(world.inbox_rows(), ["c-1", "e-1"]);
+        assert_eq!(world.letters().len(), 1);
+    });
+}
+
+#[test]
 fn letters_go_so_long_after_they_were_closed_and_open_ones_stay() {
     run(|world| async move {
         let node = node(&world, "c-0").await;
@@ -73,7 +92,7 @@ fn it_takes_small_bites_with_pauses_and_two_do_not_hinder_each_other() {
         for name in ["c-0", "c-1"] {
             let few = |settings: &mut Settings| {
                 short(settings);
-                settings.sweep_max = 10;
+                (settings.sweep_max, settings.sweep) = (10, Duration::from_secs(60));
             };
             let node = world.bare(name, few).await;
             let seen = bites.clone();
@@ -95,7 +114,8 @@ fn it_takes_small_bites_with_pauses_and_two_do_not_hinder_each_other() {
         world.produce((0..95).map(|n| add("in", &format!("e-{n}"), "a", 1)).collect()).await;
         world.sleep(90).await;
         assert_eq!(world.inbox_rows().len(), 95);
-        world.sleep(30).await;
+        // Time for one sweep of each, or two: as many bites as it takes.
+        world.sleep(75).await;
         assert_eq!(world.inbox_rows().len(), 0);
         let bites = bites.lock().unwrap();
         assert_eq!(bites.iter().sum::<usize>(), 95, "each row by one of them");

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use ports::{Fault, Key, Row, Runtime};
 use serde_json::json;
 use shakedown_chassis::{Input, Outside, Timer};
@@ -19,20 +20,25 @@ type Calls = Arc<Mutex<Vec<(Duration, String)>>>;
 struct Mailer {
     calls: Calls,
     runtime: Arc<dyn Runtime>,
-    /// Its first call never returns.
-    hangs: Mutex<bool>,
+    /// So many of its first calls never return.
+    hangs: Mutex<u32>,
 }
 
 #[async_trait]
 impl Outside<Fact> for Mailer {
     async fn call(&self, key: &Key, _row: &Row) -> Vec<Input<Fact>> {
         self.calls.lock().unwrap().push((self.runtime.elapsed(), key.to_string()));
-        let hangs = std::mem::take(&mut *self.hangs.lock().unwrap());
+        let hangs = {
+            let mut left = self.hangs.lock().unwrap();
+            let hangs = *left > 0;
+            *left = left.saturating_sub(1);
+            hangs
+        };
         if hangs { pending().await } else { vec![answered(key)] }
     }
 }
 
-fn mailer(world: &World, calls: &Calls, hangs: bool) -> Mailer {
+fn mailer(world: &World, calls: &Calls, hangs: u32) -> Mailer {
     let runtime = Arc::new(world.runtime.clone());
     Mailer { calls: calls.clone(), runtime, hangs: Mutex::new(hangs) }
 }
@@ -130,7 +136,7 @@ fn what_is_due_is_called_once_and_its_answer_applied() {
     run(|world| async move {
         let calls = Calls::default();
         let node = world.consumer("c-0").await;
-        node.app.work(due(), mailer(&world, &calls, false));
+        node.app.work(due(), mailer(&world, &calls, 0));
         world.sleep(5).await;
         world
             .produce((0..9).map(|n| due_event(&format!("e-{n}"), &format!("k-{n}"))).collect())
@@ -160,13 +166,13 @@ fn a_crash_between_claim_and_answer_repeats_the_call_with_the_same_key_when_the_
     run(|world| async move {
         let calls = Calls::default();
         let crashing = world.consumer("c-0").await;
-        crashing.app.work(due(), mailer(&world, &calls, true));
+        crashing.app.work(due(), mailer(&world, &calls, 1));
         world.sleep(5).await;
         world.produce(vec![due_event("e-1", "a")]).await;
         world.sleep(1).await;
         crashing.faults.set(|_| Act::Hang);
         let second = world.bare("c-1", |_| ()).await;
-        second.app.work(due(), mailer(&world, &calls, false));
+        second.app.work(due(), mailer(&world, &calls, 0));
         world.sleep(30).await;
         let calls = calls.lock().unwrap().clone();
         let [(first, first_key), (again, again_key)] = calls.as_slice() else {
@@ -184,7 +190,7 @@ fn two_workers_never_claim_the_same_row() {
         let calls = Calls::default();
         let (one, two) = (world.consumer("c-0").await, world.bare("c-1", |_| ()).await);
         for node in [&one, &two] {
-            node.app.work(due(), mailer(&world, &calls, false));
+            node.app.work(due(), mailer(&world, &calls, 0));
             // Claims stay open for a while, side by side.
             node.faults.set(|call| match call {
                 Call::Commit(_) => Act::Slow(Duration::from_millis(300)),
@@ -219,7 +225,7 @@ fn a_claim_that_fails_or_whose_reply_is_lost_is_made_again() {
                 }
                 _ => Act::Pass,
             });
-            node.app.work(due(), mailer(&world, &calls, false));
+            node.app.work(due(), mailer(&world, &calls, 0));
             world.sleep(longest).await;
             assert_eq!(calls.lock().unwrap().len(), 1);
             assert_eq!(world.trail("a"), ["e-1", "answered"]);
@@ -232,7 +238,7 @@ fn a_call_that_hangs_takes_up_its_own_place_only() {
     run(|world| async move {
         let node = world.consumer("c-0").await;
         let calls = Calls::default();
-        node.app.work(due(), mailer(&world, &calls, true));
+        node.app.work(due(), mailer(&world, &calls, 1));
         world.sleep(5).await;
         world.produce(vec![due_event("e-0", "first")]).await;
         world.sleep(1).await;
@@ -244,5 +250,59 @@ fn a_call_that_hangs_takes_up_its_own_place_only() {
         assert_eq!(world.trail("first"), ["e-0"]);
         world.sleep(CLAIM.as_secs()).await;
         assert_eq!(world.trail("first"), ["e-0", "answered"], "due again when its claim ends");
+    });
+}
+
+#[test]
+fn calls_that_hang_give_their_places_back_when_their_claims_end() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let calls = Calls::default();
+        let places = due().parallel as u32;
+        node.app.work(due(), mailer(&world, &calls, places));
+        world.sleep(5).await;
+        let keys: Vec<String> = (0..=places).map(|n| format!("k{n}")).collect();
+        world.produce(keys.iter().map(|key| due_event(&format!("e-{key}"), key)).collect()).await;
+        world.sleep(3 * CLAIM.as_secs()).await;
+        for key in keys {
+            assert_eq!(world.trail(&key), [format!("e-{key}"), "answered".to_owned()]);
+        }
+    });
+}
+
+#[test]
+fn a_claim_ends_by_the_stores_clock() {
+    run(|world| async move {
+        let calls = Calls::default();
+        let _node = world.consumer("c-0").await;
+        let behind = world.skewed("c-1", TimeDelta::hours(-1), |_| ()).await;
+        behind.app.work(due(), mailer(&world, &calls, 1));
+        world.sleep(5).await;
+        world.produce(vec![due_event("e-1", "a")]).await;
+        world.sleep(CLAIM.as_secs() - 1).await;
+        assert_eq!(calls.lock().unwrap().len(), 1, "its claim holds");
+        world.sleep(5).await;
+        assert_eq!(world.trail("a"), ["e-1", "answered"]);
+    });
+}
+
+#[test]
+fn answers_wait_for_room_where_commands_are_many() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.commands_max = 1).await;
+        node.app.consume(vec!["in".into()]);
+        let calls = Calls::default();
+        node.app.work(due(), mailer(&world, &calls, 0));
+        world.sleep(5).await;
+        node.faults.set(|call| match call {
+            Call::Begin(_) => Act::Slow(Duration::from_millis(100)),
+            _ => Act::Pass,
+        });
+        world
+            .produce((0..9).map(|n| due_event(&format!("e-{n}"), &format!("k{n}"))).collect())
+            .await;
+        world.sleep(60).await;
+        assert_eq!(calls.lock().unwrap().len(), 9, "each once");
+        assert_eq!(world.trail("k8"), ["e-8", "answered"]);
     });
 }

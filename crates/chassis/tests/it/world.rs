@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use axum::Router;
 use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
 use envelope::Envelope;
 use model::log::{Assignor, LogServer};
 use model::queue::QueueServer;
@@ -12,7 +14,7 @@ use model::store::StoreServer;
 use model::virtual_time::VirtualTime;
 use ports::{
     EventLog, JobQueue, Key, Op, OutboxRow, Partition, QueueSpec, Record, Row, Runtime, Store,
-    TopicSpec,
+    Task, TopicSpec,
 };
 use serde_json::{Value, json};
 use shakedown_chassis::{
@@ -30,6 +32,39 @@ pub struct World {
     pub log: LogServer,
     pub queue: QueueServer,
     pub store: StoreServer,
+}
+
+/// The runtime of a node with a wrong wall clock.
+struct Skewed {
+    runtime: VirtualTime,
+    by: TimeDelta,
+}
+
+#[async_trait]
+impl Runtime for Skewed {
+    fn now(&self) -> DateTime<Utc> {
+        self.runtime.now() + self.by
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.runtime.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.runtime.sleep(duration).await;
+    }
+
+    fn spawn(&self, name: &'static str, task: Task) {
+        self.runtime.spawn(name, task);
+    }
+
+    fn choose(&self, site: &'static str, entity: &str, below: u64) -> u64 {
+        self.runtime.choose(site, entity, below)
+    }
+
+    fn block(&self, work: &mut dyn FnMut()) {
+        self.runtime.block(work);
+    }
 }
 
 /// A node of the service.
@@ -76,7 +111,25 @@ impl World {
 
     /// Starts a node's batch loop alone.
     pub async fn bare(&self, name: &str, change: impl FnOnce(&mut Settings)) -> Node {
-        let runtime: Arc<dyn Runtime> = Arc::new(self.runtime.clone());
+        self.started(name, Arc::new(self.runtime.clone()), change).await
+    }
+
+    /// As [`World::bare`], with a wall clock that is wrong by so much.
+    pub async fn skewed(
+        &self,
+        name: &str,
+        by: TimeDelta,
+        change: impl FnOnce(&mut Settings),
+    ) -> Node {
+        self.started(name, Arc::new(Skewed { runtime: self.runtime.clone(), by }), change).await
+    }
+
+    async fn started(
+        &self,
+        name: &str,
+        runtime: Arc<dyn Runtime>,
+        change: impl FnOnce(&mut Settings),
+    ) -> Node {
         let faults = Faults::none(runtime.clone());
         let log = self.log.client(name, runtime.clone());
         let queue = self.queue.client(name, runtime.clone());

@@ -12,6 +12,7 @@ use orders::rules::{Placed, Terminal};
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
 use crate::keeper::WriteOffTold;
+use crate::workload::is_nobodys;
 
 type Bad = Vec<(String, String)>;
 
@@ -170,6 +171,14 @@ pub fn outcome_is_told(facts: &Facts) -> Bad {
         let told = facts.payments.get(id).and_then(|payment| payment.outcome.as_ref());
         if told != Some(&outcome) {
             bad.push(found(id, format!("the gateway said {outcome:?}, told was {told:?}")));
+        }
+    }
+    // What has no amount cannot be paid (saga-rules 5).
+    let unpriced = Some(Outcome::Failure(reason::PRICE_UNAVAILABLE.to_owned()));
+    let default = facts.workload.profile() == Profile::Default;
+    for (id, payment) in facts.payments.iter().filter(|(id, _)| default && is_nobodys(id)) {
+        if payment.outcome != unpriced {
+            bad.push(found(id, format!("without an amount, and told {:?}", payment.outcome)));
         }
     }
     bad

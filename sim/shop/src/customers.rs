@@ -19,7 +19,7 @@ use crate::followers::Followers;
 use crate::keeper::Told;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{CATEGORY, Order, Product, Upgrade, Workload};
+use crate::workload::{CATEGORY, Order, Product, Upgrade, Workload, nobodys};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -304,7 +304,17 @@ impl Customers {
     pub async fn stray(self, number: u32) {
         let at_ms = self.world.cluster.choices().below("stray", "at", 4_000);
         madsim::time::sleep(Duration::from_millis(at_ms)).await;
-        let (order, key) = (format!("nobody-{number}"), format!("stray-{number}"));
+        self.ask_astray(number, 0).await;
+        // By then somebody else may have said something of it.
+        let stray = self.clone();
+        self.later(async move {
+            madsim::time::sleep(Duration::from_secs(10)).await;
+            stray.ask_astray(number, 1).await;
+        });
+    }
+
+    async fn ask_astray(&self, number: u32, time: u32) {
+        let (order, key) = (nobodys(number), format!("stray-{number}-{time}"));
         for (method, path) in
             [("GET", format!("/orders/{order}")), ("POST", format!("/orders/{order}/cancel"))]
         {

@@ -32,7 +32,7 @@ use crate::next;
 use crate::nodes::World;
 use crate::poison::Planted;
 use crate::watch::{Holders, Seen};
-use crate::workload::Workload;
+use crate::workload::{Workload, is_nobodys};
 
 /// A record of the log.
 #[derive(Debug, Clone)]
@@ -365,7 +365,8 @@ impl Watch {
     pub fn open_orders(&self, world: &World) -> usize {
         let looked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         world.database(Service::Orders).with(|db| {
-            let rows = db.rows(&SAGAS).filter(|(key, _)| !looked.final_at.contains_key(&***key));
+            let open = |key: &str| !looked.final_at.contains_key(key) && !is_nobodys(key);
+            let rows = db.rows(&SAGAS).filter(|(key, _)| open(key));
             rows.filter(|(_, row)| !is_final(row)).count()
         })
     }

@@ -7,7 +7,7 @@ use crate::forms::{self, Form};
 use crate::poison::{Kind, Poison};
 use crate::workload::{
     CATEGORY, Import, LATE_ENDING, Order, PriceChange, PriceList, Product, Retention, SOON_MS,
-    Upgrade, Workload, WriteOff, node,
+    Upgrade, Workload, WriteOff, nobodys, node,
 };
 
 /// Orders of a default world.
@@ -93,13 +93,15 @@ fn workload(choices: &Choices) -> Workload {
         WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms }
     };
     let mut write_offs: Vec<WriteOff> = (0..pick("write offs", 3)).map(write_off).collect();
-    let strays = u32::from(pick("strays", 4) == 0);
+    let mut strays = u32::from(pick("strays", 4) == 0);
     let refuses_mail = pick("refuses mail", 3) == 0;
     let visited = pick("visited", 8) == 0;
     let mut poisons: Vec<Poison> = match pick("poisons", 2) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices, within_ms)).collect(),
     };
+    // Who asks for what nobody placed may meet what somebody else said of it.
+    strays |= u32::from(poisons.iter().any(|it| it.kind == Kind::Foreign));
     // The same bytes once more are a redelivery, of which no letter speaks.
     let mut forms = std::collections::BTreeSet::new();
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
@@ -186,7 +188,9 @@ fn release(choices: &Choices, workload: &mut Workload) {
 fn poison(choices: &Choices, within_ms: u64) -> Poison {
     let pick = |what: &str, below: u64| choices.below("poison", what, below);
     let at_ms = pick("at", within_ms + 2_000);
-    let kind = match Kind::ALL[pick("kind", Kind::ALL.len() as u64) as usize] {
+    let kind = match Kind::ALL[pick("kind", 8) as usize] {
+        Kind::SameFact if pick("another", 2) == 0 => Kind::OtherAmount,
+        Kind::UnknownType if pick("another", 2) == 0 => Kind::Foreign,
         // Its letters are as large, and cost as much as a tenth of a world.
         Kind::TooLarge if pick("large", 8) != 0 => Kind::Garbage,
         kind => kind,
@@ -204,11 +208,15 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
     let streams = match kind {
         // On a queue the copy may be handled ahead of what it was made from, and the id is then its own.
         Kind::ReusedId => &Stream::ALL[1..4],
+        Kind::OtherAmount | Kind::Foreign => &[Stream::OrdersEvents],
         kind if kind.copies() => &Stream::ALL[1..],
         _ => &Stream::ALL[..],
     };
     let stream = streams[pick("stream", streams.len() as u64) as usize].name().to_owned();
-    let order = format!("A{}", pick("order", ORDERS));
+    let order = match kind {
+        Kind::Foreign => nobodys(0),
+        _ => format!("A{}", pick("order", ORDERS)),
+    };
     Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None }
 }
 

@@ -60,13 +60,17 @@ pub enum Kind {
     SameFact,
     /// A known id with another content.
     ReusedId,
+    /// A known order once more, under a new id and at a higher price.
+    OtherAmount,
+    /// An order that was never placed here, as the owner's table has it: without an amount.
+    Foreign,
     /// One of the [`forms`](crate::forms) of a wrong event.
     Invalid,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 10] = [
         Kind::Garbage,
         Kind::TooLarge,
         Kind::UnknownType,
@@ -75,13 +79,15 @@ impl Kind {
         Kind::SameFact,
         Kind::ReusedId,
         Kind::Invalid,
+        Kind::OtherAmount,
+        Kind::Foreign,
     ];
 
     /// Whether it is made from a record that is there already.
     pub fn copies(self) -> bool {
         match self {
-            Kind::HigherVersion | Kind::SameFact | Kind::ReusedId => true,
-            Kind::Garbage | Kind::TooLarge | Kind::UnknownType => false,
+            Kind::HigherVersion | Kind::SameFact | Kind::ReusedId | Kind::OtherAmount => true,
+            Kind::Garbage | Kind::TooLarge | Kind::UnknownType | Kind::Foreign => false,
             Kind::BadPayload | Kind::Invalid => false,
         }
     }
@@ -156,6 +162,8 @@ impl Planted {
             | Kind::HigherVersion
             | Kind::SameFact
             | Kind::ReusedId
+            | Kind::OtherAmount
+            | Kind::Foreign
                 if !consumed =>
             {
                 Fate::Skipped
@@ -163,8 +171,12 @@ impl Planted {
             Kind::BadPayload => Fate::Dead("bad_payload"),
             Kind::Invalid => Fate::Dead(self.form.map_or("no form", Form::code)),
             Kind::HigherVersion => Fate::Dead("unsupported_version"),
-            Kind::SameFact => Fate::Applied,
+            Kind::SameFact | Kind::Foreign => Fate::Applied,
             Kind::ReusedId => Fate::Dead("event_id_reused"),
+            // Who takes the money knows what the order costs; Inventory does not ask, and Query keeps the
+            // smaller one.
+            Kind::OtherAmount if service == Service::Payments => Fate::Dead("order_changed"),
+            Kind::OtherAmount => Fate::Applied,
         }
     }
 }
@@ -229,7 +241,8 @@ impl Customers {
 
     /// What it plants; `None` while the order, or a record of it, is not there yet.
     fn payload(&self, number: usize, poison: &Poison, stream: Stream) -> Option<Bytes> {
-        let order = self.order_id(&poison.order)?;
+        let foreign = (poison.kind == Kind::Foreign).then(|| poison.order.clone());
+        let order = foreign.or_else(|| self.order_id(&poison.order))?;
         let id = format!("poison-{number}");
         let row = CATALOG.iter().find(|row| row.stream == stream)?;
         let envelope = |event_type: &str| {
@@ -251,9 +264,23 @@ impl Customers {
                 return Some(Bytes::from_static(form.bytes));
             }
             Kind::UnknownType => envelope("OrderDreamt"),
+            Kind::Foreign => {
+                let mut json = envelope(row.event);
+                let line = json!({ "productId": "p0", "qty": 1 });
+                json["payload"] = json!({ "orderId": order, "lines": [line] });
+                json
+            }
             Kind::BadPayload => envelope(row.event),
+            Kind::OtherAmount => {
+                let is_created = |json: &Value| json["eventType"] == "OrderCreated";
+                let mut json = self.said(stream, &order, is_created)?;
+                // Where the table is as written, it has none.
+                let amount = json["payload"]["amount"].as_i64()?;
+                (json["eventId"], json["payload"]["amount"]) = (json!(id), json!(amount + 1));
+                json
+            }
             Kind::HigherVersion | Kind::SameFact | Kind::ReusedId => {
-                let mut json = self.said(stream, &order)?;
+                let mut json = self.said(stream, &order, |_| true)?;
                 match poison.kind {
                     Kind::ReusedId => json["payload"]["more"] = json!(number),
                     _ => json["eventId"] = json!(id),
@@ -268,20 +295,21 @@ impl Customers {
         Some(Bytes::from(json.to_string()))
     }
 
-    /// The last thing that the shop said of an order on a topic, or wanted of the worker.
-    fn said(&self, stream: Stream, order: &str) -> Option<Value> {
+    /// The last thing of this sort that the shop said of an order on a topic, or wanted of the worker.
+    fn said(&self, stream: Stream, order: &str, sort: impl Fn(&Value) -> bool) -> Option<Value> {
         if !stream.is_topic() {
             let seen = self.world().sends.seen();
             let jobs = seen.jobs.iter().rev();
             let mut jobs = jobs.filter_map(|job| serde_json::from_slice(&job.payload).ok());
-            return jobs.find(|job: &Value| job["payload"]["orderId"] == order);
+            return jobs.find(|job: &Value| job["payload"]["orderId"] == order && sort(job));
         }
         self.world().cluster.log().with(|log| {
             let own = log.records(stream.name()).filter(|fetched| {
                 let strange = fetched.record.headers.iter().any(|(name, _)| &**name == PLANTED);
                 *fetched.record.key == *order && !strange
             });
-            own.last().and_then(|fetched| serde_json::from_slice(&fetched.record.payload).ok())
+            let own = own.filter_map(|it| serde_json::from_slice(&it.record.payload).ok());
+            own.filter(sort).last()
         })
     }
 }

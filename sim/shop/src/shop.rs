@@ -49,9 +49,10 @@ pub fn quiet_within(late: bool) -> Duration {
 }
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
-const MARKS: [(&str, &str); 19] = [
+const MARKS: [(&str, &str); 20] = [
     ("OrderCreated v", "orders on the log, by version"),
     ("open", "orders without an end: a failure's"),
+    ("placed elsewhere", "orders of which only facts came"),
     ("confirmed", "orders that ended well"),
     ("cancelled: ", "orders that did not, by reason"),
     ("late facts", "facts that came after an order's end"),
@@ -118,6 +119,7 @@ impl System for Shop {
             "cancelled: declined",
             "cancelled: insufficient_stock",
             "cancelled: unknown_product",
+            "placed elsewhere",
             "late facts",
             "duplicates on the log",
             "letters applied",
@@ -379,6 +381,7 @@ fn summary(facts: &Facts) -> Summary {
     for saga in facts.sagas.values() {
         let reason = saga.reason.as_deref().unwrap_or("");
         let mark = match saga.terminal {
+            Terminal::None if saga.placed.is_none() => "placed elsewhere".to_owned(),
             Terminal::None => "open".to_owned(),
             Terminal::Confirmed => "confirmed".to_owned(),
             Terminal::Cancelled => format!("cancelled: {reason}"),

@@ -320,6 +320,18 @@ impl Workload {
     }
 }
 
+/// The id of an order that nobody placed here.
+pub fn nobodys(number: u32) -> String {
+    format!("{NOBODYS}{number}")
+}
+
+/// Whether an order is none that a customer placed.
+pub fn is_nobodys(order: &str) -> bool {
+    order.starts_with(NOBODYS)
+}
+
+const NOBODYS: &str = "nobody-";
+
 /// The name of an instance's node.
 pub fn node(service: Service, instance: u32) -> String {
     format!("{}#{instance}", service.name())

@@ -282,8 +282,8 @@ impl Customers {
             repeated = Some(again.await == answer);
         }
         let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
-        for answered in all.iter_mut().filter(|it| it.name == *name) {
-            (answered.resends, answered.repeated) = (std::mem::take(&mut resends), repeated);
+        if let Some(answered) = all.iter_mut().find(|it| it.name == *name) {
+            (answered.resends, answered.repeated) = (resends, repeated);
         }
     }
 

@@ -188,6 +188,7 @@ fn release(choices: &Choices, workload: &mut Workload) {
 fn poison(choices: &Choices, within_ms: u64) -> Poison {
     let pick = |what: &str, below: u64| choices.below("poison", what, below);
     let at_ms = pick("at", within_ms + 2_000);
+    // The first eight; the others take the place of one in half of its cases.
     let kind = match Kind::ALL[pick("kind", 8) as usize] {
         Kind::SameFact if pick("another", 2) == 0 => Kind::OtherAmount,
         Kind::UnknownType if pick("another", 2) == 0 => Kind::Foreign,

@@ -83,7 +83,9 @@ pub async fn list_page<D: Document>(
     let List { column, from, to, descending } = list;
     let after = match page.cursor.as_deref().map(decode) {
         None => None,
-        Some(Some((value, key))) if from <= value && value < to => Some((value, key)),
+        Some(Some((of, value, key))) if of == column && from <= value && value < to => {
+            Some((value, key))
+        }
         Some(_) => return Err(Problem::invalid("the cursor is not one of this list")),
     };
     // One more than asked for tells whether there is a next page.
@@ -93,7 +95,8 @@ pub async fn list_page<D: Document>(
     let more = rows.len() > limit;
     rows.truncate(limit);
     let last = rows.last().filter(|_| more);
-    let next = last.and_then(|(key, row)| Some(encode(row.index.get(column)?.as_deref()?, key)));
+    let next =
+        last.and_then(|(key, row)| Some(encode(column, row.index.get(column)?.as_deref()?, key)));
     let documents = rows.iter().filter_map(|(_, row)| document::<D>(row));
     let items: Vec<Value> = documents.map(|document| shown(&document)).collect();
     Ok(ok(json!({ "items": items, "next": next })))
@@ -103,20 +106,23 @@ fn no_answer() -> Problem {
     Problem::unavailable("the store did not answer; try again")
 }
 
-/// Hexadecimal digits of `value`, a line break, and the key: neither has line breaks.
-fn encode(value: &str, key: &str) -> String {
-    format!("{value}\n{key}").bytes().map(|byte| format!("{byte:02x}")).collect()
+/// Hexadecimal digits of the column, which a list and its filters differ in, its value and the key: none has
+/// line breaks.
+fn encode(column: usize, value: &str, key: &str) -> String {
+    format!("{column}\n{value}\n{key}").bytes().map(|byte| format!("{byte:02x}")).collect()
 }
 
-fn decode(cursor: &str) -> Option<(String, Key)> {
+fn decode(cursor: &str) -> Option<(usize, String, Key)> {
     let digits = cursor.as_bytes().chunks(2).map(|pair| {
         let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
         u8::from_str_radix(pair, 16).ok()
     });
     let text = String::from_utf8(digits.collect::<Option<Vec<u8>>>()?).ok()?;
-    let (value, key) = text.split_once('\n')?;
+    let (column, at) = text.split_once('\n')?;
+    let (value, key) = at.split_once('\n')?;
     let readable = |text: &str| !text.is_empty() && text.bytes().all(|b| matches!(b, b' '..=b'~'));
-    (readable(value) && readable(key)).then(|| (value.to_owned(), key.into()))
+    let column = column.parse().ok()?;
+    (readable(value) && readable(key)).then(|| (column, value.to_owned(), key.into()))
 }
 
 #[cfg(test)]
@@ -125,13 +131,28 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_it_was() {
-        let at = ("placed 2026-01-02T03:04:05.000Z".to_owned(), Key::from("o|1"));
-        assert_eq!(decode(&encode(&at.0, &at.1)), Some(at));
+        let at = (2, "placed 2026-01-02T03:04:05.000Z".to_owned(), Key::from("o|1"));
+        assert_eq!(decode(&encode(at.0, &at.1, &at.2)), Some(at));
     }
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", "6", "zz", "+1+2", "c3", "c328", "6161", "é1", "000a61", "0a", "610a"] {
+        for text in [
+            "",
+            "6",
+            "zz",
+            "+1+2",
+            "c3",
+            "c328",
+            "6161",
+            "é1",
+            "310a000a61",
+            "0a",
+            "610a",
+            "310a61",
+            "310a610a",
+            "780a610a61",
+        ] {
             assert_eq!(decode(text), None, "{text}");
         }
     }

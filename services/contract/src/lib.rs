@@ -15,7 +15,7 @@ pub use ids::{CartId, CategoryId, OrderId, ProductId, derived_id};
 pub use payload::{
     FinalStatus, Line, NotificationChannel, NotificationJob, NotificationType, OrderCancelled,
     OrderConfirmed, OrderCreated, PaymentMode, PaymentProcessed, PaymentStatus, ProductUpserted,
-    StockFailed, StockReserved, TEXT_CHARS_MAX, reason,
+    StockFailed, StockReserved, TEXT_CHARS_MAX, reason, written,
 };
 pub use schema::schema;
 pub use stream::{JobsQueue, Profile, Stream, Streams};

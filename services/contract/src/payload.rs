@@ -12,6 +12,13 @@ use crate::{CartId, CategoryId, OrderId, ProductId};
 /// left out as well. Readers take any text without U+0000, which PostgreSQL cannot store.
 pub const TEXT_CHARS_MAX: usize = 512;
 
+/// Somebody else's reason as our producers write one: without control characters, at most `chars_max`
+/// characters of it, themselves at most [`TEXT_CHARS_MAX`]; `otherwise` where nothing is left.
+pub fn written(reason: &str, chars_max: usize, otherwise: &str) -> String {
+    let kept: String = reason.chars().filter(|c| !c.is_control()).take(chars_max).collect();
+    if kept.is_empty() { otherwise.to_owned() } else { kept }
+}
+
 /// Reasons that our services give. On the wire a reason is any text.
 pub mod reason {
     /// A line asks for more than is available.

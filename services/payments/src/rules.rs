@@ -4,7 +4,7 @@
 
 use chassis::Trace;
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::{OrderId, PaymentMode, reason};
+use contract::{OrderId, PaymentMode, TEXT_CHARS_MAX, reason, written};
 use envelope::EventId;
 use serde::{Deserialize, Serialize};
 
@@ -395,11 +395,12 @@ fn answered(
                 payment.tell(Outcome::Success);
             }
         }
-        Answer::Declined(reason) => {
+        Answer::Declined(why) => {
+            let why = written(why, TEXT_CHARS_MAX, reason::DECLINED);
             payment.settle(declined);
-            payment.refused = Some(reason.clone());
+            payment.refused = Some(why.clone());
             if tells {
-                payment.tell(Outcome::Failure(reason.clone()));
+                payment.tell(Outcome::Failure(why));
             }
         }
     }

@@ -66,6 +66,24 @@ fn after(facts: &[Happened]) -> Desk {
 }
 
 #[test]
+fn whatever_a_gateway_says_can_be_published() {
+    let cases = [
+        ("no\0funds", "nofunds".to_owned()),
+        ("a\nb\u{85}", "ab".to_owned()),
+        ("\0", reason::DECLINED.to_owned()),
+        (&"ü".repeat(900), "ü".repeat(TEXT_CHARS_MAX)),
+    ];
+    for (said, told) in cases {
+        let declined = answered(Operation::Authorise, Answer::Declined(said.to_owned()));
+        let desk = after(&[order(100, PaymentMode::Parallel), declined]);
+        let payment = desk.payment.unwrap();
+        assert_eq!(payment.state, State::Declined);
+        assert_eq!(payment.outcome, Some(Outcome::Failure(told.clone())), "{said:?}");
+        assert_eq!(payment.refused, Some(told));
+    }
+}
+
+#[test]
 fn table_of_ends() {
     use Operation::{Authorise, Capture, Void};
     let parallel = || order(100, PaymentMode::Parallel);

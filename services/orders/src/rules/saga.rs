@@ -4,7 +4,7 @@
 
 use chassis::Trace;
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::{CartId, Line, OrderId, PaymentMode, reason};
+use contract::{CartId, Line, OrderId, PaymentMode, reason, written};
 use serde::{Deserialize, Serialize};
 
 /// What is known of the reservation.
@@ -307,8 +307,7 @@ impl Saga {
 }
 
 fn said(reason: &Option<String>, otherwise: &str) -> String {
-    let reason = reason.as_deref().filter(|text| !text.is_empty()).unwrap_or(otherwise);
-    reason.chars().take(REASON_CHARS_MAX).collect()
+    written(reason.as_deref().unwrap_or(""), REASON_CHARS_MAX, otherwise)
 }
 
 #[cfg(test)]

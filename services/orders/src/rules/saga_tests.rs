@@ -142,6 +142,14 @@ fn a_foreign_reason_is_cut() {
 }
 
 #[test]
+fn a_foreign_reason_loses_its_control_characters() {
+    for (said, kept) in [("sold\nout\u{85}", "soldout"), ("\u{7f}\t", reason::STOCK_FAILED)] {
+        let failed = Fact::StockFailed { reason: Some(said.to_owned()) };
+        assert_eq!(told(PaymentMode::Parallel, &[failed]).0.reason.as_deref(), Some(kept));
+    }
+}
+
+#[test]
 fn a_row_comes_back_as_it_was() {
     let (saga, _) = told(PaymentMode::AfterStock, &[stock_failed()]);
     let text = serde_json::to_string(&saga).unwrap();

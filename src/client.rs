@@ -464,7 +464,7 @@ mod tests {
         let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let client = Client::new(shell.address()).patient(patience);
         let router = Router::new().fallback(answer);
-        let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO));
+        let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO).unwrap());
         let asked = async {
             let read = client.get("/orders/o").await.unwrap();
             turn.store(0, Ordering::Relaxed);

@@ -77,7 +77,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let router = router(gateway).merge(outside.books);
     let shell = Shell::bind(listen).await?;
     println!("a simulated payment gateway\nlistening on http://{}", shell.address());
-    shell.serve(router, async move { signals.next().await }, config.drain.value).await?;
+    shell.serve(router, async move { signals.next().await }, config.drain.value)?.await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,7 +186,8 @@ mod tests {
             let router = Router::new().fallback(answer);
             let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
             let gateway = HttpGateway::at(shell.address().into());
-            let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO));
+            let serving =
+                pin!(shell.serve(router, std::future::pending(), Duration::ZERO).unwrap());
             let asked = pin!(ask(&gateway, Operation::Authorise, 100));
             match select(asked, serving).await {
                 Either::Left((said, _)) => {
@@ -205,7 +206,8 @@ mod tests {
         let journaled = Arc::new(JournaledGateway::open(&path, steering).unwrap());
         let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = shell.address();
-        let serving = shell.serve(router(journaled), std::future::pending(), Duration::ZERO);
+        let serving =
+            shell.serve(router(journaled), std::future::pending(), Duration::ZERO).unwrap();
         #[allow(clippy::disallowed_methods, reason = "a test on real sockets")]
         let serving = tokio::spawn(serving);
         let gateway = HttpGateway::at(address.into());

@@ -74,19 +74,23 @@ pub struct Shell {
     limits: Limits,
 }
 
+/// Why it cannot listen there, and what to do.
+fn taken(address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let next = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: stop it, or choose another port with --listen \
+             127.0.0.1:0 (any free one)"
+        }
+        io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
+        _ => "choose another address with --listen",
+    };
+    anyhow!("cannot listen on {address}: {error}; {next}")
+}
+
 impl Shell {
     /// Binds the address. The error says what to do about it.
     pub async fn bind(address: SocketAddr) -> anyhow::Result<Shell> {
-        let next = |error: &io::Error| match error.kind() {
-            io::ErrorKind::AddrInUse => {
-                "another process listens there: stop it, or choose another port with --listen \
-                 127.0.0.1:0 (any free one)"
-            }
-            io::ErrorKind::PermissionDenied => "choose a port above 1023 with --listen",
-            _ => "choose another address with --listen",
-        };
-        let bound = bound(address);
-        let socket = bound.map_err(|e| anyhow!("cannot listen on {address}: {e}; {}", next(&e)))?;
+        let socket = bound(address).map_err(|error| taken(address, &error))?;
         let address = socket.local_addr()?;
         Ok(Shell { socket, address, limits: Limits::default() })
     }
@@ -102,16 +106,17 @@ impl Shell {
     }
 
     /// Listens from now on, and serves until `until`. Then idle connections are closed and streams end at
-    /// once, and open requests finish, at most `drain`.
+    /// once, and open requests finish, at most `drain`. An error where somebody else came to listen there
+    /// since it was bound; it says what to do.
     pub fn serve(
         self,
         router: Router,
         until: impl Future<Output = ()> + Send + 'static,
         drain: Duration,
-    ) -> impl Future<Output = io::Result<()>> + Send + 'static {
-        let Shell { socket, limits, .. } = self;
-        let listening = socket.listen(BACKLOG);
-        async move { Shell::accept_all(listening?, limits, router, until, drain).await }
+    ) -> anyhow::Result<impl Future<Output = io::Result<()>> + Send + 'static> {
+        let Shell { socket, limits, address } = self;
+        let listener = socket.listen(BACKLOG).map_err(|error| taken(address, &error))?;
+        Ok(Shell::accept_all(listener, limits, router, until, drain))
     }
 
     async fn accept_all(

@@ -22,17 +22,23 @@ pub struct Running {
 
 impl Running {
     /// Serves the shop from now on. Leaving may take `drain` for open requests, and then for the
-    /// services.
+    /// services. Where it cannot be served it leaves in order, and the error says why.
     #[allow(clippy::disallowed_methods, reason = "the shell's task is outside the services")]
-    pub fn start(shell: Shell, shop: Shop, drain: Duration) -> Running {
+    pub async fn start(shell: Shell, shop: Shop, drain: Duration) -> anyhow::Result<Running> {
         let address = shell.address();
         let (leave, left) = oneshot::channel();
         let until = async move {
             // A dropped sender is a reason to leave too.
             let _ = left.await;
         };
-        let serving = tokio::spawn(shell.serve(shop.router.clone(), until, drain));
-        Running { address, shop, leave, serving, drain }
+        let serving = match shell.serve(shop.router.clone(), until, drain) {
+            Ok(serving) => tokio::spawn(serving),
+            Err(error) => {
+                shop.stop(drain).await;
+                return Err(error);
+            }
+        };
+        Ok(Running { address, shop, leave, serving, drain })
     }
 
     /// No new requests, open ones finish, then the services finish what they have in hand. Whether

@@ -46,7 +46,13 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     let shell = Shell::bind(listen).await?;
     let on_servers = servers.is_some();
     let shop = match servers {
-        None => start_local(&config).await?,
+        None => {
+            let starting = pin!(start_local(&config));
+            match select(starting, pin!(signals.next())).await {
+                Either::Left((shop, _)) => shop?,
+                Either::Right(_) => return Ok(ExitCode::SUCCESS),
+            }
+        }
         Some(servers) => {
             let starting = pin!(start_on(&servers, &config, only));
             match select(starting, pin!(signals.next())).await {
@@ -55,7 +61,7 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
             }
         }
     };
-    let running = Running::start(shell, shop, config.drain.value);
+    let running = Running::start(shell, shop, config.drain.value).await?;
     let url = format!("http://{}", running.address);
     println!("listening on {url}");
     match only {

@@ -72,14 +72,17 @@ impl Servers {
         runtime: &Arc<dyn Runtime>,
     ) -> anyhow::Result<BTreeMap<Service, Ports>> {
         let session_timeout = config.session_timeout.value;
+        let usual = kafka::Settings::default();
         let settings = kafka::Settings {
             group_prefix: config.prefix.value.clone(),
             session_timeout,
             assignor: config.group_protocol.value,
             // A third at most, as Kafka advises: one lost beat must not cost a membership.
-            heartbeat: (session_timeout / 3).min(kafka::Settings::default().heartbeat),
+            heartbeat: (session_timeout / 3).min(usual.heartbeat),
+            // The client takes no longer session than this.
+            max_poll_interval: usual.max_poll_interval.max(session_timeout),
             topics: topology::topics_wanted(config),
-            ..kafka::Settings::default()
+            ..usual
         };
         let log = Kafka::connect(&self.kafka, "shakedown", settings);
         let log: Arc<dyn EventLog> = Arc::new(log.context("Kafka: check --kafka")?);

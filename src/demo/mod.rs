@@ -52,7 +52,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let local = LocalMode::start(&folder.path, config, steering).await?;
     let mails = local.mails;
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
-    let running = Running::start(shell, local.shop, config.drain.value);
+    let running = Running::start(shell, local.shop, config.drain.value).await?;
     let ready_ms = (runtime.elapsed() - begun).as_millis();
     println!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 

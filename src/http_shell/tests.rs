@@ -38,7 +38,7 @@ impl Served {
         let ((leave, left), (end, ended)) = (oneshot::channel(), oneshot::channel());
         let until = async { drop(left.await) };
         // A drain that waits for what has to end at once is noticed: it waits for ever.
-        let serving = shell.serve(router, until, Duration::from_secs(86_400));
+        let serving = shell.serve(router, until, Duration::from_secs(86_400)).unwrap();
         tokio::spawn(async move {
             serving.await.unwrap();
             let _ = end.send(());

@@ -187,7 +187,8 @@ async fn settle(shops: Vec<Shop>) -> anyhow::Result<()> {
     let drain = Duration::from_secs(10);
     let mut shops = shops.into_iter();
     let first = shops.next().context("two instances")?;
-    let running = Running::start(Shell::bind(([127, 0, 0, 1], 0).into()).await?, first, drain);
+    let running =
+        Running::start(Shell::bind(([127, 0, 0, 1], 0).into()).await?, first, drain).await?;
     let client = Client::new(running.address);
     let report = audit(&client, REST, false).await?;
     let balanced = report.verdict() == Verdict::Balanced;

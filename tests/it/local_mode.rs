@@ -75,7 +75,7 @@ async fn every_order_ends_and_is_told_of() {
     let steering = Steering { limit: Some(400), ..Steering::default() };
     let local = LocalMode::start(folder.path(), &Config::defaults(), steering).await.unwrap();
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let running = Running::start(shell, local.shop, DRAIN);
+    let running = Running::start(shell, local.shop, DRAIN).await.unwrap();
     let client = Client::new(running.address);
     stock_up(&client).await;
     let placed = join_all((0..60).map(|number| place(&client, number))).await;
@@ -102,7 +102,7 @@ async fn profile_catalog_runs_without_prices() {
         .await
         .unwrap();
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let running = Running::start(shell, local.shop, DRAIN);
+    let running = Running::start(shell, local.shop, DRAIN).await.unwrap();
     let client = Client::new(running.address);
     let body = json!({ "delta": 9 });
     let answer = client.write(Method::POST, "/inventory/stock/p0/adjust", "s", &body).await;

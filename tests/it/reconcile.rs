@@ -92,7 +92,7 @@ async fn what_was_tampered_with_is_found() {
     let steering = Steering { limit: Some(1000), ..Steering::default() };
     let local = LocalMode::start(folder.path(), &Config::defaults(), steering).await.unwrap();
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
-    let running = Running::start(shell, local.shop, Duration::from_secs(5));
+    let running = Running::start(shell, local.shop, Duration::from_secs(5)).await.unwrap();
     let client = Client::new(running.address);
     let orders = trade(&client).await;
     let balanced = audit(&client, WAIT, false).await.unwrap();

@@ -360,6 +360,11 @@ impl<'a> Deciding<'a> {
                 letter.note = Some(note.clone());
                 return self.close(head, letter);
             }
+            // Another instance was faster, and it died.
+            Ask::Drain if letter.state != LetterState::Parked => {
+                return Ended::Repeated(Some(settled(&letter)));
+            }
+            Ask::Drain => None,
             Ask::Redrive { edited } => edited.clone(),
         };
         if let Some(problem) = self.out_of_turn(head, &letter) {
@@ -370,21 +375,26 @@ impl<'a> Deciding<'a> {
             What::Rule { .. } => entry.inbox(),
             What::Dead { .. } | What::Skip => None,
         };
-        // Somebody else was applied under its id: what says the same has its effect already.
-        let applied = known.and_then(|(id, fingerprint)| {
+        // Its id is somebody else's: what says the same as one that was applied has its effect already.
+        let anothers = known.and_then(|(id, fingerprint)| {
             let (said, _) = self.outcome(id)?;
-            (**id != *letter.inbox_id || !self.open(id)).then_some(said == fingerprint)
+            match (said == fingerprint, self.open(id)) {
+                (_, true) if **id == *letter.inbox_id => None,
+                (true, false) => Some(Ok(Decided::default())),
+                (true, true) => Some(Err(twin(id))),
+                (false, _) => Some(Err(reused(id))),
+            }
         });
-        let decided = match (applied, entry.what) {
-            (Some(true), _) => Ok(Decided::default()),
-            (Some(false), _) => Err(reused(known.map_or("", |(id, _)| id))),
+        let first = anothers.is_none();
+        let decided = match (anothers, entry.what) {
+            (Some(decided), _) => decided,
             (None, What::Rule { number, .. }) => self.decide(head, number),
             (None, What::Dead { reason, .. }) => Err(reason.clone()),
             (None, What::Skip) => Ok(Decided::default()),
         };
         match decided {
             Ok(decided) => {
-                if applied.is_none() {
+                if first {
                     self.applied_letter(head, &letter, known, decided);
                     self.supersede(head);
                 }
@@ -433,7 +443,9 @@ impl<'a> Deciding<'a> {
     fn out_of_turn(&self, head: &Head, letter: &DeadLetter) -> Option<Problem> {
         let key = head.marker()?;
         let first = self.letters.first(key)?;
-        let behind = self.letters.queued(key, &letter.id) || letter.code == "parked_overflow";
+        let in_order = matches!(head.sequence(), Some((_, Sequence::InOrder)));
+        let behind =
+            in_order || self.letters.queued(key, &letter.id) || letter.code == "parked_overflow";
         let title = "Another letter goes first";
         let detail = format!("letter {} of key {key} goes first: redrive or discard it", first.id);
         (behind && first.id != letter.id)
@@ -490,6 +502,11 @@ impl<'a> Deciding<'a> {
 
 fn reused(id: &str) -> Reason {
     Reason::new("event_id_reused", format!("{id} was used before, with another content"))
+}
+
+fn twin(id: &str) -> Reason {
+    let text = format!("{id} is that of another letter, which was not applied: settle that one");
+    Reason::new("event_id_reused", text)
 }
 
 fn passing(problem: Problem) -> Ended {

@@ -72,7 +72,7 @@ async fn round<H: Handler>(
     let read = vec![Op::Read { table: &DEAD_LETTERS, keys: firsts }];
     let letters = rows(shared.ports.store.read(read).await?.pop());
     for letter in letters.values().filter_map(document::<DeadLetter>) {
-        let slot = Slot::letter(handler, &letter, Ask::Redrive { edited: None });
+        let slot = Slot::letter(handler, &letter, Ask::Drain);
         // The service is leaving: the next one goes on.
         if commands.hand_in_slot(slot).await.is_err() {
             break;

@@ -63,17 +63,21 @@ pub(crate) enum Held {
 /// The last look, and one at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
-    last: Mutex<Option<Look>>,
+    /// With when it ended, by the node's monotonic clock: whoever waited for it takes it.
+    last: Mutex<Option<(Duration, Look)>>,
 }
 
 impl Looks {
     /// The last look, or a new one where that is too old.
     pub(crate) async fn get<H: Handler>(&self, shared: &Shared, handler: &H) -> Look {
         let mut last = self.last.lock().await;
-        let now = shared.ports.runtime.elapsed();
+        let elapsed = || shared.ports.runtime.elapsed();
         match last.as_ref() {
-            Some(look) if now.saturating_sub(look.at) < GOOD_FOR => look.clone(),
-            Some(_) | None => last.insert(look(shared, handler).await).clone(),
+            Some((ended, look)) if elapsed().saturating_sub(*ended) < GOOD_FOR => look.clone(),
+            Some(_) | None => {
+                let look = look(shared, handler).await;
+                last.insert((elapsed(), look)).1.clone()
+            }
         }
     }
 }

@@ -30,8 +30,10 @@ pub(crate) enum Source {
 /// What is to become of a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Apply it; with another payload where `edited`.
+    /// Apply it, as somebody wishes; with another payload where `edited`.
     Redrive { edited: Option<LetterText> },
+    /// Apply it, now that its turn has come: what only waited, and nothing else.
+    Drain,
     /// Give it up, with a note.
     Discard { note: String },
 }
@@ -131,6 +133,7 @@ impl<F> Slot<F> {
     pub(crate) fn letter<H: Handler<Fact = F>>(handler: &H, letter: &DeadLetter, ask: Ask) -> Self {
         let edited = match &ask {
             Ask::Redrive { edited } => edited.as_ref().or(letter.edited.as_ref()),
+            Ask::Drain => letter.edited.as_ref(),
             Ask::Discard { .. } => None,
         };
         let record = Record {

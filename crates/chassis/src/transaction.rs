@@ -130,9 +130,6 @@ async fn attempt(
         ops.push(Op::Lock { table: &PARKED, keys: wanted.markers.clone() });
         ops.push(Op::Lock { table: &DEAD_LETTERS, keys: wanted.letters.clone() });
     }
-    if looks {
-        ops.push(Op::Read { table: &PARKED, keys: looked });
-    }
     let mut tables = rules.tables().iter().copied();
     let mut asked = Vec::new();
     let mut blocked = None;
@@ -148,6 +145,11 @@ async fn attempt(
             }
         }
     }
+    // Behind the last lock: whoever had these rows before has committed, and its letters are seen.
+    let look = looks.then_some(Op::Read { table: &PARKED, keys: looked });
+    if blocked.is_none() {
+        ops.extend(look.clone());
+    }
     let (mut tx, replies) = shared.ports.store.begin(ops).await?;
     let mut replies = replies.into_iter();
     let now = clock(replies.next());
@@ -157,20 +159,23 @@ async fn attempt(
         true => Letters::new(rows(replies.next()), rows(replies.next())),
         false => Letters::default(),
     };
-    let parked = if looks { rows(replies.next()) } else { Rows::new() };
+    for table in asked {
+        touched.add(table, rows(replies.next()));
+    }
+    let mut parked = replies.next();
+    for table in blocked.into_iter().chain(tables) {
+        let keys = rules.keys(table, &touched).map_err(Failed::Rule)?;
+        let keys = keys.unwrap_or_else(|| panic!("keys of {} depend on later tables", table.name));
+        let ops = [Op::Lock { table, keys }].into_iter().chain(look.clone()).collect();
+        let mut locked = tx.run(ops).await?.into_iter();
+        touched.add(table, rows(locked.next()));
+        parked = locked.next();
+    }
+    let parked = if looks { rows(parked) } else { Rows::new() };
     if !parked.is_empty() {
         // Somebody waits there: only under its lock it can be said who goes first.
         let markers = parked.into_iter().map(|(key, _)| key).collect();
         return Ok(Attempt::Wider(Wanted { markers, letters: BTreeSet::new() }));
-    }
-    for table in asked {
-        touched.add(table, rows(replies.next()));
-    }
-    for table in blocked.into_iter().chain(tables) {
-        let keys = rules.keys(table, &touched).map_err(Failed::Rule)?;
-        let keys = keys.unwrap_or_else(|| panic!("keys of {} depend on later tables", table.name));
-        let locked = tx.run(vec![Op::Lock { table, keys }]).await?;
-        touched.add(table, rows(locked.into_iter().next()));
     }
 
     let mut batch = Deciding::new(shared, rules, now, expiry, epochs, inbox);

@@ -4,6 +4,7 @@
 //! A revocation does not unassign inside poll: the partitions stay ours until they are released.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
@@ -261,8 +262,9 @@ impl Worker {
                 let Ok((low, high)) = ends else { continue };
                 let committed = committed.find_partition(topic, index).map(|found| found.offset());
                 let began = committed.and_then(|offset| offset.to_raw()).filter(|next| *next >= 0);
+                // What expired unread is not there any more (K32).
                 let next = self.next.get(partition).copied().or(began).unwrap_or(low);
-                read.insert(partition.clone(), (next, high));
+                read.insert(partition.clone(), (next.max(low), high));
             }
         }
         match self.watchdog.look(self.began.elapsed(), &read) {
@@ -334,15 +336,10 @@ impl Worker {
             return None;
         }
         let millis = message.timestamp().to_millis().unwrap_or(0);
-        let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
         let record = Record {
             to: partition.topic.clone(),
             key: String::from_utf8_lossy(message.key().unwrap_or_default()).into(),
-            headers: headers
-                .map(|header| {
-                    (header.key.into(), Bytes::copy_from_slice(header.value.unwrap_or_default()))
-                })
-                .collect(),
+            headers: message.headers().map(headers).unwrap_or_default(),
             payload: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
         };
         let at = DateTime::from_timestamp_millis(millis).unwrap_or_default();
@@ -537,6 +534,19 @@ impl Worker {
         let known = self.topics.iter().find(|known| ***known == *topic);
         Partition { topic: known.cloned().unwrap_or_else(|| topic.into()), index }
     }
+}
+
+/// A record's headers. The client panics at a name that is not UTF-8, which a broker takes from anybody: such
+/// a header is left out, so that the record is handed over.
+fn headers(headers: &impl Headers) -> Vec<(Arc<str>, Bytes)> {
+    let header = |at: usize| {
+        let read = || {
+            let header = headers.get(at);
+            (header.key.into(), Bytes::copy_from_slice(header.value.unwrap_or_default()))
+        };
+        catch_unwind(AssertUnwindSafe(read)).ok()
+    };
+    (0..headers.count()).filter_map(header).collect()
 }
 
 fn named(partitions: &[Partition]) -> TopicPartitionList {

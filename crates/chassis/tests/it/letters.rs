@@ -1,6 +1,7 @@
 //! Dead letters: what waits behind them, and how they are settled, in order and once.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -8,7 +9,7 @@ use axum::http::Request;
 use http_body_util::BodyExt;
 use ports::{Op, Record, Runtime};
 use serde_json::{Value, json};
-use shakedown_chassis::{InboxRow, LetterState, Settings};
+use shakedown_chassis::{DEAD_LETTERS, InboxRow, LetterState, Settings};
 use tower::ServiceExt;
 
 use crate::counter::{PANICS, PANICS_EARLY, ask};
@@ -349,6 +350,103 @@ fn what_a_letter_is_redriven_as_changes_neither_its_turn_nor_what_waits_behind_i
             (world.trail("a"), world.markers()),
             (vec!["e-1".into(), "e-2".into(), "e-4".into()], vec![])
         );
+    });
+}
+
+#[test]
+fn what_another_letter_says_is_not_applied_for_it() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let dead = add("in", "e-1", "a", 0);
+        world.produce(vec![crate::world::garbage("in"), dead.clone()]).await;
+        world.sleep(10).await;
+        let router = node.router();
+        let twin = json!({ "payload": String::from_utf8(dead.payload.to_vec()).unwrap() });
+        let told = settle(&router, "in:0:0", "redrive", twin).await;
+        assert_eq!((told, world.trail("a")), ((422, "still-dead".to_owned()), vec![]));
+        let mended = settle(&router, "in:0:1", "redrive", edited(&dead, 1)).await;
+        assert_eq!((mended.0, world.trail("a")), (200, vec!["e-1".to_owned()]));
+    });
+}
+
+#[test]
+fn what_is_mended_into_a_sequence_waits_its_turn() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let broken = Record { key: "a".into(), ..crate::world::garbage("in") };
+        let [first, second, third] = [("e-1", 0), ("e-2", 2), ("e-3", 4)]
+            .map(|(id, by)| sequenced("in", id, "Add", "a", by));
+        world.produce(vec![first.clone(), broken, third]).await;
+        world.sleep(10).await;
+        let router = node.router();
+        let body = json!({ "payload": String::from_utf8(second.payload.to_vec()).unwrap() });
+        let early = settle(&router, "in:0:1", "redrive", body.clone()).await;
+        assert_eq!(early, (409, "redrive-out-of-order".to_owned()));
+        settle(&router, "in:0:0", "redrive", edited(&first, 1)).await;
+        world.sleep(10).await;
+        assert_eq!(settle(&router, "in:0:1", "redrive", body).await.0, 200);
+        assert_eq!(world.trail("a"), ["e-1", "e-3", "e-2"]);
+    });
+}
+
+#[test]
+fn a_letter_that_died_in_its_turn_is_not_drained_again_by_another_instance() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let other = world.bare("c-1", |_| ()).await;
+        let batch = [("e-1", 0), ("e-2", 0)].map(|(id, by)| sequenced("in", id, "Add", "a", by));
+        world.produce(batch.into()).await;
+        world.sleep(10).await;
+        // Both have read it as parked before either tries it.
+        for (faults, ms) in [(&node.faults, 12_000), (&other.faults, 25_000)] {
+            let mut discards = 1;
+            faults.set(move |call| match call {
+                Call::Begin(ops)
+                    if ops.iter().any(
+                        |op| matches!(op, Op::Lock { table, .. } if *table == &DEAD_LETTERS),
+                    ) =>
+                {
+                    discards -= 1;
+                    if discards >= 0 && ms == 12_000 {
+                        Act::Pass
+                    } else {
+                        Act::Slow(Duration::from_millis(ms))
+                    }
+                }
+                _ => Act::Pass,
+            });
+        }
+        settle(&node.router(), "in:0:0", "discard", json!({ "note": "n" })).await;
+        world.sleep(60).await;
+        assert_eq!(world.letter("in:0:1").attempts, 1);
+    });
+}
+
+#[test]
+fn an_end_sees_the_letter_of_whoever_had_its_rows_before() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let other = world.bare("c-1", |_| ()).await;
+        other.app.jobs("jobs".into(), 4);
+        world.sleep(5).await;
+        node.faults.set(|call| match call {
+            Call::Commit(ops)
+                if ops
+                    .iter()
+                    .any(|op| matches!(op, Op::Put { table, .. } if *table == &DEAD_LETTERS)) =>
+            {
+                Act::Slow(Duration::from_secs(1))
+            }
+            _ => Act::Pass,
+        });
+        world.produce(vec![sequenced("in", "e-1", "Add", "a", 0)]).await;
+        world.runtime.sleep(Duration::from_millis(700)).await;
+        assert_eq!(world.letters(), Vec::<String>::new(), "on its way");
+        world.publish(vec![sequenced("jobs", "e-5", "Close", "a", 5)]).await;
+        world.sleep(20).await;
+        assert_eq!(world.trail("a"), ["e-5"]);
+        assert_eq!(world.letter("in:0:0").state, LetterState::Superseded);
+        assert_eq!(world.markers(), []);
     });
 }
 

@@ -23,6 +23,18 @@ fn generous() -> Limits {
     }
 }
 
+#[tokio::test]
+async fn who_came_to_listen_since_it_was_bound_is_told_of() {
+    let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+    let other = TcpSocket::new_v4().unwrap();
+    other.set_reuseaddr(true).unwrap();
+    other.bind(shell.address()).unwrap();
+    let _listener = other.listen(1).unwrap();
+    let refused = shell.serve(Router::new(), std::future::pending(), Duration::ZERO);
+    let text = refused.err().expect("an error").to_string();
+    assert!(text.contains("another process listens there"), "{text}");
+}
+
 /// A served router, and how to end it.
 struct Served {
     address: SocketAddr,

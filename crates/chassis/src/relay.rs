@@ -200,7 +200,16 @@ impl Relay {
         let round = Round { sent: sent.len(), failed, left };
         if !sent.is_empty() {
             let lease = self.shared.settings.lease;
-            let now = self.renew(shards, lease, vec![Op::Sent { ids: sent }]).await?;
+            let confirmed = vec![Op::Sent { ids: sent }];
+            let now = match self.renew(shards, lease, confirmed.clone()).await {
+                Ok(now) => now,
+                Err(fault) => {
+                    // The lease may be another's by now. What is confirmed goes all the same: else rows that
+                    // take longer than a lease would be sent by one instance after the other for ever.
+                    self.shared.ports.store.transact(confirmed).await?;
+                    return Err(fault);
+                }
+            };
             for at in appended {
                 let metrics = &self.shared.settings.metrics;
                 metrics.add(&meters::OUTBOX_COMMIT_TO_ACK, &[], seconds(now - at));

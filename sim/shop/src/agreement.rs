@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chassis::Due;
 use chrono::{DateTime, Utc};
-use contract::{Event, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
+use contract::{Event, OrderCreated, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
 use inventory::rules::State;
 use orders::rules::{Placed, Terminal};
 
@@ -173,6 +173,19 @@ pub fn outcome_is_told(facts: &Facts) -> Bad {
             bad.push(found(id, format!("the gateway said {outcome:?}, told was {told:?}")));
         }
     }
+    let declined = |id: &str, why: &str| {
+        facts.ledger.settled.values().any(|settled| {
+            let of_it = settled.order.as_str() == id;
+            of_it && matches!(&settled.answer, Answer::Declined(said) if said == why)
+        })
+    };
+    for (id, payment) in facts.payments.iter().filter(|(id, _)| !is_nobodys(id)) {
+        if let Some(Outcome::Failure(why)) = &payment.outcome
+            && !declined(id, why)
+        {
+            bad.push(found(id, format!("told {why:?}, which the gateway never said")));
+        }
+    }
     // What has no amount cannot be paid (saga-rules 5).
     let unpriced = Some(Outcome::Failure(reason::PRICE_UNAVAILABLE.to_owned()));
     let default = facts.workload.profile() == Profile::Default;
@@ -243,19 +256,25 @@ pub fn versions_rise(facts: &Facts) -> Bad {
 
 /// What each service's rows say was published, and nothing else was.
 pub fn published(facts: &Facts) -> Bad {
+    let as_written = facts.workload.profile() == Profile::Catalog;
     let mut wanted: BTreeSet<(String, String)> = BTreeSet::new();
     let mut want = |key: &str, what: String| {
         wanted.insert((key.to_owned(), what));
     };
     for (id, saga) in &facts.sagas {
         if let Some(placed) = &saga.placed {
-            let Placed { lines, amount, cart_id, .. } = placed;
-            want(id, format!("created {lines:?} {amount:?} {cart_id:?}"));
+            let Placed { lines, amount, currency, cart_id, mode } = placed;
+            let mode = if as_written { PaymentMode::Parallel } else { *mode };
+            let text = format!("created {lines:?} {amount:?} {currency:?} {cart_id:?} {mode:?}");
+            want(id, text);
         }
         match saga.terminal {
             Terminal::None => {}
             Terminal::Confirmed => want(id, "confirmed".to_owned()),
-            Terminal::Cancelled => want(id, "cancelled".to_owned()),
+            Terminal::Cancelled => {
+                let reason = saga.reason.as_ref().filter(|_| !as_written);
+                want(id, format!("cancelled {reason:?}"));
+            }
         }
     }
     for (id, row) in &facts.reservations {
@@ -275,7 +294,6 @@ pub fn published(facts: &Facts) -> Bad {
     for (id, product) in &facts.products {
         (1..=product.product_version).for_each(|version| want(id, format!("version {version}")));
     }
-    let as_written = facts.workload.profile() == Profile::Catalog;
     let said: BTreeSet<(String, String)> = facts
         .said
         .iter()
@@ -295,7 +313,11 @@ pub fn published(facts: &Facts) -> Bad {
 fn words(event: &Event) -> String {
     match event {
         Event::ProductUpserted(e) => format!("version {}", e.product_version.unwrap_or(0)),
-        Event::OrderCreated(e) => format!("created {:?} {:?} {:?}", e.lines, e.amount, e.cart_id),
+        Event::OrderCreated(e) => {
+            let mode = e.payment_mode.unwrap_or(PaymentMode::Parallel);
+            let OrderCreated { lines, amount, currency, cart_id, .. } = e;
+            format!("created {lines:?} {amount:?} {currency:?} {cart_id:?} {mode:?}")
+        }
         Event::StockReserved(_) => "reserved".to_owned(),
         Event::StockFailed(e) => format!("failed {:?}", e.reason),
         Event::PaymentProcessed(e) => match e.status {
@@ -303,7 +325,7 @@ fn words(event: &Event) -> String {
             PaymentStatus::Failure => format!("unpaid {}", e.reason.as_deref().unwrap_or("")),
         },
         Event::OrderConfirmed(_) => "confirmed".to_owned(),
-        Event::OrderCancelled(_) => "cancelled".to_owned(),
+        Event::OrderCancelled(e) => format!("cancelled {:?}", e.reason.as_ref()),
         Event::NotificationJob(_) => "notification".to_owned(),
     }
 }

@@ -197,6 +197,16 @@ fn one_end_everywhere(facts: &Facts) -> Vec<(String, String)> {
         if stock.is_none_or(|state| !stock_ends.contains(&state)) {
             bad.push(found(id, format!("{end} in Orders, reservation {stock:?} in Inventory")));
         }
+        // As written, Payments hears of no end.
+        let paid = facts.payments.get(id).and_then(|payment| payment.terminal);
+        let same = match paid {
+            Some(payments::rules::Terminal::Confirmed) => end == "confirmed",
+            Some(payments::rules::Terminal::Cancelled) => end == "cancelled",
+            None => facts.workload.as_written,
+        };
+        if !same {
+            bad.push(found(id, format!("{end} in Orders, {paid:?} in Payments")));
+        }
     }
     bad
 }

@@ -38,6 +38,7 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         let version = |body: &Value| body["productVersion"].as_u64();
         let wrong = match (&told.answer, told.seen) {
             // The setup put it up.
+            (_, None) if change.looks => Some("was not told its version".to_owned()),
             (answer, _) if change.creates => {
                 let refused = answer.as_ref().is_some_and(|(status, _)| *status == 412);
                 (!refused).then(|| format!("was to overwrite nothing, and was answered {answer:?}"))

@@ -107,6 +107,9 @@ impl Write for Kept {
 
 #[test]
 fn what_a_rule_says_stands_in_the_span_of_its_input_unless_it_refuses_it() {
+    // Of one subscriber alone another test's thread, which has none, says that nobody wants a span that it
+    // meets first, for this thread too.
+    let _others = [(); 2].map(|()| tracing::Dispatch::new(tracing_subscriber::registry()));
     let kept = Kept::default();
     let to = kept.clone();
     let lines = tracing_subscriber::fmt().json().flatten_event(true);

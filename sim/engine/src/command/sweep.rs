@@ -237,7 +237,8 @@ impl<'a, S: System> Sweep<'a, S> {
         let story = story::failure(run, &self.place(plan.seed), &again, None);
         let page = report::page(self.system, shrunk.unwrap_or(plan), &again);
         let mut met = plan.clone();
-        if shrunk.is_none() {
+        // Of a world that ended in the middle nobody knows what met.
+        if shrunk.is_none() && !run.met.is_empty() {
             let masked = unmet(plan, run);
             met.faults.retain(|fault| !masked.contains(fault));
         }

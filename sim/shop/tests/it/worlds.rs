@@ -1,6 +1,6 @@
 //! Worlds by seed, some of them twice. `MADSIM_TEST_SEED=N cargo test seeded_worlds` runs one.
 
-use sim_engine::{Plan, System, run_plan, run_twice};
+use sim_engine::{Plan, System, run_plan, run_twice, stale};
 use sim_shop::{Shop, Workload, story};
 
 /// Plans that once failed, each named after the bug it found: their seeds may be drawn otherwise by
@@ -19,6 +19,8 @@ fn plans_that_once_failed_are_clean() {
         let run = run_twice(&Shop, &plan);
         let place = path.display().to_string();
         assert!(run.verdict.is_clean(), "\n{}", story::failure(&run, &place, None));
+        let stale = stale(&plan, &run);
+        assert!(stale.is_empty(), "{place} no longer shows what it was stored for: {stale:?}");
     }
 }
 

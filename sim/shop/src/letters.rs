@@ -145,14 +145,17 @@ pub fn ends_never_wait(facts: &Facts) -> Bad {
         .collect()
 }
 
-/// What is dead is tried again only when an operator asks for it: a request may come twice. With the right
-/// payload it is not dead again, whatever was tried before.
+/// What is dead is tried again only when an operator asks for it: a request may come twice, and each fault of
+/// its service may hide that it was tried. With the right payload it is not dead again, whatever was tried
+/// before.
 pub fn tried_when_asked(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     for (service, letter) in all(facts) {
         let about = format!("{} {}: ", service.name(), letter.id);
         let asked = facts.redrives.iter().filter(|text| text.starts_with(&about)).count() as u32;
-        if letter.attempts > 1 + 2 * asked {
+        let nodes = facts.workload.nodes(service);
+        let hidden = facts.met.iter().filter(|fault| nodes.contains(&fault.node)).count() as u32;
+        if letter.attempts > 1 + asked * (2 + hidden) {
             let (id, attempts) = (&letter.id, letter.attempts);
             let text = format!("{id} failed {attempts} times in {}, asked {asked}", service.name());
             bad.push(found(&letter.key, text));

@@ -30,7 +30,7 @@ pub struct Seen {
     pub rows: BTreeMap<(Service, i64), u64>,
     /// Jobs that were published, in that order.
     pub jobs: Vec<Record>,
-    /// Sendings that began without a valid lease of their instance, or of a row that is gone.
+    /// Sendings that began without a valid lease of their instance.
     pub unleased: Vec<String>,
     /// Offsets that were to be committed ahead of their position in the database.
     pub ahead: Vec<String>,
@@ -86,14 +86,21 @@ impl<P: ?Sized> Watched<P> {
         self.database.with(|db| {
             for record in batch {
                 let sent = |row: &&ports::OutboxRow| row.outgoing.payload == record.payload;
+                let ours = |lease: &Lease| lease.owner == self.node && lease.until_ms > now_ms;
                 let Some(row) = db.outbox().find(sent) else {
-                    let text = format!("{} sends {}, which is gone", self.node, record.key);
-                    self.sends.add(None, Some(text));
+                    // Whoever sent it before may have deleted it meanwhile, its lease run out.
+                    let mut leases = db.rows(&LEASES).filter_map(|(_, row)| document(row));
+                    let about = (!leases.any(|lease| ours(&lease))).then(|| {
+                        format!(
+                            "{} sends {}, which is gone, without a lease",
+                            self.node, record.key
+                        )
+                    });
+                    self.sends.add(None, about);
                     continue;
                 };
                 let shard = row.outgoing.shard;
                 let lease: Option<Lease> = db.row(&LEASES, &lease_key(shard)).and_then(document);
-                let ours = |lease: &Lease| lease.owner == self.node && lease.until_ms > now_ms;
                 let about = (!lease.as_ref().is_some_and(ours)).then(|| {
                     format!("{} sends {} of shard {shard} under {lease:?}", self.node, record.key)
                 });

@@ -45,21 +45,15 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let shell = Shell::bind(listen).await?;
     let on_servers = servers.is_some();
-    let shop = match servers {
-        None => {
-            let starting = pin!(start_local(&config));
-            match select(starting, pin!(signals.next())).await {
-                Either::Left((shop, _)) => shop?,
-                Either::Right(_) => return Ok(ExitCode::SUCCESS),
-            }
+    let starting = async {
+        match &servers {
+            None => start_local(&config).await,
+            Some(servers) => start_on(servers, &config, only).await,
         }
-        Some(servers) => {
-            let starting = pin!(start_on(&servers, &config, only));
-            match select(starting, pin!(signals.next())).await {
-                Either::Left((shop, _)) => shop?,
-                Either::Right(_) => return Ok(ExitCode::SUCCESS),
-            }
-        }
+    };
+    let shop = match select(pin!(starting), pin!(signals.next())).await {
+        Either::Left((shop, _)) => shop?,
+        Either::Right(_) => return Ok(ExitCode::SUCCESS),
     };
     let running = Running::start(shell, shop, config.drain.value).await?;
     let url = format!("http://{}", running.address);

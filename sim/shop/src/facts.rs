@@ -301,6 +301,12 @@ impl Facts {
         }
     }
 
+    /// How often an order's mail was promised once more.
+    pub fn promised(&self, order_id: &str) -> usize {
+        let of_it = self.answered.iter().filter(|it| it.order_id.as_deref() == Some(order_id));
+        of_it.map(Answered::promised).sum()
+    }
+
     /// The name in the workload of an order's id.
     pub fn name<'a>(&'a self, order_id: &'a str) -> &'a str {
         let answered = self.answered.iter().find(|a| a.order_id.as_deref() == Some(order_id));

@@ -11,7 +11,6 @@ use orders::rules::Terminal;
 use payments::simulated::{Account, Settled};
 use sim_engine::Violation;
 
-use crate::customers::Answered;
 use crate::facts::{Facts, Said};
 use crate::workload::{Order, is_nobodys};
 use crate::{agreement, causes, leaving, letters, next, sagas, told};
@@ -399,9 +398,7 @@ fn mails(facts: &Facts) -> Vec<(String, String)> {
             Terminal::Confirmed => ("confirmed", "cancelled"),
             Terminal::Cancelled => ("cancelled", "confirmed"),
         };
-        let of_it = |it: &&Answered| it.order_id.as_deref() == Some(id.as_str());
-        let revisions =
-            1 + facts.answered.iter().filter(of_it).map(Answered::promised).sum::<usize>();
+        let revisions = 1 + facts.promised(id);
         for revision in 1..=revisions {
             let message_id = format!("{id}.{end}.{revision}@shakedown.invalid");
             let row = facts.mail_rows.get(&message_id);

@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use contract::{Event, Profile, Service};
 use serde_json::{Value, json};
 
-use crate::customers::Answered;
 use crate::facts::Facts;
 use crate::invariants::{ever_held, found};
 use crate::visitor::{List, Listed};
@@ -29,6 +28,10 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         of_product.push((&said.key, content));
     }
     let versioned = facts.workload.profile() == Profile::Default;
+    let is_said = |product: &str, version: Option<u64>, content: Content| match versioned {
+        true => published.get(&(product, version)) == Some(&content),
+        false => of_product.contains(&(product, content)),
+    };
     let mut bad = Vec::new();
     for told in &facts.told.changes {
         let change = &told.change;
@@ -37,21 +40,17 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         let content = (product, category, change.price);
         let version = |body: &Value| body["productVersion"].as_u64();
         let wrong = match (&told.answer, told.seen) {
-            // The setup put it up.
             (_, None) if change.looks => Some("was not told its version".to_owned()),
+            // The setup put it up.
             (answer, _) if change.creates => {
                 let refused = answer.as_ref().is_some_and(|(status, _)| *status == 412);
                 (!refused).then(|| format!("was to overwrite nothing, and was answered {answer:?}"))
             }
             (Some((200 | 201, body)), seen) => {
-                let is_said = match versioned {
-                    true => published.get(&(product, version(body))) == Some(&content),
-                    false => of_product.contains(&(product, content)),
-                };
                 let follows = seen.is_none_or(|seen| {
                     version(body).is_some_and(|it| it == seen || it == seen + 1)
                 });
-                match (is_said, follows) {
+                match (is_said(product, version(body), content), follows) {
                     (false, _) => Some(format!("is not published under {:?}", version(body))),
                     (true, false) => Some(format!("became {:?}", version(body))),
                     (true, true) => None,
@@ -76,11 +75,7 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
         for ((product, price), answer) in list.lines.iter().zip(answers) {
             let content = (product.as_str(), CATEGORY, Some(*price));
             let version = answer["result"]["productVersion"].as_u64();
-            let is_said = match versioned {
-                true => published.get(&(product, version)) == Some(&content),
-                false => of_product.contains(&(product, content)),
-            };
-            if !is_said {
+            if !is_said(product, version, content) {
                 bad.push(found(product, format!("{price} of {} was answered {answer}", list.name)));
             }
         }
@@ -188,8 +183,7 @@ pub fn lists_are_whole(facts: &Facts) -> Bad {
         }
     }
     for (order, revisions) in &facts.told.notified {
-        let of_it = |it: &&Answered| it.order_id.as_deref() == Some(order.as_str());
-        let promised = facts.answered.iter().filter(of_it).map(Answered::promised).sum::<usize>();
+        let promised = facts.promised(order);
         if !revisions.iter().copied().eq(1..=1 + promised as u64) {
             let text = format!("notified as {revisions:?}, and {promised} more were promised");
             bad.push(found(order, text));

@@ -34,6 +34,19 @@ async fn bulk(commands: &Commands<Fact>, key: &str, lines: &[i64]) -> Result<Val
     Ok(serde_json::from_slice(&bytes).unwrap())
 }
 
+/// The first commits pass, and this becomes of each behind them.
+fn behind(first: u32, act: Act) -> impl FnMut(&Call) -> Act {
+    let mut commits = 0;
+    move |call| match call {
+        Call::Commit(_) if commits == first => act.clone(),
+        Call::Commit(_) => {
+            commits += 1;
+            Act::Pass
+        }
+        _ => Act::Pass,
+    }
+}
+
 fn statuses(answer: &Value) -> Vec<u64> {
     let lines = answer["lines"].as_array().unwrap().iter();
     lines.map(|line| line["status"].as_u64().unwrap()).collect()
@@ -81,14 +94,7 @@ fn one_more_than_may_run_at_a_time_is_refused_as_a_whole() {
 fn behind_a_line_that_was_not_answered_none_is_tried() {
     run(|world| async move {
         let node = world.bare("c-0", |settings| settings.batch_max = 8).await;
-        let mut commits = 0;
-        node.faults.set(move |call| match call {
-            Call::Commit(_) => {
-                commits += 1;
-                Act::Slow(Duration::from_secs(if commits > 2 { 3 } else { 0 }))
-            }
-            _ => Act::Pass,
-        });
+        node.faults.set(behind(2, Act::Slow(Duration::from_secs(3))));
         // More lines than are in flight at a time. The second one's are twins of the first one's.
         let twins = [(); 2].map(|()| bulk(&node.commands, "k", &[1; 40]));
         let answers = join_all(twins).await.into_iter().map(Result::unwrap);
@@ -102,15 +108,8 @@ fn behind_a_line_that_was_not_answered_none_is_tried() {
 fn what_a_cut_off_request_did_is_not_done_again() {
     run(|world| async move {
         let node = world.bare("c-0", |settings| settings.batch_max = 8).await;
-        let mut commits = 0;
         // The store takes the request and two batches of lines, then nothing for a long time.
-        node.faults.set(move |call| match call {
-            Call::Commit(_) => {
-                commits += 1;
-                if commits > 3 { retry() } else { Act::Pass }
-            }
-            _ => Act::Pass,
-        });
+        node.faults.set(behind(3, retry()));
         let answer = bulk(&node.commands, "k", &[1; 60]).await.unwrap();
         let done = statuses(&answer).iter().filter(|status| **status == 200).count();
         assert_eq!((done, &answer["failed"]), (16, &json!(44)));

@@ -361,10 +361,10 @@ impl<'a> Deciding<'a> {
                 return self.close(head, letter);
             }
             // Another instance was faster, and it died.
-            Ask::Drain if letter.state != LetterState::Parked => {
+            Ask::Drain { .. } if letter.state != LetterState::Parked => {
                 return Ended::Repeated(Some(settled(&letter)));
             }
-            Ask::Drain => None,
+            Ask::Drain { .. } => None,
             Ask::Redrive { edited } => edited.clone(),
         };
         if let Some(problem) = self.out_of_turn(head, &letter) {

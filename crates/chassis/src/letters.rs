@@ -155,10 +155,12 @@ impl LetterText {
     pub fn of(bytes: &[u8]) -> Self {
         LetterText(match std::str::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') && !text.starts_with("hex:") => text.to_owned(),
-            _ => bytes.iter().fold(String::from("hex:"), |mut hex, byte| {
-                hex.push_str(&format!("{byte:02x}"));
-                hex
-            }),
+            _ => {
+                const DIGITS: [u8; 16] = *b"0123456789abcdef";
+                let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+                let digits = digits.map(|digit| char::from(DIGITS[usize::from(digit)]));
+                "hex:".chars().chain(digits).collect()
+            }
         })
     }
 
@@ -189,6 +191,18 @@ pub struct Marker {
     pub since: String,
     /// Never empty: a marker with nothing in it is deleted.
     pub letters: Vec<Waiting>,
+    /// Set while the service is about to apply the first of them by itself, and where it ended meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried: Option<Tried>,
+}
+
+/// That a letter was about to be applied when its turn had come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// How often it was, and neither was applied nor died.
+    pub times: u32,
+    /// Until then it is left to whoever tries it, by the store's clock, RFC 3339.
+    pub until: String,
 }
 
 impl Document for Marker {
@@ -196,6 +210,13 @@ impl Document for Marker {
     fn index(&self) -> Vec<Option<String>> {
         let drainable = self.letters.first().is_some_and(|first| !first.dead);
         vec![Some(self.since.clone()), drainable.then(|| self.since.clone())]
+    }
+}
+
+impl Marker {
+    /// Whether nobody is about to apply the first of them.
+    pub(crate) fn is_free(&self, now: &str) -> bool {
+        self.tried.as_ref().is_none_or(|tried| *tried.until <= *now)
     }
 }
 
@@ -307,7 +328,12 @@ impl Letters {
             return;
         }
         if let Some(held) = key.and_then(|key| self.markers.get_mut(key)) {
-            let new = || Marker { key: letter.key.clone(), since: now.into(), letters: Vec::new() };
+            let new = || Marker {
+                key: letter.key.clone(),
+                since: now.into(),
+                letters: Vec::new(),
+                tried: None,
+            };
             let marker = held.document.get_or_insert_with(new);
             if marker.letters.len() < PARKED_MAX {
                 let dead = letter.state == LetterState::Dead;
@@ -329,6 +355,9 @@ impl Letters {
             let mut letters = marker.letters.iter();
             let Some(at) = letters.position(|waiting| waiting.id == letter.id) else { continue };
             held.changed = true;
+            if at == 0 {
+                marker.tried = None;
+            }
             if letter.state.is_open() {
                 marker.letters[at].dead = letter.state == LetterState::Dead;
             } else {

@@ -45,7 +45,9 @@ pub use app::{App, Ports, Scrape, Service};
 pub use commands::{Busy, Commands};
 pub use fresh::fresh_id;
 pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence};
-pub use letters::{DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Waiting};
+pub use letters::{
+    DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Tried, Waiting,
+};
 pub use metrics::{Exposition, Kind, Meter, Metrics, Sample, TEXT_FORMAT};
 pub use settings::Settings;
 pub use shards::{SHARDS_MAX, known_shards};

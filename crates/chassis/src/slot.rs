@@ -32,8 +32,9 @@ pub(crate) enum Source {
 pub(crate) enum Ask {
     /// Apply it, as somebody wishes; with another payload where `edited`.
     Redrive { edited: Option<LetterText> },
-    /// Apply it, now that its turn has come: what only waited, and nothing else.
-    Drain,
+    /// Apply it, now that its turn has come: what only waited, and nothing else. Or give it up: so often the
+    /// process ended when it was `tried`.
+    Drain { tried: Option<u32> },
     /// Give it up, with a note.
     Discard { note: String },
 }
@@ -133,7 +134,7 @@ impl<F> Slot<F> {
     pub(crate) fn letter<H: Handler<Fact = F>>(handler: &H, letter: &DeadLetter, ask: Ask) -> Self {
         let edited = match &ask {
             Ask::Redrive { edited } => edited.as_ref().or(letter.edited.as_ref()),
-            Ask::Drain => letter.edited.as_ref(),
+            Ask::Drain { .. } => letter.edited.as_ref(),
             Ask::Discard { .. } => None,
         };
         let record = Record {
@@ -147,9 +148,12 @@ impl<F> Slot<F> {
             payload: edited.unwrap_or(&letter.payload).bytes().into(),
         };
         let discard = matches!(ask, Ask::Discard { .. });
+        let crashed = match &ask {
+            Ask::Drain { tried } => *tried,
+            Ask::Redrive { .. } | Ask::Discard { .. } => None,
+        };
         let source = Source::Letter { id: letter.id.as_str().into(), ask };
-        let slot =
-            Slot::record(handler, Taken { source, record, produced_at: None, crashed: None });
+        let slot = Slot::record(handler, Taken { source, record, produced_at: None, crashed });
         // What cannot be read again is known by what it was known by.
         let state = match slot.state {
             _ if discard => State::Skip,

@@ -4,12 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use ports::{Delivered, JobQueue, Op, Runtime};
-use shakedown_chassis::{InboxRow, JOB_MARKS};
+use serde_json::json;
+use shakedown_chassis::{InboxRow, JOB_MARKS, PARKED, Settings};
 
 use crate::counter::ask;
 use crate::faults::{Act, Call, retry};
-use crate::world::{World, add, garbage, run};
+use crate::letters::settle;
+use crate::world::{World, add, garbage, run, sequenced};
 
 /// Whether a commit has the effect of this event.
 fn has(ops: &[Op], id: &str) -> bool {
@@ -277,5 +280,77 @@ fn a_job_that_comes_back_is_marked_by_what_every_database_can_keep() {
         world.sleep(10).await;
         assert!(marked.load(Ordering::Relaxed));
         assert_eq!((world.dead().len(), world.depth("jobs").await), (1, 0));
+    });
+}
+
+/// A dead event of `a` and three that wait behind it, one of which is deadly, in a world where nobody lives.
+async fn with_deadly_waiting(world: &World) {
+    let node = world.consumer("first").await;
+    let waiting = ["dead", "e-1", "deadly", "e-2"];
+    let by = |id: &str| if id == "dead" { 0 } else { 1 };
+    world.produce(waiting.map(|id| sequenced("in", id, "Add", "a", by(id))).into()).await;
+    world.sleep(10).await;
+    let stop = node.stop();
+    stop.ask();
+    stop.ended().await;
+    assert_eq!(world.letters()[1..].iter().filter(|it| it.ends_with("parked parked")).count(), 3);
+}
+
+/// This letter is given up: what waits behind it has its turn, but not on the node that is asked.
+async fn free(world: &World, dead: &str) {
+    let node = world.bare("operator", |_| ()).await;
+    node.faults.set(|call| match call {
+        Call::Read([Op::Now, Op::List { table, .. }]) if *table == &PARKED => retry(),
+        _ => Act::Pass,
+    });
+    let asked = node.app.finish(Router::new());
+    let discarded = settle(&asked.router, dead, "discard", json!({ "note": "a test" })).await;
+    assert_eq!(discarded, (200, "discarded".to_owned()));
+    asked.stop.ask();
+    asked.stop.ended().await;
+}
+
+#[test]
+fn a_waiting_letter_that_ends_the_process_three_times_is_given_up() {
+    run(|world| async move {
+        with_deadly_waiting(&world).await;
+        free(&world, "in:0:0").await;
+        assert_eq!(until_it_lives(&world, "deadly").await, 3);
+        assert_eq!(world.trail("a"), ["e-1"]);
+        let letters = world.letters();
+        let stands = ["in:0:2 dead crash_loop", "in:0:3 parked parked"];
+        assert_eq!(letters[2..], stands);
+        assert_eq!(world.letter("in:0:2").error, "the process ended 3 times when it handled this");
+        free(&world, "in:0:2").await;
+        // The one that lives looks now and then.
+        world.sleep(10).await;
+        assert_eq!((world.trail("a"), world.markers()), (vec!["e-1".into(), "e-2".into()], vec![]));
+    });
+}
+
+#[test]
+fn a_turn_that_was_given_back_accuses_nobody() {
+    run(|world| async move {
+        with_deadly_waiting(&world).await;
+        free(&world, "in:0:0").await;
+        let lease = Settings::new("", "").lease;
+        for n in 0..9 {
+            // Its mark may stand though its reply is lost; or it leaves before its batch is carried out.
+            let node = world.bare(&format!("c-{n}"), |_| ()).await;
+            node.faults.set(move |call| match call {
+                Call::Commit([Op::Put { table, .. }]) if *table == &PARKED && n % 2 == 0 => {
+                    Act::Lost
+                }
+                Call::Commit(ops) if has(ops, "e-1") => retry(),
+                _ => Act::Pass,
+            });
+            let stop = node.stop();
+            world.runtime.sleep(lease / 2).await;
+            stop.ask();
+            stop.ended().await;
+        }
+        let _node = world.consumer("last").await;
+        world.sleep(60).await;
+        assert_eq!(world.trail("a"), ["e-1", "deadly", "e-2"]);
     });
 }

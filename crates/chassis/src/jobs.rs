@@ -21,6 +21,9 @@ use marks::Marks;
 
 /// Jobs that came back this often are taken one by one.
 const ALONE_RETURNS: u32 = 2;
+/// So many bytes of jobs share a transaction, or one job alone: what is no event becomes a letter that keeps all of
+/// it, in twice the bytes where it is no text.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(crate) async fn run(
     shared: Arc<Shared>,
@@ -90,9 +93,9 @@ async fn deliver(
         // along (broker-contract R17).
         let (together, alone): (Vec<Delivery>, Vec<Delivery>) =
             batch.into_iter().partition(|delivery| delivery.returns < ALONE_RETURNS);
-        if !together.is_empty() {
-            let tags: Vec<u64> = together.iter().map(|delivery| delivery.tag).collect();
-            hand_over(together, None, work).await?;
+        for portion in portions(together) {
+            let tags: Vec<u64> = portion.iter().map(|delivery| delivery.tag).collect();
+            hand_over(portion, None, work).await?;
             channel.settle(&tags, &[]).await?;
         }
         for delivery in alone {
@@ -110,6 +113,22 @@ async fn deliver(
         *failures = 0;
     }
     Ok(())
+}
+
+/// Parts a batch, in its order, where its bytes are too many for one transaction.
+fn portions(batch: Vec<Delivery>) -> Vec<Vec<Delivery>> {
+    let (mut portions, mut bytes) = (Vec::<Vec<Delivery>>::new(), 0);
+    for delivery in batch {
+        bytes += delivery.record.payload.len();
+        match portions.last_mut() {
+            Some(last) if bytes <= BYTES_MAX => last.push(delivery),
+            Some(_) | None => {
+                bytes = delivery.record.payload.len();
+                portions.push(vec![delivery]);
+            }
+        }
+    }
+    portions
 }
 
 /// A job that has a transaction of its own.

@@ -52,6 +52,7 @@ impl Kafka {
             name: name.into(),
             settings,
             door: logs::Door::default(),
+            given_up: watchdog::GivenUp::default(),
         };
         let producer = Producer::new(&clients)?;
         let admin = Admin::new(&clients)?;

@@ -143,7 +143,14 @@ mod tests {
     fn producer(brokers: &str) -> Producer {
         let address = Address::parse(&format!("kafka://{brokers}")).unwrap();
         let (settings, door) = (Settings::default(), Door::default());
-        Producer::new(&Clients { address, name: "orders".into(), settings, door }).unwrap()
+        Producer::new(&Clients {
+            address,
+            name: "orders".into(),
+            settings,
+            door,
+            given_up: Default::default(),
+        })
+        .unwrap()
     }
 
     fn record() -> Record {

@@ -9,6 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use crate::address::Address;
 use crate::logs::Door;
 use crate::topology::Topic;
+use crate::watchdog::GivenUp;
 
 /// How a group's leader deals the partitions. All members of a group must use the same one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,7 @@ pub(crate) struct Clients {
     pub name: String,
     pub settings: Settings,
     pub door: Door,
+    pub given_up: GivenUp,
 }
 
 impl Clients {
@@ -190,6 +192,7 @@ mod tests {
         Clients {
             address,
             name: "orders".into(),
+            given_up: GivenUp::default(),
             settings: Settings::default(),
             door: Door::default(),
         }

@@ -102,7 +102,8 @@ impl Cluster {
     pub fn connect(url: &str, name: &str, settings: Settings) -> Outcome<Cluster> {
         // Nobody feeds its door: there is no producer here.
         let (address, door) = (Address::parse(url)?, Door::default());
-        let clients = Clients { address, name: name.into(), settings, door };
+        let clients =
+            Clients { address, name: name.into(), settings, door, given_up: Default::default() };
         Ok(Cluster { admin: Admin::new(&clients)? })
     }
 

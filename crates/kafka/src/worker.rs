@@ -163,7 +163,7 @@ impl Worker {
             starting: None,
             failed: None,
             next: Offsets::new(),
-            watchdog: Watchdog::default(),
+            watchdog: Watchdog::new(group, &clients.given_up),
             began: Instant::now(),
         })
     }

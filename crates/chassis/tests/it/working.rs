@@ -1,12 +1,13 @@
 //! Jobs and what is due: acked after the commit, called again after a crash, under the same key.
 
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use chrono::TimeDelta;
-use ports::{Fault, Key, Row, Runtime};
+use ports::{Fault, Key, Op, Record, Row, Runtime};
 use serde_json::json;
 use shakedown_chassis::{Input, Outside, Timer};
 
@@ -304,5 +305,43 @@ fn answers_wait_for_room_where_commands_are_many() {
         world.sleep(60).await;
         assert_eq!(calls.lock().unwrap().len(), 9, "each once");
         assert_eq!(world.trail("k8"), ["e-8", "answered"]);
+    });
+}
+
+#[test]
+fn jobs_of_many_bytes_do_not_share_a_transaction() {
+    run(|world| async move {
+        const LARGE: usize = 6 * 1024 * 1024;
+        let large = |n: u8| Record {
+            to: "jobs".into(),
+            key: format!("k-{n}").into(),
+            headers: Vec::new(),
+            payload: vec![0xf0 + n; LARGE].into(),
+        };
+        let mut jobs: Vec<Record> = (0..5).map(large).collect();
+        jobs.push(add("jobs", "e-1", "a", 1));
+        world.publish(jobs).await;
+        let node = world.bare("c", |_| ()).await;
+        let most = Arc::new(AtomicUsize::new(0));
+        let seen = most.clone();
+        node.faults.set(move |call| {
+            if let Call::Commit(ops) = call {
+                let rows = ops.iter().filter_map(|op| match op {
+                    Op::Put { rows, .. } => Some(rows.values()),
+                    _ => None,
+                });
+                let bytes = rows.flatten().map(|row| row.body.len()).sum();
+                seen.fetch_max(bytes, Ordering::Relaxed);
+            }
+            Act::Pass
+        });
+        node.app.jobs("jobs".into(), 64);
+        world.sleep(30).await;
+        assert_eq!((world.dead().len(), world.trail("a")), (5, vec!["e-1".to_owned()]));
+        let most = most.load(Ordering::Relaxed);
+        assert!(
+            most > 4 * LARGE && most < 5 * LARGE,
+            "two of them in hexadecimal digits, not {most}"
+        );
     });
 }

@@ -243,7 +243,7 @@ impl Client {
     /// One GET of a thing that may not exist: `None` on 404, an error on anything else but 200.
     pub async fn find(&self, path: &str) -> anyhow::Result<Option<Value>> {
         let answer = self.get(path).await?;
-        if answer.status == StatusCode::NOT_FOUND && !answer.is_not_here() {
+        if answer.is_missing() {
             return Ok(None);
         }
         answer.expect(StatusCode::OK).with_context(|| format!("GET {path}")).map(Some)
@@ -412,6 +412,16 @@ impl Answer {
     /// Whether the same request may get another answer by and by.
     fn is_for_now(&self) -> bool {
         matches!(self.status.as_u16(), 503 | 504) || self.body["type"] == IN_FLIGHT
+    }
+
+    /// Whether there is no such thing.
+    pub fn is_missing(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND && !self.is_not_here()
+    }
+
+    /// Whether the service decided about the request, and will not say otherwise by and by.
+    pub fn is_definite(&self) -> bool {
+        !self.status.is_server_error() && !self.is_for_now() && !self.is_not_here()
     }
 
     /// Whether another process runs that service.

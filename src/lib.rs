@@ -105,6 +105,12 @@ fn on_tokio<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     done
 }
 
+/// Says why what was asked could not be found out.
+fn cannot_tell(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::from(CANNOT_TELL)
+}
+
 /// Says what is wrong with the command line or the configuration.
 fn usage(text: &str) -> ExitCode {
     eprintln!("error: {text}\n\nFor more information, try '--help'.");

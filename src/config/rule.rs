@@ -211,8 +211,8 @@ pub struct Text {
     pub least: usize,
     /// Most.
     pub most: usize,
-    /// Which characters.
-    pub of: fn(char) -> bool,
+    /// Which ones.
+    pub of: fn(&str) -> bool,
     /// In words.
     pub words: &'static str,
 }
@@ -222,7 +222,7 @@ impl Rule for Text {
     const KIND: Kind = Kind::Text;
 
     fn read(&self, text: &str) -> Option<String> {
-        let fits = (self.least..=self.most).contains(&text.len()) && text.chars().all(self.of);
+        let fits = (self.least..=self.most).contains(&text.len()) && (self.of)(text);
         fits.then(|| text.to_owned())
     }
 

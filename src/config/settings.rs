@@ -107,14 +107,20 @@ const PREFIX: Text = Text {
     least: 0,
     // With a service's name behind it, it is the name of a schema: PostgreSQL cuts those at 63 bytes.
     most: 40,
-    of: |c| c.is_ascii_alphanumeric() || "._-".contains(c),
-    words: "at most 40 letters, digits, dots, dashes and underscores",
+    // Queues of RabbitMQ that begin with `amq.` are the server's own, and so are schemas of PostgreSQL with `pg_`,
+    // which is what becomes of `PG.` and `pg-` too.
+    of: |text| {
+        let names = text.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        let schema = text.to_ascii_lowercase().replace(['.', '-'], "_");
+        names && !text.starts_with("amq.") && !schema.starts_with("pg_")
+    },
+    words: "at most 40 letters, digits, dots, dashes and underscores, and neither pg_ nor amq. in front",
 };
 
 const CURRENCY: Text = Text {
     least: 3,
     most: 3,
-    of: |c| c.is_ascii_uppercase(),
+    of: |text| text.chars().all(|c| c.is_ascii_uppercase()),
     words: "three capital letters (ISO 4217), such as EUR",
 };
 

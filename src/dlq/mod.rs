@@ -14,6 +14,7 @@ use contract::Service;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Target, escaped};
+use crate::{cannot_tell, usage};
 
 /// `shakedown dlq`.
 #[derive(Debug, Args)]
@@ -21,7 +22,8 @@ use crate::client::{Answer, Client, Target, escaped};
 A letter is named by its service and its id, as `dlq list` shows them. What waits behind a letter of
 the same key is applied by itself once that letter is redriven or discarded.
 
-Exit codes: 0 done, 1 there is no such letter, or it is still dead.
+Exit codes: 0 done, 1 there is no such letter, it is still dead, or another one goes first, 2 the
+command line or the payload is wrong, 3 a service that must be asked did not answer.
 
 Examples
   shakedown dlq list
@@ -155,13 +157,22 @@ async fn listed(
 
 /// Does it.
 pub async fn run(options: Dlq) -> anyhow::Result<ExitCode> {
-    match options.command {
+    Ok(carry_out(options.command).await.unwrap_or_else(|error| cannot_tell(&error)))
+}
+
+/// An error where it was not heard how a letter stands.
+async fn carry_out(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
         Command::List(options) => list(options).await,
         Command::Show(Letter { service, id, target }) => {
             let client = Client::of(target);
-            let found = client.find(&letter(service, &id)).await?;
-            println!("{:#}", found.with_context(|| no_such(service, &id))?);
-            Ok(ExitCode::SUCCESS)
+            Ok(match client.find(&letter(service, &id)).await? {
+                Some(found) => {
+                    println!("{found:#}");
+                    ExitCode::SUCCESS
+                }
+                None => failed(&no_such(service, &id)),
+            })
         }
         Command::Redrive(options) => redrive(options).await,
         Command::Discard(Discard { letter: Letter { service, id, target }, note }) => {
@@ -170,6 +181,11 @@ pub async fn run(options: Dlq) -> anyhow::Result<ExitCode> {
             told(service, &id, &settle(&client, service, &id, "discard", &body).await?)
         }
     }
+}
+
+fn failed(text: &str) -> ExitCode {
+    eprintln!("error: {text}");
+    ExitCode::FAILURE
 }
 
 fn no_such(service: Service, id: &str) -> String {
@@ -206,17 +222,23 @@ async fn settle(
     client.once(Method::POST, &path, None, body).await
 }
 
+/// How it ended; an error where the answer does not say.
 fn told(service: Service, id: &str, answer: &Answer) -> anyhow::Result<ExitCode> {
     if answer.status.is_success() {
         let state = answer.body["state"].as_str().unwrap_or("settled");
         println!("{} {id}: {state}", service.name());
         return Ok(ExitCode::SUCCESS);
     }
-    if answer.status == axum::http::StatusCode::NOT_FOUND {
-        bail!(no_such(service, id));
+    if answer.is_missing() {
+        return Ok(failed(&no_such(service, id)));
     }
     let detail = answer.body["detail"].as_str().map(str::to_owned);
-    bail!("{} {id}: {}", service.name(), detail.unwrap_or_else(|| answer.body.to_string()))
+    let text =
+        format!("{} {id}: {}", service.name(), detail.unwrap_or_else(|| answer.body.to_string()));
+    match answer.is_definite() {
+        true => Ok(failed(&text)),
+        false => bail!("{text}"),
+    }
 }
 
 async fn redrive(options: Redrive) -> anyhow::Result<ExitCode> {
@@ -226,11 +248,20 @@ async fn redrive(options: Redrive) -> anyhow::Result<ExitCode> {
     let body = match payload {
         None => json!({}),
         Some(path) => {
-            let text = read(&path).with_context(|| format!("--payload {}", path.display()))?;
-            let envelope: Value = serde_json::from_str(&text).with_context(|| {
-                format!("--payload {}: give the whole envelope as JSON", path.display())
-            })?;
-            json!({ "payload": envelope })
+            let text = read(&path);
+            let path = path.display();
+            let text = match text {
+                Ok(text) => text,
+                Err(error) => return Ok(usage(&format!("--payload {path}: {error}"))),
+            };
+            match serde_json::from_str::<Value>(&text) {
+                Ok(envelope) => json!({ "payload": envelope }),
+                Err(error) => {
+                    let text =
+                        format!("--payload {path}: give the whole envelope as JSON: {error}");
+                    return Ok(usage(&text));
+                }
+            }
         }
     };
     told(service, &id, &settle(&client, service, &id, "redrive", &body).await?)
@@ -254,12 +285,9 @@ async fn redrive_all(client: &Client, service: Service) -> anyhow::Result<ExitCo
         }
         let id = letter["id"].as_str().context("the id of a letter")?;
         let answer = settle(client, service, id, "redrive", &json!({})).await?;
-        match told(service, id, &answer) {
-            Ok(_) => applied += 1,
-            Err(error) => {
-                still += 1;
-                eprintln!("error: {error:#}");
-            }
+        match told(service, id, &answer)? == ExitCode::SUCCESS {
+            true => applied += 1,
+            false => still += 1,
         }
     }
     println!("{applied} redriven, {still} still dead");

@@ -13,7 +13,7 @@ use clap::{Args, ValueEnum};
 use crate::client::{Client, Target};
 use crate::customers::Customers;
 use crate::reconcile::{Verdict, audit};
-use crate::{local_mode, usage};
+use crate::{cannot_tell, local_mode, usage};
 
 use measure::Report;
 use orders::Orders;
@@ -36,7 +36,8 @@ in Query, so a shop that stalls is not spared its stall. Either is left out with
 Declined cards need the simulated gateway of `serve`. CPU is counted on Linux, where /stats says it;
 BROKER_PIDS=kafka=12,postgres=34 in the environment adds that of other processes here.
 
-Exit codes: 0 every order ended and the books balance, 1 not so, 2 the command line is wrong.
+Exit codes: 0 every order ended and the books balance, 1 not so, 2 the command line is wrong, 3 nobody
+answered at the beginning, or when the books were checked.
 
 Examples
   shakedown load
@@ -152,7 +153,9 @@ pub async fn run(options: Load) -> anyhow::Result<ExitCode> {
     }
     let client = Client::of(options.target.clone());
     // Whoever is not there is better missed now than after a while.
-    client.get("/health").await?;
+    if let Err(error) = client.get("/health").await {
+        return Ok(cannot_tell(&error));
+    }
     let patience = Duration::from_secs(options.timeout.into());
     let client = client.patient(patience);
     let orders = Orders::draw(&options);
@@ -160,16 +163,21 @@ pub async fn run(options: Load) -> anyhow::Result<ExitCode> {
     let customers = Customers::new(client.clone(), runtime, "load", patience);
     let mut report =
         Phases { options: &options, orders: &orders, customers: &customers }.run().await?;
-    if !options.no_verify {
-        verify(&client, &mut report).await?;
-    }
+    let verified = match options.no_verify {
+        true => Ok(()),
+        false => verify(&client, &mut report).await,
+    };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
         print!("{}", report.table());
     }
     let well = report.complete && report.correct != Some(false);
-    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(match verified {
+        Ok(()) if well => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        Err(error) => cannot_tell(&error.context("the books were not checked")),
+    })
 }
 
 /// Checks the books of the whole shop.

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 use contract::OrderId;
 
 use crate::client::{Client, Target};
-use crate::{CANNOT_TELL, local_mode, usage};
+use crate::{CANNOT_TELL, cannot_tell, local_mode, usage};
 
 /// `shakedown saga`.
 #[derive(Debug, Args)]
@@ -31,7 +31,8 @@ pub enum Command {
 /// `shakedown saga show`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Exit codes: 0 it is told, 1 no service knows the order, 3 a service that must be asked did not answer.
+Exit codes: 0 it is told, 1 no service knows the order, 3 a service that must be asked did not answer;
+what the others say is told all the same.
 
 Examples
   shakedown saga show 01a20a3c-04ac-78e6-8c04-3ca485515032
@@ -62,10 +63,7 @@ async fn show(Show { order, json, target }: Show) -> anyhow::Result<ExitCode> {
     let client = Client::of(target);
     let facts = match facts::read(&client, &order).await {
         Ok(facts) => facts,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            return Ok(ExitCode::from(CANNOT_TELL));
-        }
+        Err(error) => return Ok(cannot_tell(&error)),
     };
     let story = story::tell(&facts, local_mode::runtime().now());
     let Some(story) = story else {
@@ -82,5 +80,5 @@ async fn show(Show { order, json, target }: Show) -> anyhow::Result<ExitCode> {
     } else {
         print!("{}", print::human(&order, &story));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if story.silent.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(CANNOT_TELL) })
 }

@@ -31,10 +31,16 @@ pub(crate) fn classify(error: &Error, during: During) -> Fault {
             None => error.to_string(),
         },
     };
-    if during == During::Login && std::error::Error::source(error).is_some_and(tls::refused) {
+    if during == During::Login && std::error::Error::source(error).is_some_and(never) {
         return Fault::refused(text);
     }
     by_state(error.code().map(|state| state.code()), during, text)
+}
+
+/// Whether a login that failed without a word of the server will always fail: this side has not what the server
+/// asks for, such as a password. A connection that is refused or breaks is an error of I/O or of TLS, which may pass.
+fn never(cause: &(dyn std::error::Error + 'static)) -> bool {
+    tls::refused(cause) || (!cause.is::<std::io::Error>() && !tls::is_own(cause))
 }
 
 /// The fault where no answer came in time.
@@ -48,7 +54,7 @@ fn by_state(state: Option<&str>, during: During, text: String) -> Fault {
         return Fault::retry("a row has another version");
     }
     match (state.and_then(|state| state.get(..2)), during) {
-        (Some("22" | "23"), _) | (Some("28"), During::Login) => Fault::refused(text),
+        (Some("22" | "23" | "54"), _) | (Some("28"), During::Login) => Fault::refused(text),
         // Even a session that was told to end may have committed before it ended: the wait for a
         // synchronous standby comes after the local commit.
         (None | Some("08" | "57" | "58" | "XX"), During::Commit) => Fault::unknown(text),
@@ -78,6 +84,15 @@ mod tests {
     }
 
     #[test]
+    fn what_this_side_has_not_is_refused_and_what_may_pass_is_not() {
+        let missing: Box<dyn std::error::Error + Send + Sync> = "password missing".into();
+        let missing: Box<dyn std::error::Error> = missing;
+        assert!(never(&*missing));
+        assert!(!never(&std::io::Error::from(std::io::ErrorKind::ConnectionRefused)));
+        assert!(!never(&std::io::Error::other("a stream that broke")));
+    }
+
+    #[test]
     fn errors_are_classified_by_what_the_caller_may_do() {
         let table = [
             // connection gone, connection exceptions
@@ -89,6 +104,8 @@ mod tests {
             (Some("22021"), "refused", "refused", "refused"),
             (Some("23502"), "refused", "refused", "refused"),
             (Some("23505"), "refused", "refused", "refused"),
+            // limits of the server that only less gets through
+            (Some("54000"), "refused", "refused", "refused"),
             // the version check of a put
             (Some("22012"), "retry", "retry", "retry"),
             // serialization failure, deadlock

@@ -63,6 +63,17 @@ pub fn refused(error: &(dyn Error + 'static)) -> bool {
     }
 }
 
+/// Whether it is an error of TLS, whatever the cause. Always `false` in a build without.
+pub fn is_own(error: &(dyn Error + 'static)) -> bool {
+    #[cfg(feature = "tls")]
+    return openssl::is_own(error);
+    #[cfg(not(feature = "tls"))]
+    {
+        let _ = error;
+        false
+    }
+}
+
 /// The parameters behind an address's `?`, percent-decoded, in their order. An error names the
 /// parameter, never its value.
 pub fn parameters(query: &str) -> Result<Vec<(String, String)>, String> {

@@ -73,6 +73,11 @@ pub(crate) fn refused(error: &(dyn Error + 'static)) -> bool {
     false
 }
 
+/// See [`crate::is_own`].
+pub(crate) fn is_own(error: &(dyn Error + 'static)) -> bool {
+    error.is::<openssl::ssl::Error>() || error.is::<openssl::error::ErrorStack>()
+}
+
 fn no_pem(path: &Path, what: &str) -> String {
     format!("{} cannot be read as {what} in PEM form", path.display())
 }

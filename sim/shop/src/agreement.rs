@@ -8,10 +8,12 @@ use chrono::{DateTime, Utc};
 use contract::{Event, OrderCreated, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
 use inventory::rules::State;
 use orders::rules::{Placed, Terminal};
+use serde_json::json;
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
 use crate::keeper::WriteOffTold;
+use crate::poison::{Kind, Planted};
 use crate::workload::is_nobodys;
 
 type Bad = Vec<(String, String)>;
@@ -78,6 +80,16 @@ pub fn adjusted_as_asked(facts: &Facts) -> Bad {
         *asked.entry(why).or_default() += delta;
     }
     let mut bad = Vec::new();
+    for (import, answer) in &facts.told.imports {
+        let lines = answer.as_ref().and_then(|(_, body)| body["lines"].as_array());
+        let refused = lines.map(|lines| {
+            let refused = lines.iter().zip(0..).filter(|(line, _)| line["status"] != 200);
+            refused.map(|(_, at)| at).collect::<Vec<u32>>()
+        });
+        if refused.as_deref() != Some(import.spoilt.as_slice()) {
+            bad.push(found("", format!("{import:?} was refused in lines {refused:?}")));
+        }
+    }
     for why @ (product, reason) in asked.keys().chain(facts.adjusted_for.keys()) {
         let (wanted, made) = (asked.get(why), facts.adjusted_for.get(why));
         if wanted != made {
@@ -192,7 +204,8 @@ pub fn outcome_is_told(facts: &Facts) -> Bad {
     let unpriced = Some(Outcome::Failure(reason::PRICE_UNAVAILABLE.to_owned()));
     let default = facts.workload.profile() == Profile::Default;
     for (id, payment) in facts.payments.iter().filter(|(id, _)| default && is_nobodys(id)) {
-        if payment.outcome != unpriced {
+        let known = payment.order.is_some();
+        if payment.outcome.as_ref() != unpriced.as_ref().filter(|_| known) {
             bad.push(found(id, format!("without an amount, and told {:?}", payment.outcome)));
         }
     }
@@ -423,13 +436,22 @@ pub fn read_model(facts: &Facts) -> Bad {
             bad.push(found(key, format!("{facet} of {said_at} is shown as of {shown:?}")));
         }
     }
-    for id in facts.shown.keys().filter(|id| !facts.sagas.contains_key(*id)) {
-        bad.push(found(id, "an order that only Query knows"));
+    let ends: BTreeSet<Kind> =
+        facts.planted.iter().map(|it| it.kind).filter(|kind| kind.is_end()).collect();
+    for (id, row) in facts.shown.iter().filter(|(id, _)| !facts.sagas.contains_key(*id)) {
+        let quarrel = is_nobodys(id) && !ends.is_empty();
+        let status = row.order.status().name();
+        if !quarrel {
+            bad.push(found(id, "an order that only Query knows"));
+        } else if (status == "conflict") != (ends.len() > 1) {
+            bad.push(found(id, format!("{ends:?} were said of it, and it is shown as {status}")));
+        }
     }
     bad
 }
 
-/// Replicas of a product are as the catalog has it.
+/// Replicas of a product are as the catalog has it; of one without versions, as what was said last by its own
+/// times (saga-rules 11).
 pub fn one_product_everywhere(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
     let versioned = facts.workload.profile() == Profile::Default;
@@ -448,6 +470,18 @@ pub fn one_product_everywhere(facts: &Facts) -> Bad {
         let known = facts.prices.get(id);
         if versioned && known.is_none_or(|known| known.price != price) {
             bad.push(found(id, format!("{price:?} in Catalog, {known:?} in Orders")));
+        }
+    }
+    let strange = facts.planted.iter().filter(|it| it.kind == Kind::Unversioned);
+    let rank = |it: &&Planted| (it.payload["updatedAt"].to_string(), it.event_id.clone());
+    if let Some(last) = strange.max_by_key(rank) {
+        let (id, price) =
+            (last.payload["productId"].as_str().unwrap_or(""), &last.payload["price"]);
+        let shown = facts.shown_products.get(id).map(|shown| shown.says.price);
+        let known = facts.prices.get(id).map(|known| known.price).filter(|_| versioned);
+        if [shown, known.or(shown)].iter().any(|it| json!(it) != *price) {
+            let text = format!("last {price}, {shown:?} in Query, {known:?} in Orders");
+            bad.push(found(id, text));
         }
     }
     bad

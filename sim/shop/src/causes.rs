@@ -50,6 +50,11 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
                 trigger.key == said.key && wanted.contains(&trigger.event.kind())
             }
         };
+        let trace = trigger.filter(|trigger| trigger.trace != said.trace);
+        if let Some(trigger) = trace {
+            let text = format!("{} is not in the trace of {}", said.place, trigger.place);
+            bad.push(found(&said.key, text));
+        }
         if !follows {
             let (kind, trigger) = (said.event.kind(), trigger.map(|it| it.event.kind()));
             let text = format!("{kind} {} says it follows from {cause:?}, {trigger:?}", said.place);

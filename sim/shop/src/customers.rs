@@ -15,11 +15,12 @@ use ports::Fault;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 
+use crate::excuses::service_on;
 use crate::followers::Followers;
-use crate::keeper::Told;
+use crate::keeper::{Told, WalkIn};
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{CATEGORY, Order, Product, Upgrade, Workload, nobodys};
+use crate::workload::{CATEGORY, Order, Product, Upgrade, WALK_INS_CART, Workload, nobodys};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
 const ATTEMPTS_MAX: u32 = 400;
@@ -45,6 +46,8 @@ pub struct Answered {
     pub reused: Option<u16>,
     /// What was answered to the cancel of another order under the key of its cancel; as above.
     pub cancel_reused: Option<u16>,
+    /// What was answered to the wish for another order's mail under the key of a promised one; as above.
+    pub resend_reused: Option<u16>,
     /// Whether the same order was answered the same once more; `None` where nobody asked.
     pub repeated: Option<bool>,
 }
@@ -223,6 +226,7 @@ impl Customers {
             resends: Vec::new(),
             reused: None,
             cancel_reused: None,
+            resend_reused: None,
             repeated: None,
         };
         if order.reuses_key {
@@ -262,7 +266,7 @@ impl Customers {
         answer: Option<(u16, Value)>,
     ) {
         let name = &order.name;
-        let (mut resends, mut repeated) = (Vec::new(), None);
+        let (mut resends, mut repeated, mut resend_reused) = (Vec::new(), None, None);
         if let (Some(after_ms), Some(order_id)) = (order.resend_after_ms, order_id) {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
             let path = format!("/notifications/{order_id}/resend");
@@ -275,6 +279,11 @@ impl Customers {
                 let answer = self.until_answered(service, "POST", &path, &key, None).await;
                 resends.push(answer.map(|(status, _)| status));
             }
+            if order.reuses_key && resends.first() == Some(&Some(202)) {
+                let (another, key) = ("/notifications/another/resend", order.key("resend"));
+                let answer = self.until_answered(service, "POST", another, &key, None).await;
+                resend_reused = answer.map(|(status, _)| status);
+            }
         }
         if let Some(after_ms) = order.again_after_ms {
             madsim::time::sleep(Duration::from_millis(after_ms)).await;
@@ -284,6 +293,7 @@ impl Customers {
         let mut all = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(answered) = all.iter_mut().find(|it| it.name == *name) {
             (answered.resends, answered.repeated) = (resends, repeated);
+            answered.resend_reused = resend_reused;
         }
     }
 
@@ -298,6 +308,31 @@ impl Customers {
         let later: Vec<_> =
             self.later.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect();
         join_all(later).await;
+    }
+
+    /// Orders without a key: the same as others do. Who asks again may have ordered twice.
+    pub async fn walk_in(self, number: u32) {
+        let choices = self.world.cluster.choices();
+        let at_ms = choices.below("walk-in", "at", 4_000);
+        madsim::time::sleep(Duration::from_millis(at_ms)).await;
+        let line = json!({ "productId": "p0", "qty": 1 });
+        let body = one(&json!({ "lines": [line], "cartId": WALK_INS_CART })).keyless();
+        let (mut lost, whose) = (0, format!("walk-in-{number}"));
+        let mut order_id = None;
+        for _ in 0..ATTEMPTS_MAX {
+            let node = self.node_of(Service::Orders, &whose);
+            match self.request(&node, "POST", "/orders", &whose, Some(body.clone())).await {
+                Ok((201, answer)) => {
+                    order_id = answer["orderId"].as_str().map(str::to_owned);
+                    break;
+                }
+                Ok((503, _)) | Err(Fault::Unknown(_)) => lost += 1,
+                Ok(_) | Err(Fault::Retry(_) | Fault::Refused(_)) => {}
+            }
+            let pause_ms = 100 + choices.below("customer pause", &whose, 400);
+            madsim::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        self.note_told(|told| told.walk_ins.push(WalkIn { order_id, lost }));
     }
 
     /// Asks for an order that nobody placed: to see it, and to cancel it.
@@ -367,13 +402,14 @@ impl Customers {
         key: &str,
         body: Option<Sent>,
     ) -> Result<(u16, Value), Fault> {
+        let service = service_on(node);
         let router = self.world.router(node).ok_or_else(|| Fault::retry("connection refused"))?;
         let sort = body.as_ref().map_or("application/json", |sent| sent.sort);
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("idempotency-key", key)
-            .header(header::CONTENT_TYPE, sort);
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::CONTENT_TYPE, sort);
+        if !body.as_ref().is_some_and(|sent| sent.keyless) {
+            request = request.header("idempotency-key", key);
+        }
         if let Some(version) = body.as_ref().and_then(|sent| sent.only) {
             request = request.header(header::IF_MATCH, format!("\"{version}\""));
         }
@@ -386,7 +422,8 @@ impl Customers {
         let serve = async move {
             let Ok(response) = router.oneshot(request).await;
             let status = response.status().as_u16();
-            let location = response.headers().get(header::LOCATION).cloned();
+            let [location, tag] =
+                [header::LOCATION, header::ETAG].map(|name| response.headers().get(name).cloned());
             let bytes = response.into_body().collect().await.map(|b| b.to_bytes());
             let body: Option<Value> = bytes.ok().and_then(|b| serde_json::from_slice(&b).ok());
             let body = body.unwrap_or(Value::Null);
@@ -395,6 +432,14 @@ impl Customers {
             let location = location.as_ref().and_then(|value| value.to_str().ok());
             if status == 201 && place.is_some() && location != place.as_deref() {
                 customers.note_told(|told| told.astray.push(format!("{location:?}: {body}")));
+            }
+            // What a condition takes is the entity tag as it was said.
+            let version =
+                body["productVersion"].as_u64().filter(|_| service == Some(Service::Catalog));
+            let wanted = version.map(|version| format!("\"{version}\""));
+            let tag = tag.as_ref().and_then(|value| value.to_str().ok());
+            if wanted.is_some() && tag != wanted.as_deref() {
+                customers.note_told(|told| told.astray.push(format!("ETag {tag:?}: {body}")));
             }
             (status, body)
         };
@@ -414,9 +459,16 @@ pub struct Sent {
     only: Option<u64>,
     /// Whether it is meant for none that is there (If-None-Match).
     never: bool,
+    /// Whether it goes without an Idempotency-Key.
+    keyless: bool,
 }
 
 impl Sent {
+    /// Without an Idempotency-Key.
+    fn keyless(self) -> Self {
+        Sent { keyless: true, ..self }
+    }
+
     /// For nothing that is there already, if so.
     pub(crate) fn never(self, never: bool) -> Self {
         Sent { never, ..self }
@@ -430,13 +482,21 @@ impl Sent {
 
 /// A body of one JSON value.
 pub(crate) fn one(body: &Value) -> Sent {
-    Sent { sort: "application/json", text: body.to_string(), only: None, never: false }
+    sent("application/json", body.to_string())
 }
 
 /// A body of one JSON value a line.
 pub(crate) fn many(lines: impl Iterator<Item = Value>) -> Sent {
     let lines: Vec<String> = lines.map(|line| line.to_string()).collect();
-    Sent { sort: "application/x-ndjson", text: lines.join("\n"), only: None, never: false }
+    sent("application/x-ndjson", lines.join("\n"))
+}
+
+fn sent(sort: &'static str, text: String) -> Sent {
+    Sent { sort, text, only: None, never: false, keyless: false }
+}
+
+fn is_not_tried(line: &Value) -> bool {
+    line["status"] == 503
 }
 
 /// A refusal that time may mend: the price replica lags, the order has not ended, the first request with
@@ -446,5 +506,5 @@ fn passing(answer: &Value) -> bool {
     kind.ends_with("price-unavailable")
         || kind.ends_with("order-not-final")
         || kind.ends_with("request-in-flight")
-        || answer["failed"].as_u64().is_some_and(|failed| failed > 0)
+        || answer["lines"].as_array().is_some_and(|lines| lines.iter().any(is_not_tried))
 }

@@ -92,7 +92,7 @@ fn service_of(fault: &FaultSpec) -> Option<Service> {
 }
 
 /// Whose node this is.
-fn service_on(node: &str) -> Option<Service> {
+pub(crate) fn service_on(node: &str) -> Option<Service> {
     let name = node.split('#').next()?;
     Service::ALL.into_iter().find(|service| service.name() == name)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use chassis::{
     DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, JOB_MARKS, PARKED, document,
 };
+use chrono::{DateTime, Utc};
 use contract::{Contract, Event, Service, Stream};
 use envelope::Envelope;
 use inventory::rows::{ADJUSTMENTS, AdjustmentRow, RESERVATIONS, ReservationRow, STOCK, StockRow};
@@ -47,6 +48,10 @@ pub struct Said {
     pub json: Value,
     /// Its id.
     pub event_id: String,
+    /// The trace in which it was said, by its headers.
+    pub trace: Option<String>,
+    /// The media type of its payload, by its headers.
+    pub media_type: Option<String>,
     /// Its content.
     pub fingerprint: String,
     /// What it says.
@@ -70,7 +75,14 @@ impl Said {
         let Some((envelope, event, json)) = read else { return Err(place) };
         let (event_id, fingerprint) = (envelope.event_id.to_string(), envelope.fingerprint());
         let key = if stream.is_topic() { record.key.to_string() } else { event.key().to_string() };
-        Ok(Said { place, stream, key, json, event_id, fingerprint, event })
+        let header = |name: &str| {
+            let header = record.headers.iter().find(|(it, _)| &**it == name);
+            header.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
+        };
+        // Version, trace, span, flags (W3C Trace Context).
+        let trace = header("traceparent").and_then(|it| Some(it.split('-').nth(1)?.to_owned()));
+        let media_type = header("content-type");
+        Ok(Said { place, stream, key, json, event_id, trace, media_type, fingerprint, event })
     }
 }
 
@@ -110,6 +122,14 @@ pub struct Facts {
     /// Ids that each service's inbox says were applied, or said so before they were swept; with when
     /// that was first seen, at most 100 ms late, as letters have their times.
     pub inbox: BTreeMap<Service, BTreeMap<String, String>>,
+    /// Ids of which each service's inbox has a row in the end, where retention ran.
+    pub remembered: BTreeMap<Service, BTreeSet<String>>,
+    /// When the world was at rest, as [`Facts::inbox`].
+    pub at_rest: DateTime<Utc>,
+    /// Orders with an end that a timer still waits for.
+    pub timed: Vec<String>,
+    /// When the gateway and the mail server were asked, by key.
+    pub asked: BTreeMap<String, Vec<Duration>>,
     /// When each letter of a service was first seen to have died while no transaction was open, as
     /// [`Facts::inbox`]: what begins from then on sees it too. One that was parked may die later.
     pub died: BTreeMap<(Service, String), String>,
@@ -193,6 +213,10 @@ impl Facts {
             ledger: world.gateway.ledger(),
             shown: rows(world, Service::Query, &ORDERS),
             inbox,
+            remembered: BTreeMap::new(),
+            at_rest: world.cluster.now(),
+            timed: timed(world),
+            asked: world.asked(),
             died,
             letters: BTreeMap::new(),
             waiting: Vec::new(),
@@ -226,7 +250,7 @@ impl Facts {
             *facts.adjusted.entry(product.clone()).or_default() += row.delta;
             *facts.adjusted_for.entry((product, row.reason)).or_default() += row.delta;
         }
-        let end = Due::at(world.cluster.now());
+        let end = Due::at(facts.at_rest);
         for service in Service::ALL {
             let store = world.database(service);
             store.with(|db| {
@@ -235,6 +259,10 @@ impl Facts {
                     if !known.contains_key(&**key) && applied(row) {
                         known.insert(key.to_string(), end.clone());
                     }
+                }
+                if workload.retention.is_some() {
+                    let ids = db.rows(&INBOX).map(|(key, _)| key.to_string());
+                    facts.remembered.insert(service, ids.collect());
                 }
                 let keys = db.rows(&PARKED).filter(|(_, row)| row.version > 0);
                 facts.waiting.extend(keys.map(|(key, _)| (service, key.to_string())));
@@ -312,6 +340,14 @@ impl Facts {
         let answered = self.answered.iter().find(|a| a.order_id.as_deref() == Some(order_id));
         answered.map_or(order_id, |a| &a.name)
     }
+}
+
+/// See [`Facts::timed`].
+fn timed(world: &World) -> Vec<String> {
+    world.database(Service::Orders).with(|db| {
+        let timed = db.rows(&SAGAS).filter(|(_, row)| is_first_set(row) && is_final(row));
+        timed.map(|(key, _)| key.to_string()).collect()
+    })
 }
 
 /// See [`Facts::redrives`].

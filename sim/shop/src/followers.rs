@@ -115,13 +115,17 @@ async fn hear(router: Router, path: String, followed: Arc<Mutex<Followed>>) {
 }
 
 impl Followed {
-    /// Takes in an event; what has no data is none.
+    /// Takes in an event. What has no data is none, and says all the same where to go on, as a browser takes it.
     fn take(&mut self, block: &str) {
         let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name));
-        let (Some(id), Some(data)) = (field("id: "), field("data: ")) else { return };
+        let Some(id) = field("id: ") else { return };
+        let id = id.parse().unwrap_or(0);
+        let Some(data) = field("data: ") else {
+            self.cursor = self.cursor.max(id);
+            return;
+        };
         let order: Value = serde_json::from_str(data).unwrap_or_default();
         let text = |name: &str| order[name].as_str().unwrap_or("unreadable").to_owned();
-        let id = id.parse().unwrap_or(0);
         if id <= self.cursor {
             self.disorder.push(format!("{id} behind {}", self.cursor));
         }

@@ -20,6 +20,10 @@ pub struct Told {
     pub price_lists: Vec<(PriceList, Option<(u16, Value)>)>,
     /// Of pieces that were to be written off.
     pub write_offs: Vec<WriteOffTold>,
+    /// Of stock that was adjusted in bulk, each time: status and body, `None` where never answered for good.
+    pub imports: Vec<(Import, Option<(u16, Value)>)>,
+    /// Of orders without a key.
+    pub walk_ins: Vec<WalkIn>,
     /// By lists.
     pub lists: Vec<Listed>,
     /// Revisions of an order's notifications, by order, where one was promised once more.
@@ -50,6 +54,17 @@ pub struct WriteOffTold {
     pub answer: Option<(u16, Value)>,
     /// Whether it was answered the same once more; `None` where nobody asked.
     pub repeated: Option<bool>,
+    /// What was answered to more pieces under its key; `None` where nobody asked.
+    pub reused: Option<Option<u16>>,
+}
+
+/// A customer who orders without a key, and asks again where no answer comes.
+#[derive(Debug, Clone)]
+pub struct WalkIn {
+    /// The order that was accepted; `None`: never answered for good.
+    pub order_id: Option<String>,
+    /// Requests that may have made an order of which nobody was told.
+    pub lost: usize,
 }
 
 impl Customers {
@@ -102,11 +117,17 @@ impl Customers {
 
     async fn send(&self, import: &Import) {
         let line = |(product, delta)| json!({ "productId": product, "delta": delta, "reason": import.name });
-        let body = Some(many(import.lines().map(line)));
+        let mut lines: Vec<Value> = import.lines().map(line).collect();
+        if let Some(at) = import.spoilt {
+            // Of no product.
+            lines.insert(at as usize, json!({ "delta": 1 }));
+        }
+        let body = Some(many(lines.into_iter()));
         let (service, key) = (Service::Inventory, &import.name);
         let answer = self.until_answered(service, "POST", "/stock", key, body).await;
-        let failed = answer.map(|(status, body)| (status, body["failed"].clone()));
+        let failed = answer.as_ref().map(|(status, body)| (status, body["failed"].clone()));
         self.world().cluster.note("customers", "imported", format!("{key}: {failed:?}"));
+        self.note_told(|told| told.imports.push((import.clone(), answer)));
     }
 
     /// Writes pieces off, at their time; and once more long after that, where the workload says so.
@@ -122,7 +143,12 @@ impl Customers {
                 madsim::time::sleep(Duration::from_millis(after_ms)).await;
                 repeated = Some(keeper.take_off(&write_off).await == answer);
             }
-            let told = WriteOffTold { write_off, answer, repeated };
+            let mut reused = None;
+            if write_off.reuses_key && done {
+                let more = WriteOff { pieces: write_off.pieces + 1, ..write_off.clone() };
+                reused = Some(keeper.take_off(&more).await.map(|(status, _)| status));
+            }
+            let told = WriteOffTold { write_off, answer, repeated, reused };
             keeper.note_told(|all| all.write_offs.push(told));
         });
     }

@@ -10,7 +10,7 @@ use contract::{CATALOG, Service};
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
 use crate::operator::MENDED;
-use crate::poison::{Fate, Planted, reads};
+use crate::poison::{Fate, Kind, Planted, reads};
 
 type Bad = Vec<(String, String)>;
 
@@ -72,14 +72,18 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             });
             let twin =
                 |it: &&Planted| it.letter != planted.letter && it.event_id == planted.event_id;
+            let contradicts = planted.kind.is_end() && first_end(facts) != Some(planted.kind);
             let right = match (planted.fate(service, profile), code) {
+                (Fate::Applied, code) if contradicts && service != Service::Query => {
+                    matches!(code, Some("contradiction" | "crash_loop"))
+                }
                 (_, Some("crash_loop")) => true,
                 (_, Some("event_id_reused")) if facts.planted.iter().any(|it| twin(&it)) => true,
                 (_, Some(code)) if too_early(facts, service, code, event_type) => true,
                 (Fate::Dead(wanted), Some(code)) => code == wanted,
-                (Fate::Skipped, None) => true,
+                (Fate::Skipped | Fate::Guarded, None) => true,
                 (Fate::Applied, None | Some("parked")) => applied,
-                (Fate::Dead(_), None) | (Fate::Skipped | Fate::Applied, _) => false,
+                (Fate::Dead(_), None) | (Fate::Skipped | Fate::Applied | Fate::Guarded, _) => false,
             };
             if !right {
                 let (kind, fate) = (planted.kind, planted.fate(service, profile));
@@ -90,6 +94,11 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
         }
     }
     bad
+}
+
+/// What was first said of how the order about which strangers quarrel ended: all of it stands in one partition.
+pub fn first_end(facts: &Facts) -> Option<Kind> {
+    facts.planted.iter().map(|it| it.kind).find(|kind| kind.is_end())
 }
 
 /// At rest no letter is open and no key waits, and each letter says when it was closed.

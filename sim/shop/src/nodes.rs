@@ -58,6 +58,8 @@ pub struct World {
     /// How the relays sent.
     pub sends: Sends,
     metrics: Metered,
+    /// When the gateway and the mail server were asked, by key.
+    asked: Arc<Mutex<BTreeMap<String, Vec<Duration>>>>,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
     /// The nodes that recover first.
     core: Arc<[String]>,
@@ -96,6 +98,7 @@ impl World {
             mails,
             sends: Sends::default(),
             metrics,
+            asked: Arc::default(),
             routers: Arc::default(),
             core: workload.core.as_slice().into(),
             next: Arc::new(Mutex::new(workload.next.iter().cloned().collect())),
@@ -115,6 +118,16 @@ impl World {
         let Ok(order) = OrderId::parse(order_id) else { return };
         let stuck = [Operation::Capture, Operation::Void].map(|it| (order.clone(), it));
         self.gateway.steer(|steering| steering.declined.extend(stuck));
+    }
+
+    /// When the gateway and the mail server were asked, by key; whether or not that reached them.
+    pub fn asked(&self) -> BTreeMap<String, Vec<Duration>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_asked(&self, key: &str) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.entry(key.to_owned()).or_default().push(self.cluster.elapsed());
     }
 
     /// A service's database.
@@ -271,7 +284,7 @@ impl World {
                 inventory::run(ports, settings, config).await
             }
             Service::Payments => {
-                let gateway = Arc::new(GatedGateway { node, inner: self.gateway.clone() });
+                let gateway = Arc::new(GatedGateway { node, world: self.clone() });
                 let config = payments::Config {
                     contract,
                     streams,
@@ -291,7 +304,7 @@ impl World {
                 notifications_api::run(ports, settings, config).await
             }
             Service::NotificationsWorker => {
-                let sink = Arc::new(GatedSink { node, inner: self.mails.clone() });
+                let sink = Arc::new(GatedSink { node, world: self.clone() });
                 let config = notifications_worker::Config {
                     contract,
                     streams,
@@ -327,7 +340,7 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
     }
     if let Some(retention) = &workload.retention {
         let keep = Duration::from_millis(retention.keep_ms);
-        settings.keep_events = keep;
+        settings.keep_events = keep * retention.events_times;
         settings.keep_commands = keep;
         settings.sweep = Duration::from_millis(retention.every_ms);
         settings.sweep_max = 16;
@@ -338,7 +351,7 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
 
 struct GatedGateway {
     node: NodePorts,
-    inner: SimulatedGateway,
+    world: World,
 }
 
 #[async_trait]
@@ -350,7 +363,8 @@ impl Gateway for GatedGateway {
         order: &OrderId,
         amount: Option<i64>,
     ) -> Answer {
-        let (gateway, order, about) = (self.inner.clone(), order.clone(), key.to_owned());
+        self.world.note_asked(key);
+        let (gateway, order, about) = (self.world.gateway.clone(), order.clone(), key.to_owned());
         let effect = move || gateway.answer(&about, operation, &order, amount);
         self.node.outside(key.to_owned(), effect).await.unwrap_or(Answer::Unknown)
     }
@@ -358,13 +372,14 @@ impl Gateway for GatedGateway {
 
 struct GatedSink {
     node: NodePorts,
-    inner: MemorySink,
+    world: World,
 }
 
 #[async_trait]
 impl MailSink for GatedSink {
     async fn send(&self, mail: &Mail) -> Sent {
-        let (sink, sent) = (self.inner.clone(), mail.clone());
+        self.world.note_asked(&mail.message_id);
+        let (sink, sent) = (self.world.mails.clone(), mail.clone());
         let effect = move || sink.answer(&sent);
         self.node.outside(mail.message_id.clone(), effect).await.unwrap_or(Sent::Unknown)
     }

@@ -14,6 +14,8 @@ use crate::workload::{
 const ORDERS: u64 = 20;
 /// Pairs of price changes while they are placed.
 const PRICES: u64 = 2;
+/// The number of the order about whose end strangers quarrel.
+const QUARRELLED: u32 = 9;
 /// A product that nobody orders.
 const UNSOLD: &str = "unsold";
 /// Faults of a default world; about two thirds meet their step.
@@ -83,14 +85,16 @@ fn workload(choices: &Choices) -> Workload {
     let audited = pick("audited", 4) == 0;
     let import = |i: u64| {
         let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 45) as u32);
-        Import { name: format!("I{i}"), at_ms, lines, again_after_ms: None }
+        let spoilt = (pick("spoilt", 3) == 0).then(|| pick("spoilt at", lines.into()) as u32);
+        Import { name: format!("I{i}"), at_ms, lines, spoilt, again_after_ms: None }
     };
     let mut imports: Vec<Import> = (0..pick("imports", 3)).map(import).collect();
     let write_off = |i: u64| {
         let (at_ms, product) = (pick("write off at", within_ms), pick("written off", 5) as usize);
         let (product, pieces) = (products[product].id.clone(), 1 + pick("pieces", 4) as i64);
         let again_after_ms = (pick("write off again", 2) == 0).then(|| pick("after", SOON_MS));
-        WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms }
+        let reuses_key = pick("off reuses key", 3) == 0;
+        WriteOff { name: format!("W{i}"), at_ms, product, pieces, again_after_ms, reuses_key }
     };
     let mut write_offs: Vec<WriteOff> = (0..pick("write offs", 3)).map(write_off).collect();
     let mut strays = u32::from(pick("strays", 4) == 0);
@@ -105,6 +109,13 @@ fn workload(choices: &Choices) -> Workload {
     // The same bytes once more are a redelivery, of which no letter speaks.
     let mut forms = std::collections::BTreeSet::new();
     poisons.retain(|it| it.form.is_none() || forms.insert(it.form.clone()));
+    if !poisons.is_empty() && pick("quarrel", 4) == 0 {
+        poisons.extend(quarrel(choices, within_ms));
+    }
+    if !poisons.is_empty() && pick("unversioned", 4) == 0 {
+        poisons.extend(unversioned(choices, within_ms));
+    }
+    let walk_ins = 2 * u32::from(pick("walk-ins", 4) == 0);
     // Long enough for what stands still beyond its session.
     let (as_written, heal_ms) = (false, within_ms + 8_000);
     let cooperative = pick("cooperative", 2) == 0;
@@ -113,6 +124,7 @@ fn workload(choices: &Choices) -> Workload {
         old_rows: 10 + pick("old rows", 40) as u32,
         keep_ms: 60_000 + pick("keep", 60_000),
         every_ms: 1_000 + pick("every", 3_000),
+        events_times: 3,
     });
     // Once no inbox knows it any more.
     let swept_ms = retention.as_ref().map(|it| it.keep_ms + 2 * it.every_ms + 1_000);
@@ -138,6 +150,7 @@ fn workload(choices: &Choices) -> Workload {
         orders,
         imports,
         write_offs,
+        walk_ins,
         strays,
         refuses_mail,
         visited,
@@ -219,6 +232,35 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
         _ => format!("A{}", pick("order", ORDERS)),
     };
     Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None }
+}
+
+/// The ends of an order that nobody else knows, of which the second contradicts.
+fn quarrel(choices: &Choices, within_ms: u64) -> [Poison; 3] {
+    let pick = |what: &str, below: u64| choices.below("quarrel", what, below);
+    let ends = match pick("first", 2) {
+        0 => [Kind::Confirmed, Kind::Cancelled],
+        _ => [Kind::Cancelled, Kind::Confirmed],
+    };
+    let ends = [ends[0], ends[1], ends[pick("third", 2) as usize]];
+    let mut at_ms = pick("at", within_ms);
+    ends.map(|kind| {
+        at_ms += 1 + pick("gap", 800);
+        let (stream, order) = (Stream::OrdersEvents.name().to_owned(), nobodys(QUARRELLED));
+        Poison { at_ms, kind, stream, order, mend: false, form: None }
+    })
+}
+
+/// What two strangers say of a product that the catalog does not have.
+fn unversioned(choices: &Choices, within_ms: u64) -> [Poison; 2] {
+    let pick = |what: &str| choices.below("unversioned", what, within_ms + 2_000);
+    ["one", "other"].map(|which| Poison {
+        at_ms: pick(which),
+        kind: Kind::Unversioned,
+        stream: Stream::CatalogEvents.name().to_owned(),
+        order: "strange".to_owned(),
+        mend: false,
+        form: None,
+    })
 }
 
 /// Two changes of a product, shortly one after the other. One that nobody orders may lose its price: who

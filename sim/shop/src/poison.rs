@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use crate::customers::Customers;
 use crate::forms::Form;
+use crate::workload::CATEGORY;
 
 /// The header by which a planted record is known.
 pub const PLANTED: &str = "x-planted";
@@ -64,13 +65,19 @@ pub enum Kind {
     OtherAmount,
     /// An order that was never placed here, as the owner's table has it: without an amount.
     Foreign,
+    /// A product that the catalog does not have, as the owner's table has it: without a version.
+    Unversioned,
+    /// The end of an order of which nobody ever said anything else.
+    Confirmed,
+    /// The other end.
+    Cancelled,
     /// One of the [`forms`](crate::forms) of a wrong event.
     Invalid,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 10] = [
+    pub const ALL: [Kind; 13] = [
         Kind::Garbage,
         Kind::TooLarge,
         Kind::UnknownType,
@@ -81,6 +88,9 @@ impl Kind {
         Kind::Invalid,
         Kind::OtherAmount,
         Kind::Foreign,
+        Kind::Unversioned,
+        Kind::Confirmed,
+        Kind::Cancelled,
     ];
 
     /// Whether it is made from a record that is there already.
@@ -89,7 +99,18 @@ impl Kind {
             Kind::HigherVersion | Kind::SameFact | Kind::ReusedId | Kind::OtherAmount => true,
             Kind::Garbage | Kind::TooLarge | Kind::UnknownType | Kind::Foreign => false,
             Kind::BadPayload | Kind::Invalid => false,
+            Kind::Unversioned | Kind::Confirmed | Kind::Cancelled => false,
         }
+    }
+
+    /// Whether it is about what a stranger made up, not about an order of the shop.
+    fn is_made_up(self) -> bool {
+        matches!(self, Kind::Foreign | Kind::Unversioned | Kind::Confirmed | Kind::Cancelled)
+    }
+
+    /// Whether it ends an order.
+    pub fn is_end(self) -> bool {
+        matches!(self, Kind::Confirmed | Kind::Cancelled)
     }
 }
 
@@ -102,6 +123,8 @@ pub enum Fate {
     Skipped,
     /// An event like any other: known by its id, without a second effect.
     Applied,
+    /// An event like any other, known by its row alone.
+    Guarded,
 }
 
 /// A record that was planted, as it is found at the end.
@@ -119,6 +142,8 @@ pub struct Planted {
     pub event_id: Option<String>,
     /// The id of the letter that it becomes.
     pub letter: String,
+    /// What it says; null where that cannot be read.
+    pub payload: Value,
 }
 
 impl Planted {
@@ -134,6 +159,7 @@ impl Planted {
         let json: Value = serde_json::from_slice(&record.payload).unwrap_or(Value::Null);
         let word = |field: &str| json[field].as_str().map(str::to_owned);
         let poison = workload.get(number)?;
+        let payload = json["payload"].clone();
         Some(Planted {
             kind: poison.kind,
             form: poison.form.as_deref().and_then(Form::named),
@@ -141,6 +167,7 @@ impl Planted {
             event_type: word("eventType"),
             event_id: word("eventId"),
             letter,
+            payload,
         })
     }
 
@@ -164,6 +191,9 @@ impl Planted {
             | Kind::ReusedId
             | Kind::OtherAmount
             | Kind::Foreign
+            | Kind::Unversioned
+            | Kind::Confirmed
+            | Kind::Cancelled
                 if !consumed =>
             {
                 Fate::Skipped
@@ -171,7 +201,8 @@ impl Planted {
             Kind::BadPayload => Fate::Dead("bad_payload"),
             Kind::Invalid => Fate::Dead(self.form.map_or("no form", Form::code)),
             Kind::HigherVersion => Fate::Dead("unsupported_version"),
-            Kind::SameFact | Kind::Foreign => Fate::Applied,
+            Kind::SameFact | Kind::Foreign | Kind::Confirmed | Kind::Cancelled => Fate::Applied,
+            Kind::Unversioned => Fate::Guarded,
             Kind::ReusedId => Fate::Dead("event_id_reused"),
             // Who takes the money knows what the order costs; Inventory does not ask, and Query keeps the
             // smaller one.
@@ -250,8 +281,8 @@ impl Customers {
 
     /// What it plants; `None` while the order, or a record of it, is not there yet.
     fn payload(&self, number: usize, poison: &Poison, stream: Stream) -> Option<Bytes> {
-        let foreign = (poison.kind == Kind::Foreign).then(|| poison.order.clone());
-        let order = foreign.or_else(|| self.order_id(&poison.order))?;
+        let made_up = poison.kind.is_made_up().then(|| poison.order.clone());
+        let order = made_up.or_else(|| self.order_id(&poison.order))?;
         let id = format!("poison-{number}");
         let row = CATALOG.iter().find(|row| row.stream == stream)?;
         let envelope = |event_type: &str| {
@@ -277,6 +308,26 @@ impl Customers {
                 let mut json = envelope(row.event);
                 let line = json!({ "productId": "p0", "qty": 1 });
                 json["payload"] = json!({ "orderId": order, "lines": [line] });
+                json
+            }
+            Kind::Unversioned => {
+                // Who comes later is older.
+                let second = 59 - number % 60;
+                let mut json = envelope("ProductUpserted");
+                json["correlationId"] = json!("stranger");
+                json["payload"] = json!({
+                    "productId": order, "name": order, "categoryId": CATEGORY, "price": number,
+                    "updatedAt": format!("2026-01-02T03:04:{second:02}.000Z"),
+                });
+                json
+            }
+            Kind::Confirmed | Kind::Cancelled => {
+                let (event_type, end) = match poison.kind {
+                    Kind::Confirmed => ("OrderConfirmed", "confirmed"),
+                    _ => ("OrderCancelled", "cancelled"),
+                };
+                let mut json = envelope(event_type);
+                json["payload"] = json!({ "orderId": order, "finalStatus": end });
                 json
             }
             Kind::BadPayload => envelope(row.event),

@@ -27,6 +27,9 @@ pub fn deadline(facts: &Facts) -> Bad {
             bad.push(found(id, format!("its deadline is {due:?} ms behind the order")));
         }
     }
+    for id in &facts.timed {
+        bad.push(found(id, "it has ended, and its deadline is still waited for"));
+    }
     for answered in &facts.answered {
         let Some(id) = &answered.order_id else { continue };
         let Some(ended) = facts.ends.final_at.get(id) else { continue };

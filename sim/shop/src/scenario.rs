@@ -75,6 +75,7 @@ impl Scenario {
             orders: Vec::new(),
             imports: Vec::new(),
             write_offs: Vec::new(),
+            walk_ins: 0,
             strays: 0,
             refuses_mail: false,
             visited: false,
@@ -132,7 +133,8 @@ impl Scenario {
     pub fn write_off(mut self, product: &str, at_ms: u64, pieces: i64) -> Self {
         let name = format!("W{}", self.plan.workload.write_offs.len() + 1);
         let product = product.to_owned();
-        let write_off = WriteOff { name, at_ms, product, pieces, again_after_ms: None };
+        let write_off =
+            WriteOff { name, at_ms, product, pieces, again_after_ms: None, reuses_key: false };
         self.plan.workload.write_offs.push(write_off);
         self
     }
@@ -151,7 +153,8 @@ impl Scenario {
 
     /// Inboxes have 100 rows that have expired, and are swept every second.
     pub fn swept(mut self) -> Self {
-        let retention = Retention { old_rows: 100, keep_ms: 60_000, every_ms: 1_000 };
+        let retention =
+            Retention { old_rows: 100, keep_ms: 60_000, every_ms: 1_000, events_times: 1 };
         self.plan.workload.retention = Some(retention);
         self
     }
@@ -221,7 +224,7 @@ impl Scenario {
     /// An operator adjusts stock in one request of so many lines.
     pub fn import(mut self, lines: u32) -> Self {
         let name = format!("I{}", self.plan.workload.imports.len() + 1);
-        let import = Import { name, at_ms: 100, lines, again_after_ms: None };
+        let import = Import { name, at_ms: 100, lines, spoilt: None, again_after_ms: None };
         self.plan.workload.imports.push(import);
         self
     }

@@ -219,6 +219,9 @@ impl Shop {
         shoppers.extend(
             (0..workload.strays).map(|it| madsim::task::spawn(customers.clone().stray(it))),
         );
+        shoppers.extend(
+            (0..workload.walk_ins).map(|it| madsim::task::spawn(customers.clone().walk_in(it))),
+        );
         let operator = madsim::task::spawn(customers.clone().operate());
         let watch = Watch::default();
         let inboxes = workload.retention.is_some() || !workload.poisons.is_empty();

@@ -25,6 +25,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     without("all price lists".into(), &|w| w.price_lists.clear());
     without("all imports".into(), &|w| w.imports.clear());
     without("all that is written off".into(), &|w| w.write_offs.clear());
+    without("all walk-ins".into(), &|w| w.walk_ins = 0);
     without("all strays".into(), &|w| w.strays = 0);
     without("refused mails".into(), &|w| w.refuses_mail = false);
     without("the visitor".into(), &|w| w.visited = false);

@@ -106,6 +106,10 @@ pub fn books_are_told(facts: &Facts) -> Bad {
         };
         let differs = || "answered otherwise when it was sent again".to_owned();
         let wrong = wrong.or_else(|| (told.repeated == Some(false)).then(differs));
+        let reused = told.reused.filter(|status| *status != Some(422));
+        let wrong = wrong.or_else(|| {
+            reused.map(|status| format!("more pieces under its key were answered {status:?}"))
+        });
         bad.extend(wrong.map(|wrong| found(product, format!("{:?}: {wrong}", told.write_off))));
     }
     bad
@@ -150,8 +154,10 @@ fn entries(facts: &Facts, list: &List) -> Vec<(String, Value)> {
             facts.shown_products.iter().map(|(id, it)| (id, json!(it.says.price))).collect()
         }
         (Service::Query, _) => shown().filter(|(_, it)| it == "cancelled").collect(),
-        (Service::NotificationsWorker, _) => {
-            facts.mail_rows.iter().map(|(id, row)| (id, json!(row.sending.state))).collect()
+        (Service::NotificationsWorker, path) => {
+            let mails = facts.mail_rows.iter().map(|(id, row)| (id, json!(row.sending.state)));
+            let state = path.split_once('=').map(|(_, state)| state);
+            mails.filter(|(_, it)| state.is_none_or(|state| it == state)).collect()
         }
         (Service::NotificationsApi, _) => Vec::new(),
     };

@@ -29,7 +29,7 @@ const fn list(service: Service, path: &'static str, id: &'static str, says: &'st
 }
 
 /// All lists that show rows of the shop.
-pub const LISTS: [List; 11] = [
+pub const LISTS: [List; 13] = [
     list(Service::Catalog, "/products", "productId", "productVersion"),
     list(Service::Orders, "/orders", "orderId", "status"),
     list(Service::Orders, "/stubs", "orderId", "stock"),
@@ -41,6 +41,8 @@ pub const LISTS: [List; 11] = [
     list(Service::Query, "/orders?status=cancelled", "orderId", "status"),
     list(Service::Query, "/products", "productId", "price"),
     list(Service::NotificationsWorker, "/mails", "messageId", "state"),
+    list(Service::NotificationsWorker, "/mails?state=sent", "messageId", "state"),
+    list(Service::NotificationsWorker, "/mails?state=undeliverable", "messageId", "state"),
 ];
 
 /// What a list showed.

@@ -44,6 +44,9 @@ pub struct Workload {
     /// Pieces of what is for sale that an operator writes off meanwhile.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub write_offs: Vec<WriteOff>,
+    /// How many customers order without an Idempotency-Key, the same thing each.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub walk_ins: u32,
     /// How many customers ask for orders that nobody placed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub strays: u32,
@@ -82,6 +85,11 @@ fn yes() -> bool {
     true
 }
 
+/// As stored plans without the field were run.
+fn once() -> u32 {
+    1
+}
+
 /// Short periods, and a history to be swept while orders run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -90,6 +98,9 @@ pub struct Retention {
     pub old_rows: u32,
     /// How long outcomes are kept, milliseconds: longer than anything comes again in a world.
     pub keep_ms: u64,
+    /// So many times as long those of events are.
+    #[serde(default = "once")]
+    pub events_times: u32,
     /// How often it sweeps, milliseconds.
     pub every_ms: u64,
 }
@@ -248,6 +259,9 @@ pub struct Import {
     pub at_ms: u64,
     /// How many lines.
     pub lines: u32,
+    /// Ahead of which of them a further one stands that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoilt: Option<u32>,
     /// So long after it was answered the operator sends it once more, milliseconds: longer than an inbox
     /// remembers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -278,6 +292,9 @@ pub struct WriteOff {
     /// only what was done, for what was refused is forgotten with its inbox row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub again_after_ms: Option<u64>,
+    /// Whether the operator uses its key once more when it was done, for other pieces.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuses_key: bool,
 }
 
 /// So soon every inbox still knows what it was asked.
@@ -319,6 +336,9 @@ impl Workload {
         (0..self.count(service) as u32).map(|i| node(service, i)).collect()
     }
 }
+
+/// What walk-ins order, from the cart by which their orders are known.
+pub const WALK_INS_CART: &str = "walk-ins";
 
 /// The id of an order that nobody placed here.
 pub fn nobodys(number: u32) -> String {

@@ -100,6 +100,14 @@ fn resends_are_further_revisions_also_within_one_batch() {
 }
 
 #[test]
+fn a_resend_right_behind_its_end_is_the_second_revision() {
+    let (rows, decided) =
+        decide_all(&handler(Profile::Default), &[ended(), input(OrderFact::Resend)]);
+    assert_eq!(decided[1].as_ref().unwrap().reply.as_ref().unwrap().body["revision"], 2);
+    assert_eq!(rows.get::<OrderRow>("o|1").unwrap().told.revision, 2);
+}
+
+#[test]
 fn a_resend_goes_on_behind_what_is_stored() {
     let api = handler(Profile::Default);
     let mut rows = Touched::new();

@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use anyhow::anyhow;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -279,8 +280,37 @@ fn is_stream(headers: &HeaderMap) -> bool {
     headers.get(header::CONTENT_TYPE).is_some_and(|sort| sort == "text/event-stream")
 }
 
+/// Why a request may be a page's that a browser on this machine shows: a name of somebody's that leads here (DNS
+/// rebinding), or a change from another origin. Loopback is no protection from these.
+fn from_elsewhere(request: &Request) -> Option<Problem> {
+    let header = |name| request.headers().get(name).map(|value| value.to_str().unwrap_or(""));
+    let host = header(header::HOST);
+    if host.is_some_and(|host| !is_loopback(host)) {
+        let detail =
+            "ask it as localhost or by a loopback address: it is not there for other names";
+        return Some(Problem::new(421, "foreign-host", "Not served under this name", detail));
+    }
+    let own = format!("http://{}", host.unwrap_or_default());
+    let foreign = header(header::ORIGIN).is_some_and(|origin| origin != own);
+    (foreign && !request.method().is_safe()).then(|| {
+        let detail = "a page of another origin may not change anything here";
+        Problem::new(403, "foreign-origin", "Not allowed from this origin", detail)
+    })
+}
+
+/// Whether a Host (RFC 9110, 7.2) names this machine.
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    let address = name.parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// The request with its whole body, where it keeps to the limits.
 async fn within(limits: &Limits, request: Request) -> Result<Request, Problem> {
+    if let Some(problem) = from_elsewhere(&request) {
+        return Err(problem);
+    }
     let Limits { target_bytes_max, headers_max, header_bytes_max, .. } = limits;
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
     if target > *target_bytes_max {

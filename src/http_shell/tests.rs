@@ -113,7 +113,7 @@ async fn a_slow_loris_is_shut_out() {
     let served = Served::start(hello(), Limits { head_timeout, ..generous() }).await;
     let mut loris = served.connect().await;
     let trickle = async {
-        loris.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: ").await.unwrap();
+        loris.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ").await.unwrap();
         // A byte now and then, for ever: what ends it is the server.
         while loris.write_all(b"a").await.is_ok() {
             pause(Duration::from_millis(20)).await;
@@ -121,7 +121,8 @@ async fn a_slow_loris_is_shut_out() {
     };
     within_enough(trickle).await;
     assert!(!to_end(&mut loris).await.contains("200 OK"));
-    let answer = served.send(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+    let answer =
+        served.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(answer.ends_with("hello"), "others are served: {answer}");
     served.leave().await;
 }
@@ -131,7 +132,7 @@ async fn an_idle_connection_is_closed_after_a_while() {
     let head_timeout = Duration::from_millis(200);
     let served = Served::start(hello(), Limits { head_timeout, ..generous() }).await;
     let mut idle = served.connect().await;
-    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(to_end(&mut idle).await.ends_with("hello"));
     served.leave().await;
 }
@@ -151,13 +152,13 @@ async fn requests_beyond_their_bounds_are_problems() {
     let body_timeout = Duration::from_millis(200);
     let served = Served::start(hello(), Limits { body_timeout, ..generous() }).await;
     let of = |status: &str, kind: &str| (status.to_owned(), kind.to_owned());
-    let long = format!("GET /?{} HTTP/1.1\r\nhost: x\r\n\r\n", "a".repeat(5_000));
+    let long = format!("GET /?{} HTTP/1.1\r\nhost: localhost\r\n\r\n", "a".repeat(5_000));
     assert_eq!(problem(&served, long.as_bytes()).await, of("414", "target-too-long"));
-    let many = format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "a: b\r\n".repeat(70));
+    let many = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{}\r\n", "a: b\r\n".repeat(70));
     assert_eq!(problem(&served, many.as_bytes()).await, of("431", "headers-too-large"));
-    let wide = format!("GET / HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "b".repeat(20_000));
+    let wide = format!("GET / HTTP/1.1\r\nhost: localhost\r\na: {}\r\n\r\n", "b".repeat(20_000));
     assert_eq!(problem(&served, wide.as_bytes()).await, of("431", "headers-too-large"));
-    let head = "POST / HTTP/1.1\r\nhost: x\r\n";
+    let head = "POST / HTTP/1.1\r\nhost: localhost\r\n";
     let announced = format!("{head}content-length: 262145\r\n\r\n");
     assert_eq!(problem(&served, announced.as_bytes()).await, of("413", "body-too-large"));
     let chunk = format!("{:x}\r\n{}\r\n", 65_536, "a".repeat(65_536));
@@ -170,6 +171,37 @@ async fn requests_beyond_their_bounds_are_problems() {
     let full = format!("{head}connection: close\r\ncontent-length: 262144\r\n\r\n");
     let answer = served.send((full + &"a".repeat(262_144)).as_bytes()).await;
     assert!(answer.ends_with("took"), "{answer}");
+    served.leave().await;
+}
+
+#[tokio::test]
+async fn a_page_from_elsewhere_is_refused() {
+    let served = Served::start(hello(), generous()).await;
+    let of = |status: &str, kind: &str| (status.to_owned(), kind.to_owned());
+    for host in
+        ["shop.example", "127.0.0.1.shop.example:8080", "192.0.2.1", "localhost.", "", "[::2]"]
+    {
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let refused = problem(&served, request.as_bytes()).await;
+        assert_eq!(refused, of("421", "foreign-host"), "{host}");
+    }
+    for origin in
+        ["http://shop.example", "null", "http://localhost:3000", "http://localhost.example"]
+    {
+        let head = format!("host: localhost\r\norigin: {origin}\r\nconnection: close\r\n\r\n");
+        let refused = problem(&served, format!("POST / HTTP/1.1\r\n{head}").as_bytes()).await;
+        assert_eq!(refused, of("403", "foreign-origin"), "{origin}");
+        let read = served.send(format!("GET / HTTP/1.1\r\n{head}").as_bytes()).await;
+        assert!(
+            read.starts_with("HTTP/1.1 200"),
+            "what only reads is the browser's to keep: {read}"
+        );
+    }
+    for host in ["localhost", "LOCALHOST:80", "127.0.0.1:8080", "127.9.9.9", "[::1]:8080"] {
+        let head = format!("host: {host}\r\norigin: http://{host}\r\nconnection: close\r\n\r\n");
+        let answer = served.send(format!("POST / HTTP/1.1\r\n{head}").as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{host}: {answer}");
+    }
     served.leave().await;
 }
 
@@ -193,7 +225,8 @@ async fn an_answer_that_does_not_come_is_504_and_a_stream_may_take_its_time() {
     );
     let answer_timeout = Duration::from_millis(100);
     let served = Served::start(router, Limits { answer_timeout, ..generous() }).await;
-    let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let ask =
+        |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     let answer = served.send(ask("/never").as_bytes()).await;
     assert!(answer.contains(" 504 ") && answer.contains("problem:timeout"), "{answer}");
     let answer = served.send(ask("/events").as_bytes()).await;
@@ -222,13 +255,13 @@ async fn leaving_lets_requests_finish_and_closes_the_rest_at_once() {
     let served = Served::start(router, generous()).await;
     let _fresh = served.connect().await;
     let mut idle = served.connect().await;
-    idle.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     until(&mut idle, "hello").await;
     let mut follower = served.connect().await;
-    follower.write_all(b"GET /events HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    follower.write_all(b"GET /events HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     until(&mut follower, ":\n\n").await;
     let mut working = served.connect().await;
-    working.write_all(b"GET /work HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    working.write_all(b"GET /work HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     begun.notified().await;
 
     let Served { leave, ended, .. } = served;

@@ -21,7 +21,7 @@ use crate::{agreement, causes, leaving, letters, next, sagas, told};
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
 
 /// All invariants, in the order in which they are judged.
-pub const ALL: [Invariant; 47] = [
+pub const ALL: [Invariant; 48] = [
     ("http.accepted_is_kept", accepted_is_kept),
     ("http.cancel_is_kept", agreement::cancel_is_kept),
     ("http.followed_to_the_end", agreement::followed_to_the_end),
@@ -58,6 +58,7 @@ pub const ALL: [Invariant; 47] = [
     ("read_model.one_product_everywhere", agreement::one_product_everywhere),
     ("dead_letters.have_a_cause", letters::have_a_cause),
     ("dead_letters.poison_is_settled", letters::poison_is_settled),
+    ("dead_letters.settled_as_told", letters::settled_as_told),
     ("dead_letters.nobody_waits", letters::nobody_waits),
     ("dead_letters.ends_never_wait", letters::ends_never_wait),
     ("dead_letters.tried_when_asked", letters::tried_when_asked),

@@ -22,6 +22,8 @@ pub struct Told {
     pub write_offs: Vec<WriteOffTold>,
     /// Of stock that was adjusted in bulk, each time: status and body, `None` where never answered for good.
     pub imports: Vec<(Import, Option<(u16, Value)>)>,
+    /// Of letters that were to be settled.
+    pub settled: Vec<SettledTold>,
     /// Of orders without a key.
     pub walk_ins: Vec<WalkIn>,
     /// By lists.
@@ -56,6 +58,21 @@ pub struct WriteOffTold {
     pub repeated: Option<bool>,
     /// What was answered to more pieces under its key; `None` where nobody asked.
     pub reused: Option<Option<u16>>,
+}
+
+/// The answer to an operator who would have a letter settled.
+#[derive(Debug, Clone)]
+pub struct SettledTold {
+    /// Whose letter.
+    pub service: Service,
+    /// Its id.
+    pub letter: String,
+    /// What was asked: `redrive` or `discard`.
+    pub verb: &'static str,
+    /// HTTP status.
+    pub status: u16,
+    /// How the letter stands, where it was settled.
+    pub state: Option<String>,
 }
 
 /// A customer who orders without a key, and asks again where no answer comes.

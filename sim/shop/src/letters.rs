@@ -96,6 +96,36 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
     bad
 }
 
+/// Whoever had a letter settled was told how it ended; who asked in vain, why not yet. What was discarded has a
+/// note that says why, and nothing else has.
+pub fn settled_as_told(facts: &Facts) -> Bad {
+    let mut bad = Vec::new();
+    for told in &facts.told.settled {
+        let letter = facts.letters[&told.service].iter().find(|it| it.id == told.letter);
+        let state = letter.map(|letter| letter.state.name());
+        let right = match (told.status, told.verb) {
+            (200, _) => told.state.as_deref() == state,
+            // Out of turn, or still dead.
+            (409 | 422, "redrive") => true,
+            // Nobody answers in time, or a database is away.
+            (status, _) => status == 503,
+        };
+        if !right {
+            bad.push(found(
+                &told.letter,
+                format!("it is {state:?}, and somebody was told {told:?}"),
+            ));
+        }
+    }
+    for (service, letter) in all(facts) {
+        if (letter.state == LetterState::Discarded) != letter.note.is_some() {
+            let (state, note, id) = (letter.state.name(), &letter.note, &letter.id);
+            bad.push(found(id, format!("{state} in {} with the note {note:?}", service.name())));
+        }
+    }
+    bad
+}
+
 /// What was first said of how the order about which strangers quarrel ended: all of it stands in one partition.
 pub fn first_end(facts: &Facts) -> Option<Kind> {
     facts.planted.iter().map(|it| it.kind).find(|kind| kind.is_end())

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::customers::{Customers, one};
 use crate::facts::open_letters;
+use crate::keeper::SettledTold;
 use crate::poison::{PLANTED, mended};
 
 /// What the trace has behind the answer to a redrive with the right payload.
@@ -58,6 +59,17 @@ impl Customers {
             let node = self.node_of(service, &letter.id);
             let answer: Result<(u16, Value), _> =
                 self.request(&node, "POST", &path, "operator", Some(one(&body))).await;
+            if let Ok((status, body)) = &answer {
+                let state = body["state"].as_str().map(str::to_owned);
+                let told = SettledTold {
+                    service,
+                    letter: letter.id.clone(),
+                    verb,
+                    status: *status,
+                    state,
+                };
+                self.note_told(|all| all.settled.push(told));
+            }
             let word =
                 answer.map_or_else(|fault| fault.to_string(), |(status, _)| status.to_string());
             self.world().cluster.note(

@@ -1,16 +1,15 @@
 //! The simulated payment gateway with a memory that outlives the process: each definite answer is in
 //! a synced, append-only file before it is given. It decides nothing; the gateway behind it does.
 
-use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use async_trait::async_trait;
-use contract::{OrderId, reason};
+use contract::OrderId;
 use payments::gateway::Gateway;
 use payments::rules::{Answer, Operation};
 use payments::simulated::{Ledger, Settled, SimulatedGateway, Steering};
@@ -34,15 +33,16 @@ struct Append {
 /// The gateway. Calls at the same time share a sync.
 pub struct JournaledGateway {
     gateway: SimulatedGateway,
-    /// There until it is dropped.
-    journal: Option<mpsc::Sender<Append>>,
+    /// There until it is dropped. Locked from a decision until its line is sent: lines are in the order
+    /// of decisions, as a crash may leave only the first of them.
+    journal: Mutex<Option<mpsc::Sender<Append>>>,
     writer: Option<JoinHandle<()>>,
 }
 
 impl Drop for JournaledGateway {
     /// The file is closed, and free for the next one.
     fn drop(&mut self) {
-        self.journal = None;
+        *self.journal() = None;
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
             tracing::error!("the journal's thread panicked");
         }
@@ -74,7 +74,7 @@ impl JournaledGateway {
         gateway.steer(|rules| *rules = steering);
         let (journal, appends) = mpsc::channel();
         let writer = Some(start_writer(file, appends)?);
-        Ok(JournaledGateway { gateway, journal: Some(journal), writer })
+        Ok(JournaledGateway { gateway, journal: Mutex::new(Some(journal)), writer })
     }
 
     /// Its books.
@@ -85,6 +85,31 @@ impl JournaledGateway {
     /// Looks into its books without a copy of them.
     pub fn look<T>(&self, into: impl FnOnce(&Ledger) -> T) -> T {
         self.gateway.look(into)
+    }
+
+    /// The gateway's answer, its line sent, and what tells that it is synced. `None` where there is
+    /// none to give.
+    fn send(
+        &self,
+        key: &str,
+        operation: Operation,
+        order: &OrderId,
+        amount: Option<i64>,
+    ) -> Option<(Answer, oneshot::Receiver<()>)> {
+        let journal = self.journal();
+        let answer = self.gateway.answer(key, operation, order, amount);
+        if answer == Answer::Unknown {
+            return None;
+        }
+        let settled = Settled { operation, order: order.clone(), amount, answer: answer.clone() };
+        let line = serde_json::to_string(&Line { key: key.to_owned(), settled }).ok()?;
+        let (synced, wait) = oneshot::channel();
+        journal.as_ref()?.send(Append { line, synced }).ok()?;
+        Some((answer, wait))
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Option<mpsc::Sender<Append>>> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -97,18 +122,10 @@ impl Gateway for JournaledGateway {
         order: &OrderId,
         amount: Option<i64>,
     ) -> Answer {
-        let answer = self.gateway.answer(key, operation, order, amount);
-        if answer == Answer::Unknown {
-            return answer;
-        }
-        let settled = Settled { operation, order: order.clone(), amount, answer: answer.clone() };
-        let Ok(line) = serde_json::to_string(&Line { key: key.to_owned(), settled }) else {
-            return Answer::Unknown;
-        };
-        let (synced, wait) = oneshot::channel();
+        let sent = self.send(key, operation, order, amount);
+        let Some((answer, synced)) = sent else { return Answer::Unknown };
         // Where the disk refused, the answer must not be given: the caller asks again.
-        let sent = self.journal.as_ref().is_some_and(|to| to.send(Append { line, synced }).is_ok());
-        if !sent || wait.await.is_err() {
+        if synced.await.is_err() {
             return Answer::Unknown;
         }
         answer
@@ -140,17 +157,11 @@ fn read(file: &mut File) -> anyhow::Result<Vec<Line>> {
 
 /// A gateway that has given these answers.
 fn replay(lines: Vec<Line>) -> anyhow::Result<SimulatedGateway> {
-    let declined = |line: &&Line| line.settled.answer == Answer::Declined(reason::DECLINED.into());
-    let declined: BTreeSet<(OrderId, Operation)> = lines
-        .iter()
-        .filter(declined)
-        .map(|line| (line.settled.order.clone(), line.settled.operation))
-        .collect();
-    let gateway = SimulatedGateway::new(Steering { declined, ..Steering::default() });
+    let gateway = SimulatedGateway::default();
     for Line { key, settled } in lines {
-        let Settled { operation, order, amount, answer } = settled;
-        let again = gateway.answer(&key, operation, &order, amount);
-        ensure!(again == answer, "{key}: {answer:?} was answered, its replay gives {again:?}");
+        if let Err(why) = gateway.restore(&key, &settled) {
+            bail!("{key}: {:?} cannot have been answered: {why}", settled.answer);
+        }
     }
     Ok(gateway)
 }
@@ -180,7 +191,13 @@ fn start_writer(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use contract::reason;
+    use futures_util::future::join_all;
+
     use super::*;
+    use crate::local_mode::runtime;
 
     fn order() -> OrderId {
         OrderId::parse("o").unwrap()
@@ -224,12 +241,62 @@ mod tests {
         assert_eq!(ask(&gateway, Operation::Authorise, 100).await, declined);
     }
 
-    #[test]
-    fn damage_in_the_middle_is_an_error() {
+    #[tokio::test]
+    async fn an_order_is_declined_and_then_approved_under_another_key() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("gateway.jsonl");
-        std::fs::write(&path, "rubbish\n{}\n").unwrap();
-        let error = JournaledGateway::open(&path, Steering::default()).err().unwrap();
-        assert!(format!("{error:#}").contains("byte 0"), "{error:#}");
+        let steering = || Steering { declined_ending: Some(13), ..Steering::default() };
+        let gateway = JournaledGateway::open(&path, steering()).unwrap();
+        let declined = gateway.call("k1", Operation::Authorise, &order(), Some(1313)).await;
+        assert_eq!(declined, Answer::Declined(reason::DECLINED.to_owned()));
+        let approved = gateway.call("k2", Operation::Authorise, &order(), Some(1300)).await;
+        assert_eq!(approved, Answer::Approved);
+        let before = gateway.ledger();
+        drop(gateway);
+        let gateway = JournaledGateway::open(&path, steering()).unwrap();
+        assert_eq!(gateway.ledger(), before);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn lines_are_in_the_order_of_decisions() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.jsonl");
+        let gateway = Arc::new(JournaledGateway::open(&path, Steering::default()).unwrap());
+        // Of two calls under a key the first one counts: the file must tell which that was.
+        let rivals = [1, 2].map(|amount| {
+            let (gateway, (done, wait)) = (gateway.clone(), oneshot::channel());
+            let calls = async move {
+                let (to, order) = (&gateway, &order());
+                let calls = (0..5000).map(|number: i32| async move {
+                    to.call(&number.to_string(), Operation::Authorise, order, Some(amount)).await
+                });
+                join_all(calls).await;
+                let _ = done.send(gateway);
+            };
+            runtime().spawn("rival", Box::pin(calls));
+            wait
+        });
+        drop(join_all(rivals).await);
+        let before = gateway.ledger();
+        drop(gateway);
+        let gateway = JournaledGateway::open(&path, Steering::default()).unwrap();
+        assert_eq!(gateway.ledger(), before);
+    }
+
+    #[test]
+    fn damage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.jsonl");
+        let capture =
+            r#"{"key":"k","operation":"capture","order":"o","amount":1,"answer":"approved"}"#;
+        for (text, words) in [
+            ("rubbish\n{}\n".to_owned(), "byte 0"),
+            (format!("{capture}\n"), "k: Approved cannot have been answered: nothing_authorised"),
+            (format!("{}\n", capture.replace("approved", "unknown")), "no definite answer"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = JournaledGateway::open(&path, Steering::default()).err().unwrap();
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        }
     }
 }

@@ -173,6 +173,12 @@ impl SimulatedGateway {
         Ok(())
     }
 
+    /// Puts back an answer that it gave, with its effect, whatever it would answer now. Of those under one
+    /// key the first one counts. The error says why it cannot have been given.
+    pub fn restore(&self, key: &str, settled: &Settled) -> Result<(), &'static str> {
+        self.inside().ledger.restore(key, settled)
+    }
+
     /// Carries a call out and answers it at once.
     pub fn answer(
         &self,
@@ -224,6 +230,24 @@ impl Ledger {
         let settled = Settled { operation, order, amount, answer: answer.clone() };
         self.settled.insert(key.clone(), settled);
         answer
+    }
+
+    fn restore(&mut self, key: &str, settled: &Settled) -> Result<(), &'static str> {
+        let calls = self.calls.entry(key.to_owned()).or_default();
+        *calls = calls.saturating_add(1);
+        if self.settled.contains_key(key) {
+            return Ok(());
+        }
+        let account = self.accounts.entry(settled.order.clone()).or_default();
+        match settled.answer {
+            Answer::Approved => {
+                account.carry_out(settled.operation, settled.amount.unwrap_or(0))?
+            }
+            Answer::Declined(_) => {}
+            Answer::Unknown => return Err("no definite answer"),
+        }
+        self.settled.insert(key.to_owned(), settled.clone());
+        Ok(())
     }
 }
 

@@ -167,7 +167,8 @@ impl ServerAddresses {
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
 Real baskets become orders: most are confirmed, some cards are declined, some shelves are empty.
-At the end the books are checked (stock and money); the exit code is 1 if they do not balance.
+At the end the books are checked (stock and money); the exit code is 1 if they do not balance, 3 if
+that cannot be told.
 Of the configuration it takes what concerns the services: it always runs in local mode, in a folder
 and on a port of its own.
 

@@ -22,7 +22,7 @@ use crate::customers::Customers;
 use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
 use crate::progress::Progress;
-use crate::reconcile::{self, Verdict};
+use crate::reconcile;
 use crate::running::Running;
 
 use plan::Plan;
@@ -33,7 +33,7 @@ const FINAL_MAX: Duration = Duration::from_secs(30);
 /// How long the last mails, captures and releases may take after the last order ended.
 const REST: Duration = Duration::from_secs(10);
 
-/// Runs the demo. The exit code is 1 where the books do not balance.
+/// Runs the demo. The exit code is that of `reconcile`.
 pub async fn run(options: Demo, config: Config) -> anyhow::Result<ExitCode> {
     match select(pin!(show(&options, &config)), pin!(tokio::signal::ctrl_c())).await {
         Either::Left((done, _)) => done,
@@ -76,7 +76,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     }
     let total = (runtime.elapsed() - begun).as_secs_f64();
     report::farewell(&folder, total);
-    Ok(if books.verdict() == Verdict::Balanced { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(books.verdict().code())
 }
 
 /// Where the demo works.

@@ -42,10 +42,19 @@ pub fn table(placed: &[Placed], took: Duration, books: &Report) {
         money(held),
         money(earned)
     );
-    if books.verdict() == Verdict::Balanced {
-        println!("  the books balance: every piece and every cent is where it should be");
-    } else {
-        println!("  THE BOOKS DO NOT BALANCE:\n\n{}", books.table());
+    println!("  {}", verdict(books));
+}
+
+/// What the books come to, and why where they do not balance.
+fn verdict(books: &Report) -> String {
+    match books.verdict() {
+        Verdict::Balanced => {
+            "the books balance: every piece and every cent is where it should be".to_owned()
+        }
+        Verdict::Wrong => format!("THE BOOKS DO NOT BALANCE:\n\n{}", books.table()),
+        Verdict::CannotTell => {
+            format!("it cannot be told yet whether the books balance:\n\n{}", books.table())
+        }
     }
 }
 
@@ -61,5 +70,21 @@ pub fn farewell(folder: &Folder, total_s: f64) {
         );
     } else {
         println!("databases and mails are in {}", folder.path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reconcile::{Finding, Invariant};
+
+    #[test]
+    fn what_is_under_way_is_not_called_wrong() {
+        let mut books = Report::default();
+        assert!(verdict(&books).starts_with("the books balance: "));
+        books.add(Finding::Unsettled("1 unsent at orders".to_owned()));
+        assert!(verdict(&books).starts_with("it cannot be told yet whether the books balance:"));
+        books.add(Finding::Wrong(Invariant::ChargedOnce, "charged 2 times".to_owned()));
+        assert!(verdict(&books).starts_with("THE BOOKS DO NOT BALANCE:"));
     }
 }

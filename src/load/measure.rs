@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::reconcile::Invariant;
+use crate::reconcile::{self, Invariant, Verdict};
 use crate::usage::{self, Usage};
 
 /// Where times lie, in milliseconds.
@@ -73,7 +73,7 @@ pub struct Report {
     pub peak_rss_mb: Option<f64>,
     /// What was wrong with each invariant at the end.
     pub verify: Option<BTreeMap<Invariant, u64>>,
-    /// Whether nothing was.
+    /// Whether nothing was; `None` also where something was still under way.
     pub correct: Option<bool>,
     /// What did not end, at most a few.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -133,6 +133,18 @@ impl Reading {
 }
 
 impl Report {
+    /// Takes over what an audit of the books came to.
+    pub fn audited(&mut self, books: &reconcile::Report) {
+        self.correct = match books.verdict() {
+            Verdict::Wrong => Some(false),
+            Verdict::CannotTell if books.unsettled.count > 0 => None,
+            // A gateway or mails that nobody can look into: the rest is right.
+            Verdict::CannotTell | Verdict::Balanced => Some(true),
+        };
+        self.verify =
+            Some(books.rows.iter().map(|(invariant, row)| (*invariant, row.wrong.count)).collect());
+    }
+
     /// For people.
     pub fn table(&self) -> String {
         let mut text = format!("\n  {}\n", self.system);
@@ -179,11 +191,13 @@ impl Report {
         for order in &self.not_ended {
             row("", order.clone());
         }
-        match self.correct {
-            Some(true) => row("books", "balance".to_owned()),
-            Some(false) => row("books", "DO NOT BALANCE, or are not at rest".to_owned()),
-            None => row("books", "not checked".to_owned()),
-        }
+        let books = match (self.correct, &self.verify) {
+            (Some(true), _) => "balance",
+            (Some(false), _) => "DO NOT BALANCE",
+            (None, Some(_)) => "cannot be told: something is still under way",
+            (None, None) => "not checked",
+        };
+        row("books", books.to_owned());
         text
     }
 }
@@ -191,6 +205,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reconcile::Finding;
 
     #[test]
     fn quantiles_are_of_the_sorted_times() {
@@ -200,6 +215,24 @@ mod tests {
         let one = Quantiles::of(vec![Duration::from_micros(1500)]).unwrap();
         assert_eq!((one.p50, one.max), (1.5, 1.5));
         assert_eq!(Quantiles::of(Vec::new()), None);
+    }
+
+    #[test]
+    fn books_that_are_not_at_rest_are_neither_right_nor_wrong() {
+        let mut books = reconcile::Report::default();
+        let mut said = |finding: Option<Finding>| {
+            finding.into_iter().for_each(|finding| books.add(finding));
+            let mut report = Report::default();
+            report.audited(&books);
+            let row = report.table().lines().find(|line| line.contains("books")).map(str::to_owned);
+            (report.correct, row.unwrap())
+        };
+        assert_eq!(said(None), (Some(true), "  books        balance".to_owned()));
+        let under_way = Finding::Unsettled("1 unsent at orders".to_owned());
+        let row = "  books        cannot be told: something is still under way";
+        assert_eq!(said(Some(under_way)), (None, row.to_owned()));
+        let wrong = Finding::Wrong(Invariant::ChargedOnce, "charged 2 times".to_owned());
+        assert_eq!(said(Some(wrong)), (Some(false), "  books        DO NOT BALANCE".to_owned()));
     }
 
     #[test]

@@ -84,13 +84,13 @@ impl<'a> Audit<'a> {
         if !self.mailbox {
             report.untold(Invariant::MailSent, "there is no folder of mails here to look into");
         }
-        let flowing = self.flowing().await?;
+        let flowing = under_way(self.client).await?;
         let mut tallies = Tallies::default();
         let mut found = Found::default();
         let doubtful =
             self.orders(&mut report, &mut tallies, &mut found, flowing.is_some(), progress).await?;
         // What came meanwhile may be what was missing.
-        let flowing = match self.flowing().await? {
+        let flowing = match under_way(self.client).await? {
             Some(flow) => Some(flow),
             None => flowing,
         };
@@ -108,59 +108,9 @@ impl<'a> Audit<'a> {
         Ok(report)
     }
 
-    /// What is under way between the services, `None` where nothing is.
-    async fn flowing(&self) -> anyhow::Result<Option<String>> {
-        let backlog = self.backlog().await?;
-        let mut under_way = Vec::new();
-        for (service, one) in backlog["services"].as_object().into_iter().flatten() {
-            let unsent = one["outbox"].as_u64().unwrap_or(0);
-            if unsent > 0 {
-                let more = if one["more"] == true { "at least " } else { "" };
-                under_way.push(format!("{more}{unsent} unsent at {service}"));
-            }
-            for (topic, lag) in one["lag"].as_object().into_iter().flatten() {
-                if lag.as_i64() != Some(0) {
-                    under_way.push(format!("{service} is {lag} records behind on {topic}"));
-                }
-            }
-        }
-        for (queue, ready) in backlog["queues"].as_object().into_iter().flatten() {
-            if !queue.ends_with(".dead") && ready.as_u64() != Some(0) {
-                under_way.push(format!("{ready} jobs wait in {queue}"));
-            }
-        }
-        Ok((!under_way.is_empty()).then(|| under_way.join(", ")))
-    }
-
     /// Whether an open dead letter may be what this order misses.
     fn is_held(&self, order: &Value) -> bool {
         order["orderId"].as_str().is_some_and(|id| self.held.contains(id))
-    }
-
-    /// Of all processes together.
-    async fn backlog(&self) -> anyhow::Result<Value> {
-        let (mut services, mut queues) = (Map::new(), Map::new());
-        let mut silent = None;
-        for said in self.client.each("/backlog").await {
-            match said {
-                Ok(mut said) => {
-                    for (part, whole) in [("services", &mut services), ("queues", &mut queues)] {
-                        if let Value::Object(part) = said[part].take() {
-                            whole.extend(part);
-                        }
-                    }
-                }
-                Err(error) => silent = Some(error),
-            }
-        }
-        let missing = Service::ALL.iter().find(|service| !services.contains_key(service.name()));
-        match (missing, silent) {
-            (None, _) => Ok(json!({ "services": services, "queues": queues })),
-            (Some(_), Some(error)) => Err(error),
-            (Some(service), None) => {
-                bail!("nobody that was asked runs {}; see --url", service.name())
-            }
-        }
     }
 
     /// Judges every order. Returns those that something was wrong with, to be looked at once more;
@@ -271,7 +221,7 @@ impl<'a> Audit<'a> {
             return Ok(());
         }
         pause(AGAIN_AFTER).await;
-        let flowing = flowing || self.flowing().await?.is_some();
+        let flowing = flowing || under_way(self.client).await?.is_some();
         for id in doubtful {
             let order = self.client.find(&format!("/orders/{}", escaped(&id))).await?;
             let order = order.with_context(|| format!("order {id} was there a moment ago"))?;
@@ -411,7 +361,7 @@ impl<'a> Audit<'a> {
     }
 
     async fn dead_jobs(&self, report: &mut Report) -> anyhow::Result<()> {
-        let backlog = self.backlog().await?;
+        let backlog = backlog(self.client).await?;
         for (queue, ready) in backlog["queues"].as_object().into_iter().flatten() {
             if !queue.ends_with(".dead") {
                 continue;
@@ -423,5 +373,55 @@ impl<'a> Audit<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is under way between the services, `None` where nothing is.
+pub async fn under_way(client: &Client) -> anyhow::Result<Option<String>> {
+    let backlog = backlog(client).await?;
+    let mut found = Vec::new();
+    for (service, one) in backlog["services"].as_object().into_iter().flatten() {
+        let unsent = one["outbox"].as_u64().unwrap_or(0);
+        if unsent > 0 {
+            let more = if one["more"] == true { "at least " } else { "" };
+            found.push(format!("{more}{unsent} unsent at {service}"));
+        }
+        for (topic, lag) in one["lag"].as_object().into_iter().flatten() {
+            if lag.as_i64() != Some(0) {
+                found.push(format!("{service} is {lag} records behind on {topic}"));
+            }
+        }
+    }
+    for (queue, ready) in backlog["queues"].as_object().into_iter().flatten() {
+        if !queue.ends_with(".dead") && ready.as_u64() != Some(0) {
+            found.push(format!("{ready} jobs wait in {queue}"));
+        }
+    }
+    Ok((!found.is_empty()).then(|| found.join(", ")))
+}
+
+/// The backlogs of all processes together.
+async fn backlog(client: &Client) -> anyhow::Result<Value> {
+    let (mut services, mut queues) = (Map::new(), Map::new());
+    let mut silent = None;
+    for said in client.each("/backlog").await {
+        match said {
+            Ok(mut said) => {
+                for (part, whole) in [("services", &mut services), ("queues", &mut queues)] {
+                    if let Value::Object(part) = said[part].take() {
+                        whole.extend(part);
+                    }
+                }
+            }
+            Err(error) => silent = Some(error),
+        }
+    }
+    let missing = Service::ALL.iter().find(|service| !services.contains_key(service.name()));
+    match (missing, silent) {
+        (None, _) => Ok(json!({ "services": services, "queues": queues })),
+        (Some(_), Some(error)) => Err(error),
+        (Some(service), None) => {
+            bail!("nobody that was asked runs {}; see --url", service.name())
+        }
     }
 }

@@ -2,8 +2,11 @@
 //! findings and counts the rest, however many there are.
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 
 use serde::Serialize;
+
+use crate::CANNOT_TELL;
 
 /// Findings that are kept of each invariant.
 const KEPT: usize = 10;
@@ -166,6 +169,17 @@ pub enum Verdict {
     Wrong,
     /// Nothing is wrong so far, and not everything could be told.
     CannotTell,
+}
+
+impl Verdict {
+    /// The exit code that says so.
+    pub fn code(self) -> ExitCode {
+        match self {
+            Verdict::Balanced => ExitCode::SUCCESS,
+            Verdict::Wrong => ExitCode::FAILURE,
+            Verdict::CannotTell => ExitCode::from(CANNOT_TELL),
+        }
+    }
 }
 
 impl Report {

@@ -168,7 +168,7 @@ async fn verify(dir: String, said: Said, runtime: Arc<dyn Runtime>) {
     while left.len() < depth {
         let Delivered::Batch(batch) = channel.next(1_000).await.unwrap() else { panic!("lost") };
         for delivery in batch {
-            assert!(delivery.redelivered);
+            assert!(delivery.redelivered && delivery.returns > 0);
             assert!(left.insert(delivery.record.key.to_string()), "a message is there twice");
         }
     }

@@ -137,9 +137,12 @@ impl Journal {
         })
     }
 
-    /// Fills a server without queues. All messages come back as redelivered: which of them were on a
-    /// channel is not written down.
+    /// Fills a server without queues. All messages come back as redelivered, with a return more: a killed
+    /// process writes down no return, and which of them were on a channel it never did. That alone makes
+    /// no dead letter, whatever the limit.
     pub fn restore_queues(&self, queues: &mut Queues, now: Duration) -> Result<(), String> {
+        let returned = self.connection.execute("UPDATE messages SET returns = returns + 1", []);
+        returned.map_err(|error| error.to_string())?;
         self.each("SELECT name, delivery_limit, dead_letters FROM queues", |row| {
             let dead_letters: Option<String> = row.get(2)?;
             let dead_letters = dead_letters.map(Arc::from);

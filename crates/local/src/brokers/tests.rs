@@ -121,13 +121,33 @@ fn a_restart_brings_back_what_was_not_acked() {
         let again = batch(&mut channel).await;
         let seen: BTreeMap<&str, (bool, u32)> =
             again.iter().map(|d| (&*d.record.key, (d.redelivered, d.returns))).collect();
-        // The last drop of the channel returned "held" and the requeued one, which was at its limit.
-        assert_eq!(seen, BTreeMap::from([("held", (true, 1))]));
+        // The last drop of the channel returned "held" and the requeued one, which was at its limit. The
+        // restart counts too, and makes no dead letter.
+        assert_eq!(seen, BTreeMap::from([("held", (true, 2))]));
         assert_eq!(again[0].record, record("jobs", "held"));
         let mut dead = queue.consume("jobs.dead", 10).await.unwrap();
         let dead = batch(&mut dead).await;
         let keys: Vec<&str> = dead.iter().map(|delivery| &*delivery.record.key).collect();
         assert_eq!(keys, ["rejected", "returned"]);
+    });
+}
+
+#[test]
+fn a_kill_counts_as_a_return() {
+    run(|dir, runtime| async move {
+        let mut local = open(&dir, &runtime).await;
+        all_ok(local.queue().publish(vec![record("jobs", "a")]).await);
+        for returns in 0..4 {
+            let mut channel = local.queue().consume("jobs", 10).await.unwrap();
+            assert_eq!(batch(&mut channel).await[0].returns, returns);
+            // What a process leaves behind that is killed now.
+            let left = dir.join(returns.to_string());
+            std::fs::create_dir(&left).unwrap();
+            for file in ["brokers.db", "brokers.db-wal"] {
+                std::fs::copy(local.dir.join(file), left.join(file)).unwrap();
+            }
+            local = open(&left, &runtime).await;
+        }
     });
 }
 

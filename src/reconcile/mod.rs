@@ -38,8 +38,8 @@ Examples
   shakedown reconcile --wait 60 --json")]
 pub struct Reconcile {
     /// Wait up to so long until nothing is under way
-    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
-    pub wait: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub wait: u32,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
@@ -51,7 +51,7 @@ pub struct Reconcile {
 /// Does it.
 pub async fn run(options: Reconcile) -> anyhow::Result<ExitCode> {
     let client = Client::of(options.target);
-    let report = match audit(&client, Duration::from_secs(options.wait), true).await {
+    let report = match audit(&client, Duration::from_secs(options.wait.into()), true).await {
         Ok(report) => report,
         Err(error) => {
             eprintln!("error: {error:#}\nso it cannot be told whether the books balance");

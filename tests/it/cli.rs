@@ -90,6 +90,7 @@ fn a_wrong_command_line_is_2() {
         &["serve", "--config", "/nowhere/shop.toml"],
         &["demo", "--set", "chassis.shards=0"],
         &["reconcile", "--url", "127.0.0.1:8080"],
+        &["reconcile", "--wait", "18446744073709551615"],
         &["saga", "show"],
         &["saga", "show", "not an id"],
         &["load", "--orders", "0", "--rate", "0"],

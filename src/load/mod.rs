@@ -37,7 +37,7 @@ Declined cards need the simulated gateway of `serve`. CPU is counted on Linux, w
 BROKER_PIDS=kafka=12,postgres=34 in the environment adds that of other processes here.
 
 Exit codes: 0 every order ended and the books balance, 1 not so, 2 the command line is wrong, 3 nobody
-answered at the beginning, or when the books were checked.
+answered at the beginning, or it cannot be told whether the books balance.
 
 Examples
   shakedown load
@@ -176,7 +176,7 @@ pub async fn run(options: Load) -> anyhow::Result<ExitCode> {
     Ok(match verified {
         Ok(()) if well => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
-        Err(error) => cannot_tell(&error.context("the books were not checked")),
+        Err(error) => cannot_tell(&error.context("it cannot be told whether the books balance")),
     })
 }
 

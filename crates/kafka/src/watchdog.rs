@@ -14,9 +14,12 @@ use ports::{Offsets, Partition};
 /// How long nothing may come before the first look, and between two looks.
 pub(crate) const QUIET: Duration = Duration::from_secs(20);
 
-/// Where members of each group were given up: the partition, its next offset, and the end of its log.
+/// By group and partition the next offset and the end of the log.
+type Stood = BTreeMap<(String, Partition), (i64, i64)>;
+
+/// Where members of each group were given up.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct GivenUp(Arc<Mutex<BTreeMap<(String, Partition), (i64, i64)>>>);
+pub(crate) struct GivenUp(Arc<Mutex<Stood>>);
 
 impl GivenUp {
     /// Whether nobody was given up yet who stood there; from now on somebody was.

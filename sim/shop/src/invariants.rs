@@ -157,7 +157,7 @@ fn walk_ins_are_kept(facts: &Facts) -> Vec<(String, String)> {
 }
 
 /// So many calls of the gateway, or of the mail server, under one key
-const CALLS: usize = 6;
+const CALLS: usize = 8;
 /// take so long at least: there are pauses between them, twice as long each time (0.5 s at first).
 const CALLS_TAKE: Duration = Duration::from_secs(2);
 

@@ -17,13 +17,13 @@ use tower::ServiceExt;
 
 use crate::excuses::service_on;
 use crate::followers::Followers;
-use crate::keeper::{Told, WalkIn};
+use crate::keeper::Told;
 use crate::nodes::World;
 use crate::poison::{Planted, Poison};
-use crate::workload::{CATEGORY, Order, Product, Upgrade, WALK_INS_CART, Workload, nobodys};
+use crate::workload::{CATEGORY, Order, Product, Upgrade, Workload, nobodys};
 
 /// Most attempts of one request: a customer who needs more has met a service that does not answer.
-const ATTEMPTS_MAX: u32 = 400;
+pub(crate) const ATTEMPTS_MAX: u32 = 400;
 
 /// What a customer was told in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -310,31 +310,6 @@ impl Customers {
         join_all(later).await;
     }
 
-    /// Orders without a key: the same as others do. Who asks again may have ordered twice.
-    pub async fn walk_in(self, number: u32) {
-        let choices = self.world.cluster.choices();
-        let at_ms = choices.below("walk-in", "at", 4_000);
-        madsim::time::sleep(Duration::from_millis(at_ms)).await;
-        let line = json!({ "productId": "p0", "qty": 1 });
-        let body = one(&json!({ "lines": [line], "cartId": WALK_INS_CART })).keyless();
-        let (mut lost, whose) = (0, format!("walk-in-{number}"));
-        let mut order_id = None;
-        for _ in 0..ATTEMPTS_MAX {
-            let node = self.node_of(Service::Orders, &whose);
-            match self.request(&node, "POST", "/orders", &whose, Some(body.clone())).await {
-                Ok((201, answer)) => {
-                    order_id = answer["orderId"].as_str().map(str::to_owned);
-                    break;
-                }
-                Ok((503, _)) | Err(Fault::Unknown(_)) => lost += 1,
-                Ok(_) | Err(Fault::Retry(_) | Fault::Refused(_)) => {}
-            }
-            let pause_ms = 100 + choices.below("customer pause", &whose, 400);
-            madsim::time::sleep(Duration::from_millis(pause_ms)).await;
-        }
-        self.note_told(|told| told.walk_ins.push(WalkIn { order_id, lost }));
-    }
-
     /// Asks for an order that nobody placed: to see it, and to cancel it.
     pub async fn stray(self, number: u32) {
         let at_ms = self.world.cluster.choices().below("stray", "at", 4_000);
@@ -465,7 +440,7 @@ pub struct Sent {
 
 impl Sent {
     /// Without an Idempotency-Key.
-    fn keyless(self) -> Self {
+    pub(crate) fn keyless(self) -> Self {
         Sent { keyless: true, ..self }
     }
 

@@ -3,19 +3,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
-use std::time::Duration;
 
-use chassis::{DeadLetter, Due, LetterState};
+use chassis::{DeadLetter, LetterState};
 use contract::{CATALOG, Event, PaymentMode, Row, Service, Stream, reason};
 use jsonschema::Validator;
-use orders::rules::{Saga, Terminal};
+use orders::rules::Terminal;
 use payments::simulated::{Account, Settled};
 use sim_engine::Violation;
 
 use crate::facts::{Facts, Said};
 use crate::poison::Kind;
-use crate::workload::{Order, WALK_INS_CART, is_nobodys};
-use crate::{agreement, causes, leaving, letters, next, sagas, told};
+use crate::workload::{Order, is_nobodys};
+use crate::{agreement, causes, leaving, letters, next, pace, sagas, told};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
@@ -44,7 +43,7 @@ pub const ALL: [Invariant; 48] = [
     ("money.outcome_is_told", agreement::outcome_is_told),
     ("money.cancelled_holds_nothing", cancelled_holds_nothing),
     ("money.confirmed_is_captured", confirmed_is_captured),
-    ("outside.no_storm", no_storm),
+    ("outside.no_storm", pace::no_storm),
     ("mail.one_for_each_end", mails),
     ("events.as_contracted", as_contracted),
     ("events.said_once", agreement::said_once),
@@ -53,7 +52,7 @@ pub const ALL: [Invariant; 48] = [
     ("events.published", agreement::published),
     ("events.duplicates_have_a_cause", agreement::duplicates_have_a_cause),
     ("events.each_handled", each_handled),
-    ("events.remembered", remembered),
+    ("events.remembered", pace::remembered),
     ("read_model.shows_what_was_said", agreement::read_model),
     ("read_model.one_product_everywhere", agreement::one_product_everywhere),
     ("dead_letters.have_a_cause", letters::have_a_cause),
@@ -123,66 +122,10 @@ fn accepted_is_kept(facts: &Facts) -> Vec<(String, String)> {
         }
     }
     bad.extend(facts.told.astray.iter().map(|text| found("", format!("a header: {text}"))));
-    bad.extend(walk_ins_are_kept(facts));
+    bad.extend(told::walk_ins_are_kept(facts));
     for (id, saga) in &facts.sagas {
-        if !seen.contains(id.as_str()) && !is_nobodys(id) && !is_walk_ins(saga) {
+        if !seen.contains(id.as_str()) && !is_nobodys(id) && !told::is_walk_ins(saga) {
             bad.push(found(id, "an order that no customer was told of"));
-        }
-    }
-    bad
-}
-
-fn is_walk_ins(saga: &Saga) -> bool {
-    let cart = saga.placed.as_ref().and_then(|placed| placed.cart_id.as_ref());
-    cart.is_some_and(|cart| cart.as_str() == WALK_INS_CART)
-}
-
-/// Without a key nothing is a repeat: each request makes an order of its own.
-fn walk_ins_are_kept(facts: &Facts) -> Vec<(String, String)> {
-    let made: BTreeSet<&str> = facts
-        .sagas
-        .iter()
-        .filter(|(_, saga)| is_walk_ins(saga))
-        .map(|(id, _)| id.as_str())
-        .collect();
-    let told = &facts.told.walk_ins;
-    let ids: BTreeSet<&str> = told.iter().filter_map(|it| it.order_id.as_deref()).collect();
-    let lost: usize = told.iter().map(|it| it.lost).sum();
-    let mut bad = Vec::new();
-    if ids.len() != told.len() || !ids.is_subset(&made) || made.len() > ids.len() + lost {
-        let text = format!("orders without a key: told {told:?}, made {made:?}");
-        bad.push(found("", text));
-    }
-    bad
-}
-
-/// So many calls of the gateway, or of the mail server, under one key
-const CALLS: usize = 8;
-/// take so long at least: there are pauses between them, twice as long each time (0.5 s at first).
-const CALLS_TAKE: Duration = Duration::from_secs(2);
-
-/// Who does not get an answer asks again after a pause, longer each time.
-fn no_storm(facts: &Facts) -> Vec<(String, String)> {
-    let storm = |times: &[Duration]| times[CALLS - 1] - times[0] < CALLS_TAKE;
-    let keys = facts.asked.iter().filter(|(_, times)| times.windows(CALLS).any(storm));
-    keys.map(|(key, times)| found(key, format!("asked at {times:?}"))).collect()
-}
-
-/// An inbox knows the id of an event for as long as it is to keep it.
-fn remembered(facts: &Facts) -> Vec<(String, String)> {
-    // Clocks differ.
-    const SKEW_MS: i64 = 5_000;
-    let Some(retention) = &facts.workload.retention else { return Vec::new() };
-    let keep_ms = retention.keep_ms as i64 * i64::from(retention.events_times) - SKEW_MS;
-    let since = Due::at(facts.at_rest - chrono::TimeDelta::milliseconds(keep_ms));
-    let events: BTreeSet<&str> = facts.said.iter().map(|said| said.event_id.as_str()).collect();
-    let mut bad = Vec::new();
-    for (service, ids) in &facts.inbox {
-        let known = &facts.remembered[service];
-        let gone = ids.iter().filter(|(id, seen)| events.contains(id.as_str()) && **seen > since);
-        for (id, seen) in gone.filter(|(id, _)| !known.contains(*id)) {
-            let text = format!("{} has forgotten what it handled at {seen}", service.name());
-            bad.push(found(id, text));
         }
     }
     bad

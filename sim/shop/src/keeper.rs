@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::customers::{Customers, many, one};
 use crate::visitor::Listed;
+use crate::walk_ins::WalkIn;
 use crate::workload::{CATEGORY, Import, PriceChange, PriceList, SOON_MS, WriteOff};
 
 /// What somebody was told who is no customer.
@@ -73,15 +74,6 @@ pub struct SettledTold {
     pub status: u16,
     /// How the letter stands, where it was settled.
     pub state: Option<String>,
-}
-
-/// A customer who orders without a key, and asks again where no answer comes.
-#[derive(Debug, Clone)]
-pub struct WalkIn {
-    /// The order that was accepted; `None`: never answered for good.
-    pub order_id: Option<String>,
-    /// Requests that may have made an order of which nobody was told.
-    pub lost: usize,
 }
 
 impl Customers {
@@ -153,17 +145,17 @@ impl Customers {
         let answer = self.take_off(&write_off).await;
         let keeper = self.clone();
         self.later(async move {
-            let mut repeated = None;
+            let (mut repeated, mut reused) = (None, None);
             let done = answer.as_ref().is_some_and(|(status, _)| *status == 200);
             let again = write_off.again_after_ms.filter(|after_ms| done || *after_ms < SOON_MS);
-            if let Some(after_ms) = again {
-                madsim::time::sleep(Duration::from_millis(after_ms)).await;
-                repeated = Some(keeper.take_off(&write_off).await == answer);
-            }
-            let mut reused = None;
+            madsim::time::sleep(Duration::from_millis(again.unwrap_or(0))).await;
+            // First: a repeat would bring back what the inbox had forgotten.
             if write_off.reuses_key && done {
                 let more = WriteOff { pieces: write_off.pieces + 1, ..write_off.clone() };
                 reused = Some(keeper.take_off(&more).await.map(|(status, _)| status));
+            }
+            if again.is_some() {
+                repeated = Some(keeper.take_off(&write_off).await == answer);
             }
             let told = WriteOffTold { write_off, answer, repeated, reused };
             keeper.note_told(|all| all.write_offs.push(told));

@@ -21,6 +21,7 @@ pub mod letters;
 pub mod next;
 pub mod nodes;
 pub mod operator;
+pub mod pace;
 pub mod plan;
 pub mod poison;
 pub mod sagas;
@@ -31,6 +32,7 @@ pub mod smaller;
 pub mod story;
 pub mod told;
 pub mod visitor;
+pub mod walk_ins;
 pub mod watch;
 pub mod workload;
 

@@ -1,15 +1,16 @@
 //! What must hold of answers: changes that were accepted are published, conditions were true, books
 //! balance, lists are whole. Pure functions over facts, as those of `invariants`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use contract::{Event, Profile, Service};
+use orders::rules::Saga;
 use serde_json::{Value, json};
 
 use crate::facts::Facts;
 use crate::invariants::{ever_held, found};
 use crate::visitor::{List, Listed};
-use crate::workload::CATEGORY;
+use crate::workload::{CATEGORY, WALK_INS_CART};
 
 type Bad = Vec<(String, String)>;
 
@@ -111,6 +112,31 @@ pub fn books_are_told(facts: &Facts) -> Bad {
             reused.map(|status| format!("more pieces under its key were answered {status:?}"))
         });
         bad.extend(wrong.map(|wrong| found(product, format!("{:?}: {wrong}", told.write_off))));
+    }
+    bad
+}
+
+/// Whether a walk-in placed it.
+pub(crate) fn is_walk_ins(saga: &Saga) -> bool {
+    let cart = saga.placed.as_ref().and_then(|placed| placed.cart_id.as_ref());
+    cart.is_some_and(|cart| cart.as_str() == WALK_INS_CART)
+}
+
+/// Without a key nothing is a repeat: each request makes an order of its own.
+pub(crate) fn walk_ins_are_kept(facts: &Facts) -> Bad {
+    let made: BTreeSet<&str> = facts
+        .sagas
+        .iter()
+        .filter(|(_, saga)| is_walk_ins(saga))
+        .map(|(id, _)| id.as_str())
+        .collect();
+    let told = &facts.told.walk_ins;
+    let ids: BTreeSet<&str> = told.iter().filter_map(|it| it.order_id.as_deref()).collect();
+    let lost: usize = told.iter().map(|it| it.lost).sum();
+    let mut bad = Vec::new();
+    if ids.len() != told.len() || !ids.is_subset(&made) || made.len() > ids.len() + lost {
+        let text = format!("orders without a key: told {told:?}, made {made:?}");
+        bad.push(found("", text));
     }
     bad
 }

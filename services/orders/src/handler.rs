@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use chassis::http::Problem;
 use chassis::{
-    Context, Decided, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample, Touched,
+    Context, Decided, Emit, Handler, Input, Meter, Read, Reason, Reply, Sample, Sequence, Touched,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{
     CartId, Contract, Event, FinalStatus, Line, OrderCancelled, OrderConfirmed, OrderCreated,
-    OrderId, PaymentMode, PaymentStatus, ProductId, Profile, Reading, Service, Streams,
+    OrderId, PaymentMode, PaymentStatus, ProductId, ProductUpserted, Profile, Reading, Service,
+    Streams,
 };
-use envelope::Envelope;
+use envelope::{Envelope, Payload};
 use ports::{Channel, Key, Op, Table};
 use serde_json::json;
 
@@ -88,6 +89,11 @@ impl Handler for Orders {
 
     fn meters(&self) -> &'static [&'static Meter] {
         &meters::ALL
+    }
+
+    /// A price has an order of its own (saga-rules 11), and waits for none that is dead.
+    fn sequence(&self, event_type: &str) -> Sequence {
+        if event_type == ProductUpserted::TYPE { Sequence::Free } else { Sequence::InOrder }
     }
 
     fn gauge_reads(&self) -> Vec<Op> {

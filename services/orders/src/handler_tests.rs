@@ -278,3 +278,12 @@ fn what_breaks_the_contract_is_refused_with_its_code() {
     assert_eq!(text("StockReserved", 2, "{}").unwrap_err().code, "unsupported_version");
     assert_eq!(text("StockReserved", 1, "{}").unwrap_err().code, "bad_payload");
 }
+
+#[test]
+fn prices_wait_for_nothing_and_facts_of_an_order_keep_their_order() {
+    let orders = orders(Profile::Default);
+    for event_type in contract::TYPES {
+        let free = orders.sequence(event_type) == Sequence::Free;
+        assert_eq!(free, event_type == ProductUpserted::TYPE, "{event_type}");
+    }
+}

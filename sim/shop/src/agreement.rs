@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use chassis::Due;
 use chrono::{DateTime, Utc};
-use contract::{Event, OrderCreated, PaymentMode, PaymentStatus, Profile, Service, Stream, reason};
+use contract::{
+    Event, OrderCreated, PaymentMode, PaymentStatus, Profile, Service, Stream, TEXT_CHARS_MAX,
+    reason, written,
+};
 use inventory::rules::State;
 use orders::rules::{Placed, Terminal};
 use serde_json::json;
@@ -13,6 +16,7 @@ use serde_json::json;
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
 use crate::keeper::WriteOffTold;
+use crate::nodes::declined;
 use crate::poison::{Kind, Planted};
 use crate::workload::is_nobodys;
 
@@ -50,6 +54,10 @@ pub fn cancel_is_kept(facts: &Facts) -> Bad {
 /// Whoever followed orders saw each of them as it is in the end, and saw changes in their order.
 pub fn followed_to_the_end(facts: &Facts) -> Bad {
     let mut bad = Vec::new();
+    if facts.told.ahead.is_some_and(|status| ![422, 503].contains(&status)) {
+        let text = format!("a cursor ahead of every change was answered {:?}", facts.told.ahead);
+        bad.push(found("", text));
+    }
     for followed in &facts.followed {
         let who = followed.order_id.as_str();
         bad.extend(followed.disorder.iter().map(|text| found(who, format!("an event {text}"))));
@@ -80,6 +88,12 @@ pub fn adjusted_as_asked(facts: &Facts) -> Bad {
         *asked.entry(why).or_default() += delta;
     }
     let mut bad = Vec::new();
+    for (import, status) in &facts.told.imports_reused {
+        if *status != Some(422) {
+            let text = format!("more lines under the key of {import} were answered {status:?}");
+            bad.push(found("", text));
+        }
+    }
     for (import, answer) in &facts.told.imports {
         let lines = answer.as_ref().and_then(|(_, body)| body["lines"].as_array());
         let refused = lines.map(|lines| {
@@ -172,12 +186,14 @@ pub fn charged_as_agreed(facts: &Facts) -> Bad {
 /// PaymentProcessed is the payment's outcome), also where the order had ended by then.
 pub fn outcome_is_told(facts: &Facts) -> Bad {
     use payments::rules::{Answer, Operation, Outcome};
+    let wordy = facts.workload.wordy_gateway;
+    let told_for = |why: &str| written(&declined(wordy, why), TEXT_CHARS_MAX, reason::DECLINED);
     let mut bad = Vec::new();
     for settled in facts.ledger.settled.values() {
         let outcome = match (settled.operation, &settled.answer) {
             (Operation::Authorise | Operation::Charge, Answer::Approved) => Outcome::Success,
             (Operation::Authorise | Operation::Charge, Answer::Declined(why)) => {
-                Outcome::Failure(why.clone())
+                Outcome::Failure(told_for(why))
             }
             (Operation::Capture | Operation::Void, _) | (_, Answer::Unknown) => continue,
         };
@@ -187,15 +203,15 @@ pub fn outcome_is_told(facts: &Facts) -> Bad {
             bad.push(found(id, format!("the gateway said {outcome:?}, told was {told:?}")));
         }
     }
-    let declined = |id: &str, why: &str| {
+    let was_declined = |id: &str, why: &str| {
         facts.ledger.settled.values().any(|settled| {
             let of_it = settled.order.as_str() == id;
-            of_it && matches!(&settled.answer, Answer::Declined(said) if said == why)
+            of_it && matches!(&settled.answer, Answer::Declined(said) if told_for(said) == why)
         })
     };
     for (id, payment) in facts.payments.iter().filter(|(id, _)| !is_nobodys(id)) {
         if let Some(Outcome::Failure(why)) = &payment.outcome
-            && !declined(id, why)
+            && !was_declined(id, why)
         {
             bad.push(found(id, format!("told {why:?}, which the gateway never said")));
         }

@@ -50,6 +50,11 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
                 trigger.key == said.key && wanted.contains(&trigger.event.kind())
             }
         };
+        let at = |said: &Said| said.json["occurredAt"].as_str().unwrap_or("").to_owned();
+        if let Some(trigger) = trigger.filter(|trigger| at(trigger) > at(said)) {
+            let text = format!("{} occurred before {}", said.place, trigger.place);
+            bad.push(found(&said.key, text));
+        }
         let trace = trigger.filter(|trigger| trigger.trace != said.trace);
         if let Some(trigger) = trace {
             let text = format!("{} is not in the trace of {}", said.place, trigger.place);

@@ -66,6 +66,20 @@ impl Followers {
         });
     }
 
+    /// What is answered to a cursor that is ahead of every change, as of another database.
+    pub async fn ask_ahead(&self) -> Option<u16> {
+        let nodes = self.world.reached(self.nodes.clone());
+        let node = self.world.cluster.choices().of("follower", "ahead", &nodes);
+        let router = self.world.router(node)?;
+        let request = Request::get("/orders/events").header("last-event-id", u32::MAX);
+        let request = request.body(Body::empty()).expect("a plain request");
+        let asking = async move {
+            let Ok(response) = router.oneshot(request).await;
+            response.status().as_u16()
+        };
+        self.world.cluster.request(node, asking).await.ok()
+    }
+
     /// One connection, to whichever instance: until the stream ends, its node dies, or some seconds
     /// have passed; then a pause.
     async fn listen(&self, path: &str, followed: &Arc<Mutex<Followed>>) {

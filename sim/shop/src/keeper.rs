@@ -25,6 +25,10 @@ pub struct Told {
     pub imports: Vec<(Import, Option<(u16, Value)>)>,
     /// Of letters that were to be settled.
     pub settled: Vec<SettledTold>,
+    /// Of bulk requests under a key that was used: its name and the status.
+    pub imports_reused: Vec<(String, Option<u16>)>,
+    /// Of a stream from behind the last change.
+    pub ahead: Option<u16>,
     /// Of orders without a key.
     pub walk_ins: Vec<WalkIn>,
     /// By lists.
@@ -46,6 +50,8 @@ pub struct ChangeTold {
     pub seen: Option<u64>,
     /// Status and body; `None`: never answered for good.
     pub answer: Option<(u16, Value)>,
+    /// What was answered to the same content for another version under its key; `None` where nobody asked.
+    pub reused: Option<Option<u16>>,
 }
 
 /// The answer to pieces that were to be written off.
@@ -80,7 +86,7 @@ impl Customers {
     /// Gives a product another price or category, at its time. Who looks first thinks before the change:
     /// somebody else may have changed it meanwhile.
     pub async fn reprice(self, change: PriceChange) {
-        let PriceChange { product, at_ms, price, category, looks, creates } = &change;
+        let PriceChange { product, at_ms, price, category, looks, creates, reuses_key } = &change;
         madsim::time::sleep(Duration::from_millis(*at_ms)).await;
         let (path, key) = (format!("/products/{product}"), format!("price-{product}-{at_ms}"));
         let mut seen = None;
@@ -95,9 +101,16 @@ impl Customers {
         if let Some(price) = price {
             body["price"] = json!(price);
         }
-        let body = Some(one(&body).only(seen).never(*creates));
-        let answer = self.until_answered(Service::Catalog, "PUT", &path, &key, body).await;
-        self.note_told(|told| told.changes.push(ChangeTold { change, seen, answer }));
+        let sent = Some(one(&body).only(seen).never(*creates));
+        let answer = self.until_answered(Service::Catalog, "PUT", &path, &key, sent).await;
+        let done = answer.as_ref().filter(|(status, _)| matches!(status, 200 | 201) && *reuses_key);
+        let mut reused = None;
+        if let Some(now) = done.and_then(|(_, body)| body["productVersion"].as_u64()) {
+            let sent = Some(one(&body).only(Some(now)));
+            let again = self.until_answered(Service::Catalog, "PUT", &path, &key, sent).await;
+            reused = Some(again.map(|(status, _)| status)).filter(|_| seen != Some(now));
+        }
+        self.note_told(|told| told.changes.push(ChangeTold { change, seen, answer, reused }));
     }
 
     /// Gives many products another price at once, and again with the same key until every line is done.
@@ -115,6 +128,11 @@ impl Customers {
     pub async fn import(self, import: Import) {
         madsim::time::sleep(Duration::from_millis(import.at_ms)).await;
         self.send(&import).await;
+        if import.reuses_key {
+            let more = Import { lines: import.lines + 1, ..import.clone() };
+            let status = self.post(&more).await.map(|(status, _)| status);
+            self.note_told(|told| told.imports_reused.push((import.name.clone(), status)));
+        }
         if let Some(after_ms) = import.again_after_ms {
             let keeper = self.clone();
             self.later(async move {
@@ -125,6 +143,13 @@ impl Customers {
     }
 
     async fn send(&self, import: &Import) {
+        let answer = self.post(import).await;
+        let failed = answer.as_ref().map(|(status, body)| (status, body["failed"].clone()));
+        self.world().cluster.note("customers", "imported", format!("{}: {failed:?}", import.name));
+        self.note_told(|told| told.imports.push((import.clone(), answer)));
+    }
+
+    async fn post(&self, import: &Import) -> Option<(u16, Value)> {
         let line = |(product, delta)| json!({ "productId": product, "delta": delta, "reason": import.name });
         let mut lines: Vec<Value> = import.lines().map(line).collect();
         if let Some(at) = import.spoilt {
@@ -133,10 +158,7 @@ impl Customers {
         }
         let body = Some(many(lines.into_iter()));
         let (service, key) = (Service::Inventory, &import.name);
-        let answer = self.until_answered(service, "POST", "/stock", key, body).await;
-        let failed = answer.as_ref().map(|(status, body)| (status, body["failed"].clone()));
-        self.world().cluster.note("customers", "imported", format!("{key}: {failed:?}"));
-        self.note_told(|told| told.imports.push((import.clone(), answer)));
+        self.until_answered(service, "POST", "/stock", key, body).await
     }
 
     /// Writes pieces off, at their time; and once more long after that, where the workload says so.

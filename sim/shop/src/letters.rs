@@ -61,7 +61,9 @@ pub fn have_a_cause(facts: &Facts) -> Bad {
 pub fn poison_is_settled(facts: &Facts) -> Bad {
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
-    for planted in &facts.planted {
+    for (at, planted) in facts.planted.iter().enumerate() {
+        // Known by what was said there, whatever became of it.
+        let repeats = facts.planted[..at].iter().any(|it| it.number == planted.number);
         let readers = Service::ALL.into_iter().filter(|it| reads(*it, planted.stream, profile));
         for service in readers {
             let letter = facts.letters[&service].iter().find(|it| it.id == planted.letter);
@@ -71,9 +73,10 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
                 facts.inbox.get(&service).is_some_and(|ids| ids.contains_key(id))
             });
             let twin =
-                |it: &&Planted| it.letter != planted.letter && it.event_id == planted.event_id;
+                |it: &&Planted| it.number != planted.number && it.event_id == planted.event_id;
             let contradicts = planted.kind.is_end() && first_end(facts) != Some(planted.kind);
             let right = match (planted.fate(service, profile), code) {
+                (_, code) if repeats => code.is_none(),
                 (Fate::Applied, code) if contradicts && service != Service::Query => {
                     matches!(code, Some("contradiction" | "crash_loop"))
                 }

@@ -284,7 +284,11 @@ impl World {
                 inventory::run(ports, settings, config).await
             }
             Service::Payments => {
-                let gateway = Arc::new(GatedGateway { node, world: self.clone() });
+                let gateway = Arc::new(GatedGateway {
+                    node,
+                    world: self.clone(),
+                    wordy: workload.wordy_gateway,
+                });
                 let config = payments::Config {
                     contract,
                     streams,
@@ -338,6 +342,9 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
     if workload.commits_each {
         settings.offsets_every = Duration::ZERO;
     }
+    if workload.narrow {
+        settings.commands_max = 4;
+    }
     if let Some(retention) = &workload.retention {
         let keep = Duration::from_millis(retention.keep_ms);
         settings.keep_events = keep * retention.events_times;
@@ -349,9 +356,15 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
     settings
 }
 
+/// Why the gateway declines, in its own words, where it is wordy.
+pub fn declined(wordy: bool, why: &str) -> String {
+    if wordy { format!("{why} \0{}", "at length ".repeat(60)) } else { why.to_owned() }
+}
+
 struct GatedGateway {
     node: NodePorts,
     world: World,
+    wordy: bool,
 }
 
 #[async_trait]
@@ -365,7 +378,11 @@ impl Gateway for GatedGateway {
     ) -> Answer {
         self.world.note_asked(key);
         let (gateway, order, about) = (self.world.gateway.clone(), order.clone(), key.to_owned());
-        let effect = move || gateway.answer(&about, operation, &order, amount);
+        let wordy = self.wordy;
+        let effect = move || match gateway.answer(&about, operation, &order, amount) {
+            Answer::Declined(why) => Answer::Declined(declined(wordy, &why)),
+            answer => answer,
+        };
         self.node.outside(key.to_owned(), effect).await.unwrap_or(Answer::Unknown)
     }
 }

@@ -86,7 +86,8 @@ fn workload(choices: &Choices) -> Workload {
     let import = |i: u64| {
         let (at_ms, lines) = (pick("import at", 4_000), 1 + pick("import lines", 45) as u32);
         let spoilt = (pick("spoilt", 3) == 0).then(|| pick("spoilt at", lines.into()) as u32);
-        Import { name: format!("I{i}"), at_ms, lines, spoilt, again_after_ms: None }
+        let reuses_key = pick("import reuses key", 4) == 0;
+        Import { name: format!("I{i}"), at_ms, lines, spoilt, again_after_ms: None, reuses_key }
     };
     let mut imports: Vec<Import> = (0..pick("imports", 3)).map(import).collect();
     let write_off = |i: u64| {
@@ -100,6 +101,8 @@ fn workload(choices: &Choices) -> Workload {
     let mut strays = u32::from(pick("strays", 4) == 0);
     let refuses_mail = pick("refuses mail", 3) == 0;
     let visited = pick("visited", 8) == 0;
+    let wordy_gateway = pick("wordy", 3) == 0;
+    let narrow = pick("narrow", 8) == 0;
     let mut poisons: Vec<Poison> = match pick("poisons", 2) {
         0 => Vec::new(),
         _ => (0..=pick("poisons", 4)).map(|_| poison(choices, within_ms)).collect(),
@@ -153,6 +156,8 @@ fn workload(choices: &Choices) -> Workload {
         walk_ins,
         strays,
         refuses_mail,
+        wordy_gateway,
+        narrow,
         visited,
         audited,
         next: Vec::new(),
@@ -217,7 +222,7 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
         let row = CATALOG.iter().find(|row| row.event == form.event_type());
         let stream = row.map_or("", |row| row.stream.name()).to_owned();
         let (order, form) = (format!("A{}", pick("order", ORDERS)), Some(form.name.to_owned()));
-        return Poison { at_ms, kind, stream, order, mend: false, form };
+        return Poison { at_ms, kind, stream, order, mend: false, form, again_after_ms: None };
     }
     let streams = match kind {
         // On a queue the copy may be handled ahead of what it was made from, and the id is then its own.
@@ -231,7 +236,9 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
         Kind::Foreign => nobodys(0),
         _ => format!("A{}", pick("order", ORDERS)),
     };
-    Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None }
+    let known = matches!(kind, Kind::HigherVersion | Kind::BadPayload | Kind::OtherAmount);
+    let again_after_ms = (known && pick("again", 3) == 0).then(|| 8_000 + pick("after", 8_000));
+    Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None, again_after_ms }
 }
 
 /// The ends of an order that nobody else knows, of which the second contradicts.
@@ -246,7 +253,7 @@ fn quarrel(choices: &Choices, within_ms: u64) -> [Poison; 3] {
     ends.map(|kind| {
         at_ms += 1 + pick("gap", 800);
         let (stream, order) = (Stream::OrdersEvents.name().to_owned(), nobodys(QUARRELLED));
-        Poison { at_ms, kind, stream, order, mend: false, form: None }
+        Poison { at_ms, kind, stream, order, mend: false, form: None, again_after_ms: None }
     })
 }
 
@@ -260,6 +267,7 @@ fn unversioned(choices: &Choices, within_ms: u64) -> [Poison; 2] {
         order: "strange".to_owned(),
         mend: false,
         form: None,
+        again_after_ms: None,
     })
 }
 
@@ -282,7 +290,9 @@ fn reprice(choices: &Choices, within_ms: u64, products: &[Product]) -> [PriceCha
         let category = [CATEGORY, "toys", "tools"][pick("category", 3) as usize];
         let category = (category != CATEGORY).then(|| category.to_owned());
         let creates = !looks && pick("creates", 8) == 0;
-        PriceChange { product: product.id.clone(), at_ms, price, category, looks, creates }
+        let reuses_key = pick("reuses key", 4) == 0;
+        let product = product.id.clone();
+        PriceChange { product, at_ms, price, category, looks, creates, reuses_key }
     })
 }
 

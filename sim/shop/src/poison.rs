@@ -41,6 +41,9 @@ pub struct Poison {
     /// Of [`Kind::Invalid`] the name of its [`Form`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub form: Option<String>,
+    /// So long after it was planted its producer says it once more, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again_after_ms: Option<u64>,
 }
 
 /// What is wrong with it.
@@ -130,6 +133,8 @@ pub enum Fate {
 /// A record that was planted, as it is found at the end.
 #[derive(Debug, Clone)]
 pub struct Planted {
+    /// Its place among what was to be planted.
+    pub number: usize,
     /// What is wrong with it.
     pub kind: Kind,
     /// Which form it has, where it has one.
@@ -161,6 +166,7 @@ impl Planted {
         let poison = workload.get(number)?;
         let payload = json["payload"].clone();
         Some(Planted {
+            number,
             kind: poison.kind,
             form: poison.form.as_deref().and_then(Form::named),
             stream,
@@ -273,10 +279,19 @@ impl Customers {
             }
         }
         let sent = match stream.is_topic() {
-            true => cluster.log().client("stranger", runtime).produce(vec![record]).await,
-            false => cluster.queue().client("stranger", runtime).publish(vec![record]).await,
+            true => cluster.log().client("stranger", runtime).produce(vec![record.clone()]).await,
+            false => {
+                cluster.queue().client("stranger", runtime).publish(vec![record.clone()]).await
+            }
         };
         assert!(sent.iter().all(Result::is_ok), "nothing befalls strangers: {sent:?}");
+        let Some(after_ms) = poison.again_after_ms.filter(|_| stream.is_topic()) else { return };
+        let log = cluster.log().client("stranger", cluster.server_runtime());
+        self.later(async move {
+            madsim::time::sleep(Duration::from_millis(after_ms)).await;
+            let sent = log.produce(vec![record]).await;
+            assert!(sent.iter().all(Result::is_ok), "nothing befalls strangers: {sent:?}");
+        });
     }
 
     /// What it plants; `None` while the order, or a record of it, is not there yet.

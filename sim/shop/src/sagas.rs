@@ -110,13 +110,16 @@ pub fn cancelled_for_its_reason(facts: &Facts) -> Bad {
         let mut orders = facts.answered.iter().filter(|it| it.order_id.as_deref() == Some(id));
         orders.any(|it| it.cancel.is_some())
     };
+    let wordy = facts.workload.wordy_gateway;
     let mut bad = Vec::new();
     for (id, saga) in facts.sagas.iter().filter(|(_, it)| it.terminal == Terminal::Cancelled) {
         let reason = saga.reason.as_deref().unwrap_or("");
         let why = |said: &&Said| match &said.event {
             Event::StockFailed(e) => e.reason.as_deref().unwrap_or(reason::STOCK_FAILED) == reason,
+            // Orders takes the beginning of a long one.
             Event::PaymentProcessed(e) if e.status == PaymentStatus::Failure => {
-                e.reason.as_deref().unwrap_or(reason::PAYMENT_FAILED) == reason
+                let said = e.reason.as_deref().unwrap_or(reason::PAYMENT_FAILED);
+                said == reason || !reason.is_empty() && said.starts_with(reason) && wordy
             }
             Event::PaymentProcessed(_)
             | Event::StockReserved(_)

@@ -78,6 +78,8 @@ impl Scenario {
             walk_ins: 0,
             strays: 0,
             refuses_mail: false,
+            wordy_gateway: false,
+            narrow: false,
             visited: false,
             audited: false,
             next: Vec::new(),
@@ -116,8 +118,15 @@ impl Scenario {
     /// The operator gives a product another price.
     pub fn reprice(mut self, product: &str, at_ms: u64, price: i64) -> Self {
         let (product, price) = (product.into(), Some(price));
-        let change =
-            PriceChange { product, at_ms, price, category: None, looks: false, creates: false };
+        let change = PriceChange {
+            product,
+            at_ms,
+            price,
+            category: None,
+            looks: false,
+            creates: false,
+            reuses_key: false,
+        };
         self.plan.workload.prices.push(change);
         self
     }
@@ -224,7 +233,14 @@ impl Scenario {
     /// An operator adjusts stock in one request of so many lines.
     pub fn import(mut self, lines: u32) -> Self {
         let name = format!("I{}", self.plan.workload.imports.len() + 1);
-        let import = Import { name, at_ms: 100, lines, spoilt: None, again_after_ms: None };
+        let import = Import {
+            name,
+            at_ms: 100,
+            lines,
+            spoilt: None,
+            again_after_ms: None,
+            reuses_key: false,
+        };
         self.plan.workload.imports.push(import);
         self
     }
@@ -232,7 +248,15 @@ impl Scenario {
     /// A stranger plants this on a topic or the queue, in the sequence of order `A1`.
     pub fn poison(mut self, kind: Kind, stream: Stream, mend: bool) -> Self {
         let (stream, order) = (stream.name().to_owned(), "A1".to_owned());
-        self.plan.workload.poisons.push(Poison { at_ms: 0, kind, stream, order, mend, form: None });
+        self.plan.workload.poisons.push(Poison {
+            at_ms: 0,
+            kind,
+            stream,
+            order,
+            mend,
+            form: None,
+            again_after_ms: None,
+        });
         self
     }
 

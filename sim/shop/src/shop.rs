@@ -387,7 +387,11 @@ fn summary(facts: &Facts) -> Summary {
             Terminal::None if saga.placed.is_none() => "placed elsewhere".to_owned(),
             Terminal::None => "open".to_owned(),
             Terminal::Confirmed => "confirmed".to_owned(),
-            Terminal::Cancelled => format!("cancelled: {reason}"),
+            Terminal::Cancelled => {
+                // A gateway may say more.
+                let word = reason.split(' ').next().unwrap_or_default();
+                format!("cancelled: {word}")
+            }
         };
         summary.mark(&mark, 1);
         summary.mark("late facts", u64::from(saga.late.stock + saga.late.payment));

@@ -28,6 +28,8 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     without("all walk-ins".into(), &|w| w.walk_ins = 0);
     without("all strays".into(), &|w| w.strays = 0);
     without("refused mails".into(), &|w| w.refuses_mail = false);
+    without("long refusals".into(), &|w| w.wordy_gateway = false);
+    without("narrow queues".into(), &|w| w.narrow = false);
     without("the visitor".into(), &|w| w.visited = false);
     without("all upgrades".into(), &|w| w.upgrades.clear());
     without("retention".into(), &|w| w.retention = None);

@@ -63,6 +63,11 @@ pub fn changes_are_kept(facts: &Facts) -> Bad {
             }
             (answer, _) => Some(format!("was answered {answer:?}")),
         };
+        let reused = told.reused.filter(|status| *status != Some(422));
+        let wrong = wrong.or_else(|| {
+            reused
+                .map(|status| format!("for another version under its key was answered {status:?}"))
+        });
         bad.extend(wrong.map(|wrong| {
             found(product, format!("{content:?}, meant for version {:?}, {wrong}", told.seen))
         }));

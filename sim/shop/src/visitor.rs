@@ -63,6 +63,8 @@ impl Customers {
             let listed = self.read_list(list).await;
             self.note_told(|told| told.lists.push(listed));
         }
+        let ahead = self.followers().ask_ahead().await;
+        self.note_told(|told| told.ahead = ahead);
         let promised = self.answered().into_iter().filter(|it| it.promised() > 0);
         for order in promised.filter_map(|it| it.order_id) {
             let (path, service) = (format!("/notifications/{order}"), Service::NotificationsApi);

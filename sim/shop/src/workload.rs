@@ -54,6 +54,12 @@ pub struct Workload {
     /// [`REFUSED_ENDING`].
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub refuses_mail: bool,
+    /// Whether the gateway declines at length, in words that nobody may publish.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wordy_gateway: bool,
+    /// Whether few commands may wait in a service.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub narrow: bool,
     /// Whether somebody looks at every list once all is done.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub visited: bool,
@@ -160,6 +166,9 @@ pub struct PriceChange {
     /// Whether the operator takes the product for a new one, and wants to overwrite none (If-None-Match).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub creates: bool,
+    /// Whether the operator uses its key once more when it was done, for the version that it has then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuses_key: bool,
 }
 
 /// New prices of many products in one request: a product may come twice.
@@ -262,6 +271,9 @@ pub struct Import {
     /// Ahead of which of them a further one stands that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spoilt: Option<u32>,
+    /// Whether the operator uses its key once more, for a line more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reuses_key: bool,
     /// So long after it was answered the operator sends it once more, milliseconds: longer than an inbox
     /// remembers it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

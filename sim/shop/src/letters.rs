@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use chassis::{DeadLetter, LetterState};
-use contract::{CATALOG, Service};
+use contract::{CATALOG, ProductUpserted, Service};
+use envelope::Payload;
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
@@ -164,6 +165,8 @@ fn sequenced(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
         ORDERED.contains(service)
             && letter.correlation_id.as_ref() == Some(&letter.key)
             && !contract::ends_order(kind)
+            // It has an order of its own.
+            && kind != ProductUpserted::TYPE
             && letter.code != "event_id_reused"
     })
 }

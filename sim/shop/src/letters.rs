@@ -168,6 +168,8 @@ fn sequenced(facts: &Facts) -> impl Iterator<Item = (Service, &DeadLetter)> {
             // It has an order of its own.
             && kind != ProductUpserted::TYPE
             && letter.code != "event_id_reused"
+            // Redriven behind what it took the id of, it may have died of something else since.
+            && !facts.planted.iter().any(|it| it.letter == letter.id && it.kind == Kind::ReusedId)
     })
 }
 

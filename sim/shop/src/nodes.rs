@@ -58,8 +58,7 @@ pub struct World {
     /// How the relays sent.
     pub sends: Sends,
     metrics: Metered,
-    /// When the gateway and the mail server were asked, by key.
-    asked: Arc<Mutex<BTreeMap<String, Vec<Duration>>>>,
+    asked: Asked,
     routers: Arc<Mutex<BTreeMap<String, Router>>>,
     /// The nodes that recover first.
     core: Arc<[String]>,
@@ -91,6 +90,7 @@ impl World {
         if workload.refuses_mail {
             mails.steer(Some(Arc::new(|mail: &Mail, _| refuses(mail))));
         }
+        let asked = Asked { cluster: cluster.clone(), times: Arc::default() };
         let world = World {
             cluster,
             databases: databases.into(),
@@ -98,7 +98,7 @@ impl World {
             mails,
             sends: Sends::default(),
             metrics,
-            asked: Arc::default(),
+            asked,
             routers: Arc::default(),
             core: workload.core.as_slice().into(),
             next: Arc::new(Mutex::new(workload.next.iter().cloned().collect())),
@@ -122,12 +122,7 @@ impl World {
 
     /// When the gateway and the mail server were asked, by key; whether or not that reached them.
     pub fn asked(&self) -> BTreeMap<String, Vec<Duration>> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn note_asked(&self, key: &str) {
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.entry(key.to_owned()).or_default().push(self.cluster.elapsed());
+        self.asked.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A service's database.
@@ -286,7 +281,8 @@ impl World {
             Service::Payments => {
                 let gateway = Arc::new(GatedGateway {
                     node,
-                    world: self.clone(),
+                    inner: self.gateway.clone(),
+                    asked: self.asked.clone(),
                     wordy: workload.wordy_gateway,
                 });
                 let config = payments::Config {
@@ -308,7 +304,11 @@ impl World {
                 notifications_api::run(ports, settings, config).await
             }
             Service::NotificationsWorker => {
-                let sink = Arc::new(GatedSink { node, world: self.clone() });
+                let sink = Arc::new(GatedSink {
+                    node,
+                    inner: self.mails.clone(),
+                    asked: self.asked.clone(),
+                });
                 let config = notifications_worker::Config {
                     contract,
                     streams,
@@ -356,6 +356,20 @@ fn settings(service: Service, node: &str, workload: &Workload) -> Settings {
     settings
 }
 
+/// When the gateway and the mail server were asked, by key.
+#[derive(Clone)]
+struct Asked {
+    cluster: Cluster,
+    times: Arc<Mutex<BTreeMap<String, Vec<Duration>>>>,
+}
+
+impl Asked {
+    fn note(&self, key: &str) {
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        times.entry(key.to_owned()).or_default().push(self.cluster.elapsed());
+    }
+}
+
 /// Why the gateway declines, in its own words, where it is wordy.
 pub fn declined(wordy: bool, why: &str) -> String {
     if wordy { format!("{why} \0{}", "at length ".repeat(60)) } else { why.to_owned() }
@@ -363,7 +377,8 @@ pub fn declined(wordy: bool, why: &str) -> String {
 
 struct GatedGateway {
     node: NodePorts,
-    world: World,
+    inner: SimulatedGateway,
+    asked: Asked,
     wordy: bool,
 }
 
@@ -376,8 +391,8 @@ impl Gateway for GatedGateway {
         order: &OrderId,
         amount: Option<i64>,
     ) -> Answer {
-        self.world.note_asked(key);
-        let (gateway, order, about) = (self.world.gateway.clone(), order.clone(), key.to_owned());
+        self.asked.note(key);
+        let (gateway, order, about) = (self.inner.clone(), order.clone(), key.to_owned());
         let wordy = self.wordy;
         let effect = move || match gateway.answer(&about, operation, &order, amount) {
             Answer::Declined(why) => Answer::Declined(declined(wordy, &why)),
@@ -389,14 +404,15 @@ impl Gateway for GatedGateway {
 
 struct GatedSink {
     node: NodePorts,
-    world: World,
+    inner: MemorySink,
+    asked: Asked,
 }
 
 #[async_trait]
 impl MailSink for GatedSink {
     async fn send(&self, mail: &Mail) -> Sent {
-        self.world.note_asked(&mail.message_id);
-        let (sink, sent) = (self.world.mails.clone(), mail.clone());
+        self.asked.note(&mail.message_id);
+        let (sink, sent) = (self.inner.clone(), mail.clone());
         let effect = move || sink.answer(&sent);
         self.node.outside(mail.message_id.clone(), effect).await.unwrap_or(Sent::Unknown)
     }

@@ -248,19 +248,13 @@ async fn redrive(options: Redrive) -> anyhow::Result<ExitCode> {
     let body = match payload {
         None => json!({}),
         Some(path) => {
-            let text = read(&path);
-            let path = path.display();
-            let text = match text {
-                Ok(text) => text,
-                Err(error) => return Ok(usage(&format!("--payload {path}: {error}"))),
-            };
-            match serde_json::from_str::<Value>(&text) {
+            let read = read(&path).map_err(|error| error.to_string()).and_then(|text| {
+                serde_json::from_str::<Value>(&text)
+                    .map_err(|error| format!("give the whole envelope as JSON: {error}"))
+            });
+            match read {
                 Ok(envelope) => json!({ "payload": envelope }),
-                Err(error) => {
-                    let text =
-                        format!("--payload {path}: give the whole envelope as JSON: {error}");
-                    return Ok(usage(&text));
-                }
+                Err(error) => return Ok(usage(&format!("--payload {}: {error}", path.display()))),
             }
         }
     };

@@ -18,7 +18,7 @@ pub use report::{Finding, Findings, Invariant, Report, Row, Totals, Verdict};
 use crate::client::{Client, Target};
 use crate::http_shell::pause;
 use crate::progress::Progress;
-use crate::{CANNOT_TELL, local_mode};
+use crate::{cannot_tell, local_mode};
 
 /// The pause between two looks while waiting for rest.
 const LOOK: Duration = Duration::from_millis(200);
@@ -54,8 +54,9 @@ pub async fn run(options: Reconcile) -> anyhow::Result<ExitCode> {
     let report = match audit(&client, Duration::from_secs(options.wait.into()), true).await {
         Ok(report) => report,
         Err(error) => {
-            eprintln!("error: {error:#}\nso it cannot be told whether the books balance");
-            return Ok(ExitCode::from(CANNOT_TELL));
+            let code = cannot_tell(&error);
+            eprintln!("so it cannot be told whether the books balance");
+            return Ok(code);
         }
     };
     let verdict = report.verdict();

@@ -18,6 +18,7 @@ use crate::health::{self, Ready};
 use crate::look::Looks;
 use crate::requests::{self, Around};
 use crate::stop::{Stage, Working};
+use crate::trial::TAKE_BACK_TRIES;
 use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
 use crate::work::Desk;
@@ -97,6 +98,22 @@ impl Shared {
     pub(crate) async fn back_off(&self, what: &'static str, failures: &mut u32) {
         let pause = self.pause(what, failures);
         self.ports.runtime.sleep(pause).await;
+    }
+
+    /// Takes a mark back, of what did not end the process. Where no try succeeds it stands, as that of a process that
+    /// died.
+    pub(crate) async fn take_back<'a>(
+        &self,
+        what: &'static str,
+        try_it: impl Fn() -> BoxFuture<'a, Outcome<()>>,
+    ) {
+        for _ in 0..TAKE_BACK_TRIES {
+            match try_it().await {
+                Ok(()) => return,
+                Err(fault) => tracing::debug!(service = self.settings.service, %fault, what,
+                    "a mark was not taken back"),
+            }
+        }
     }
 
     /// How long to pause after a failure: twice as long each time, up to a bound, with jitter.

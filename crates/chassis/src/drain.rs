@@ -16,7 +16,6 @@ use crate::slot::{Ask, Slot};
 use crate::stop::Working;
 use crate::touched::document;
 use crate::transaction::{clock, json, listed, rows};
-use crate::trial::TAKE_BACK_TRIES;
 use crate::{Commands, DEAD_LETTERS, Document, Due, Handler};
 
 /// Keys in one look.
@@ -141,13 +140,7 @@ impl Turn {
 
     /// It was not handled, and did not end the process.
     async fn give_back(&self, shared: &Shared) {
-        for _ in 0..TAKE_BACK_TRIES {
-            match self.try_give_back(shared).await {
-                Ok(()) => return,
-                Err(fault) => tracing::debug!(service = shared.settings.service, %fault,
-                    "the turn of a letter not given back"),
-            }
-        }
+        shared.take_back("turn", || Box::pin(self.try_give_back(shared))).await;
     }
 
     async fn try_give_back(&self, shared: &Shared) -> Outcome<()> {
@@ -184,13 +177,12 @@ struct Locked {
 impl Locked {
     async fn of(shared: &Shared, key: &Key, more: Option<Op>) -> Outcome<Self> {
         let mut ops = vec![Op::Now, Op::Lock { table: &PARKED, keys: [key.clone()].into() }];
-        let reads = more.is_some();
         ops.extend(more);
         let (tx, replies) = shared.ports.store.begin(ops).await?;
         let mut replies = replies.into_iter();
         let now = clock(replies.next());
         let row = rows(replies.next()).remove(key);
-        let more = if reads { rows(replies.next()) } else { Rows::new() };
+        let more = replies.next().map_or_else(Rows::new, |reply| rows(Some(reply)));
         Ok(Locked { now, row, tx, more })
     }
 }

@@ -155,12 +155,7 @@ impl LetterText {
     pub fn of(bytes: &[u8]) -> Self {
         LetterText(match std::str::from_utf8(bytes) {
             Ok(text) if !text.contains('\0') && !text.starts_with("hex:") => text.to_owned(),
-            _ => {
-                const DIGITS: [u8; 16] = *b"0123456789abcdef";
-                let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-                let digits = digits.map(|digit| char::from(DIGITS[usize::from(digit)]));
-                "hex:".chars().chain(digits).collect()
-            }
+            _ => format!("hex:{}", envelope::hex(bytes)),
         })
     }
 

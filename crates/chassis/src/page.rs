@@ -109,7 +109,7 @@ fn no_answer() -> Problem {
 /// Hexadecimal digits of the column, which a list and its filters differ in, its value and the key: none has
 /// line breaks.
 fn encode(column: usize, value: &str, key: &str) -> String {
-    format!("{column}\n{value}\n{key}").bytes().map(|byte| format!("{byte:02x}")).collect()
+    envelope::hex(format!("{column}\n{value}\n{key}").as_bytes())
 }
 
 fn decode(cursor: &str) -> Option<(usize, String, Key)> {

@@ -185,13 +185,18 @@ pub fn fingerprint(bytes: &[u8]) -> String {
 
 /// 32 lower-case hexadecimal digits.
 pub fn hexadecimal(number: u128) -> String {
+    hex(&number.to_be_bytes())
+}
+
+/// Two lower-case hexadecimal digits a byte.
+pub fn hex(bytes: &[u8]) -> String {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
-    let mut text = [0; 32];
-    for (n, byte) in number.to_be_bytes().into_iter().enumerate() {
-        text[2 * n] = DIGITS[usize::from(byte >> 4)];
-        text[2 * n + 1] = DIGITS[usize::from(byte & 15)];
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
     }
-    String::from_utf8(text.to_vec()).expect("digits are ASCII")
+    String::from_utf8(text).expect("digits are ASCII")
 }
 
 #[cfg(test)]

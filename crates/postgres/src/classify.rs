@@ -31,8 +31,8 @@ pub(crate) fn classify(error: &Error, during: During) -> Fault {
             None => error.to_string(),
         },
     };
-    let silent = || std::error::Error::source(error).filter(|_| error.as_db_error().is_none());
-    if during == During::Login && silent().is_some_and(never) {
+    let wordless = || std::error::Error::source(error).filter(|_| error.as_db_error().is_none());
+    if during == During::Login && wordless().is_some_and(never) {
         return Fault::refused(text);
     }
     by_state(error.code().map(|state| state.code()), during, text)

@@ -27,6 +27,11 @@ fn is_resend(event: &Event) -> bool {
     matches!(event, Event::NotificationJob(job) if job.revision.is_some_and(|it| it > 1))
 }
 
+/// When it occurred, as it says itself.
+fn at(said: &Said) -> &str {
+    said.json["occurredAt"].as_str().unwrap_or("")
+}
+
 /// An event's causationId is the eventId of what it followed from (saga-rules 9): an event of the same
 /// key, or a request's, or a stranger's copy.
 pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
@@ -50,13 +55,11 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
                 trigger.key == said.key && wanted.contains(&trigger.event.kind())
             }
         };
-        let at = |said: &Said| said.json["occurredAt"].as_str().unwrap_or("").to_owned();
         if let Some(trigger) = trigger.filter(|trigger| at(trigger) > at(said)) {
             let text = format!("{} occurred before {}", said.place, trigger.place);
             bad.push(found(&said.key, text));
         }
-        let trace = trigger.filter(|trigger| trigger.trace != said.trace);
-        if let Some(trigger) = trace {
+        if let Some(trigger) = trigger.filter(|trigger| trigger.trace != said.trace) {
             let text = format!("{} is not in the trace of {}", said.place, trigger.place);
             bad.push(found(&said.key, text));
         }

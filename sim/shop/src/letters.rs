@@ -62,6 +62,7 @@ pub fn have_a_cause(facts: &Facts) -> Bad {
 pub fn poison_is_settled(facts: &Facts) -> Bad {
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
+    let first_end = first_end(facts);
     for (at, planted) in facts.planted.iter().enumerate() {
         // Known by what was said there, whatever became of it.
         let repeats = facts.planted[..at].iter().any(|it| it.number == planted.number);
@@ -75,7 +76,7 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             });
             let twin =
                 |it: &&Planted| it.number != planted.number && it.event_id == planted.event_id;
-            let contradicts = planted.kind.is_end() && first_end(facts) != Some(planted.kind);
+            let contradicts = planted.kind.is_end() && first_end != Some(planted.kind);
             let right = match (planted.fate(service, profile), code) {
                 (_, code) if repeats => code.is_none(),
                 (Fate::Applied, code) if contradicts && service != Service::Query => {

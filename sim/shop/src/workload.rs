@@ -349,7 +349,7 @@ impl Workload {
     }
 }
 
-/// What walk-ins order, from the cart by which their orders are known.
+/// The cart by which the orders of walk-ins are known.
 pub const WALK_INS_CART: &str = "walk-ins";
 
 /// The id of an order that nobody placed here.

@@ -11,7 +11,7 @@ use crate::slot::Source;
 use crate::tables::position_key;
 use crate::touched::document;
 use crate::transaction::{json, rows};
-use crate::trial::{self, Step, TAKE_BACK_TRIES, Trial};
+use crate::trial::{self, Step, Trial};
 use crate::{Document, POSITIONS, Position};
 
 /// What its position says of a partition that was claimed again without progress.
@@ -137,30 +137,25 @@ impl Member<'_> {
     /// Takes marks back: what they stand for was handed over and did not end the process. Whoever
     /// claimed the partition since may have marked it, too: those marks stay.
     pub(super) async fn take_back(&mut self, marked: BTreeMap<Partition, Trial>) {
-        for _ in 0..TAKE_BACK_TRIES {
-            if marked.is_empty() {
-                return;
-            }
-            match self.try_take_back(&marked).await {
-                Ok(()) => return,
-                Err(fault) => tracing::debug!(service = self.shared.settings.service, %fault,
-                    "marks not taken back"),
-            }
+        if marked.is_empty() {
+            return;
         }
+        let store = &*self.shared.ports.store;
+        self.shared.take_back("records", || Box::pin(try_take_back(store, &marked))).await;
     }
+}
 
-    async fn try_take_back(&mut self, marked: &BTreeMap<Partition, Trial>) -> Outcome<()> {
-        let locked = Locked::of(&*self.shared.ports.store, marked.keys()).await?;
-        let mut trials = BTreeMap::new();
-        for (partition, mark) in marked {
-            if let Some((_, Position { trial: Some(trial), .. })) = locked.positions.get(partition)
-                && let Some(without) = trial::without(trial, mark)
-            {
-                trials.insert(partition.clone(), without);
-            }
+async fn try_take_back(store: &dyn Store, marked: &BTreeMap<Partition, Trial>) -> Outcome<()> {
+    let locked = Locked::of(store, marked.keys()).await?;
+    let mut trials = BTreeMap::new();
+    for (partition, mark) in marked {
+        if let Some((_, Position { trial: Some(trial), .. })) = locked.positions.get(partition)
+            && let Some(without) = trial::without(trial, mark)
+        {
+            trials.insert(partition.clone(), without);
         }
-        locked.commit(trials).await
     }
+    locked.commit(trials).await
 }
 
 /// Positions under their locks, with the versions of their rows.

@@ -12,7 +12,7 @@ use crate::slot::Source;
 use crate::stop::Working;
 use crate::tables::JOB_MARKS;
 use crate::transaction::{json, rows};
-use crate::trial::{MARKS_MAX, TAKE_BACK_TRIES};
+use crate::trial::MARKS_MAX;
 
 /// How often a job was about to be handled alone, and neither was nor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,17 +87,11 @@ impl<'a> Marks<'a> {
         self.change(|marks| marks.saturating_sub(1)).await;
     }
 
-    async fn change(&self, to: impl Fn(u32) -> u32) {
-        for _ in 0..TAKE_BACK_TRIES {
-            match self.try_change(&to).await {
-                Ok(()) => return,
-                Err(fault) => tracing::debug!(service = self.shared.settings.service, %fault,
-                    "a job's mark not taken back"),
-            }
-        }
+    async fn change(&self, to: impl Fn(u32) -> u32 + Send + Sync) {
+        self.shared.take_back("job", || Box::pin(self.try_change(&to))).await;
     }
 
-    async fn try_change(&self, to: &impl Fn(u32) -> u32) -> Outcome<()> {
+    async fn try_change(&self, to: &(impl Fn(u32) -> u32 + Send + Sync)) -> Outcome<()> {
         let (tx, version, marks) = self.locked().await?;
         let op = match to(marks) {
             0 => Op::Delete { table: &JOB_MARKS, keys: [self.key.clone()].into() },

@@ -24,6 +24,7 @@ use crate::vitals::Loop;
 use crate::{Document, POSITIONS, Position, meters};
 
 mod marks;
+mod rewind;
 mod waiting;
 
 use marks::{Round, Suspect};
@@ -80,6 +81,8 @@ struct Held {
     epoch: Option<u64>,
     /// The first offset that was read and not handled, where the claim finds no position.
     again: Option<i64>,
+    /// Behind the last offset that was read; where it was to read on, before the first one.
+    read_to: Option<i64>,
     /// Set where a process may have died of what is read next.
     suspect: Option<Suspect>,
 }
@@ -249,6 +252,7 @@ impl Member<'_> {
     /// what was read while it waited.
     async fn handle(&mut self, mut records: Vec<Fetched>) -> Outcome<()> {
         self.drop_unclaimed(&mut records);
+        self.rewind(&mut records).await;
         let unclaimed = self.held.values().any(|held| held.epoch.is_none());
         self.added = false;
         while !records.is_empty() {
@@ -257,7 +261,10 @@ impl Member<'_> {
             if !round.records.is_empty() {
                 self.hand_over(round).await?;
             }
-            records.append(&mut self.later);
+            let mut waited = std::mem::take(&mut self.later);
+            self.drop_unclaimed(&mut waited);
+            self.rewind(&mut waited).await;
+            records.append(&mut waited);
             self.drop_unclaimed(&mut records);
         }
         if unclaimed || self.added {
@@ -403,7 +410,8 @@ impl Member<'_> {
         for (partition, Position { epoch, claims, trial, .. }) in claimed {
             let suspected = claims > 1 || trial.is_some();
             let suspect = suspected.then_some(Suspect { claims, trial });
-            self.held.insert(partition, Held { epoch: Some(epoch), again: None, suspect });
+            let read_to = from.get(&partition).copied();
+            self.held.insert(partition, Held { epoch: Some(epoch), again: None, read_to, suspect });
         }
         // An owner that died between its transaction and its offset commit left the log's copy
         // behind; without new records nobody else would mend it.

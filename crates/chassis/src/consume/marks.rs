@@ -125,10 +125,16 @@ impl Member<'_> {
             return Err(fault);
         }
         for (partition, mark) in &decided.marks {
-            tracing::warn!(service = self.shared.settings.service, %partition, ?mark,
-                "claimed again without progress: the process may die of what comes next");
-            if let Some(held) = self.held.get_mut(partition) {
-                held.suspect = Some(Suspect { claims: 0, trial: Some(mark.clone()) });
+            let Some(held) = self.held.get_mut(partition) else { continue };
+            let suspect = Suspect { claims: 0, trial: Some(mark.clone()) };
+            let before = held.suspect.replace(suspect).and_then(|suspect| suspect.trial);
+            let service = self.shared.settings.service;
+            // The first mark is nothing yet: so it is of each partition to which nothing came between two starts.
+            if before.is_some() {
+                tracing::warn!(service, %partition, ?mark,
+                    "claimed again without progress: the process may die of what comes next");
+            } else {
+                tracing::debug!(service, %partition, ?mark, "marked: claimed again without progress");
             }
         }
         Ok(decided)

@@ -102,6 +102,43 @@ fn a_zombie_is_fenced_and_its_records_are_applied_by_the_new_owner() {
 }
 
 #[test]
+fn a_log_that_lost_what_was_handled_is_read_from_its_beginning() {
+    run(|world| async move {
+        let node = world.bare("c-0", |_| ()).await;
+        // Of the log that was: its records are gone, its positions are not.
+        set_position(&world, "in", Position { next: Some(500), ..Default::default() }).await;
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        node.app.consume(vec!["in".into()]);
+        world.sleep(10).await;
+        assert_eq!((world.trail("a"), world.position("in")), (vec!["e-1".into()], (1, Some(1))));
+        world.produce(vec![add("in", "e-2", "a", 1), add("in", "e-1", "a", 1)]).await;
+        world.sleep(10).await;
+        assert_eq!(world.trail("a"), ["e-1", "e-2"], "what the inbox knows has no second effect");
+        assert_eq!((world.position("in"), world.offset("in")), ((1, Some(3)), Some(3)));
+    });
+}
+
+#[test]
+fn what_is_read_anew_waits_until_its_position_is_put_back() {
+    run(|world| async move {
+        let node = world.bare("c-0", |_| ()).await;
+        set_position(&world, "in", Position { next: Some(500), ..Default::default() }).await;
+        node.app.consume(vec!["in".into()]);
+        world.sleep(10).await;
+        node.faults.set(|call| match call {
+            Call::Commit(ops) if matches!(*ops, [Op::Put { table, .. }] if *table == &POSITIONS) => retry(),
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        world.sleep(100).await;
+        assert_eq!(world.trail("a"), Vec::<String>::new());
+        node.faults.clear();
+        world.sleep(60).await;
+        assert_eq!((world.trail("a"), world.offset("in")), (vec!["e-1".into()], Some(1)));
+    });
+}
+
+#[test]
 fn a_claim_that_fails_for_long_loses_no_record() {
     run(|world| async move {
         world.produce(vec![add("in", "e-1", "a", 1), add("other", "e-2", "b", 1)]).await;

@@ -24,6 +24,9 @@ use crate::{LEASES, Settings, Trace, meters};
 /// At most so many times [`Settings::relay_max`] rows of a shard are read to find one that can be sent.
 const WINDOW_MAX: usize = 16;
 
+/// Of so many rows one key is too few: most of what was read waits for the same ones.
+const CROWD: usize = 8;
+
 /// Where a row goes and under which key: what is kept in order.
 type Path = (Channel, Arc<str>, Key);
 
@@ -250,15 +253,16 @@ impl Relay {
                 let path = path(&row);
                 let failing = self.failing.get(&path);
                 let (tries, again) = failing.map_or((0, Duration::ZERO), |f| (f.tries, f.again));
-                turn += usize::from(tries == 0);
                 let ours = self.until.is_none_or(|until| row.at <= until);
-                if paths.insert(path) && ours && (leaving || again <= elapsed) {
+                let new = paths.insert(path);
+                turn += usize::from(tries == 0 && new);
+                if new && ours && (leaving || again <= elapsed) {
                     first.push((tries, turn, row));
                 } else {
                     left = true;
                 }
             }
-            crowded |= full && turn == 0;
+            crowded |= full && turn <= limit / CROWD;
         }
         self.window = match (crowded, self.failing.is_empty()) {
             (true, _) => (self.window * 2).min(relay_max * WINDOW_MAX),

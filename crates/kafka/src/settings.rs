@@ -34,7 +34,9 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// `max.poll.interval.ms` (K23).
     pub max_poll_interval: Duration,
-    /// `delivery.timeout.ms`: then a record's outcome is Unknown (K11).
+    /// `delivery.timeout.ms`: then a record's outcome is Unknown (K11). Far below the client's default of 5 min,
+    /// and below the lease under which a relay sends: while a partition has no leader, a round waits so long for
+    /// its records, with all others, and then they are sent again.
     pub delivery_timeout: Duration,
     /// How long a poll waits for the first record.
     pub poll_wait: Duration,
@@ -55,7 +57,7 @@ impl Default for Settings {
             session_timeout: Duration::from_secs(45),
             heartbeat: Duration::from_secs(3),
             max_poll_interval: Duration::from_secs(300),
-            delivery_timeout: Duration::from_secs(120),
+            delivery_timeout: Duration::from_secs(5),
             poll_wait: Duration::from_millis(250),
             request_timeout: Duration::from_secs(10),
             close_deadline: Duration::from_secs(5),

@@ -289,6 +289,23 @@ fn a_blocked_key_with_many_rows_does_not_block_its_shard() {
 }
 
 #[test]
+fn a_key_with_many_rows_does_not_hold_up_its_shard() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.relay_max = 16).await;
+        let many: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+        let rows: Vec<_> = many.iter().map(|n| (0, "many", n.as_str())).collect();
+        append(&world, &rows).await;
+        append(&world, &[(0, "a", "behind")]).await;
+        node.app.relay();
+        world.sleep(30).await;
+        let sent = world.events("out");
+        assert_eq!(sent.len(), 101);
+        let at = sent.iter().position(|it| it == "behind").unwrap();
+        assert!(at < 10, "behind {at} of the others");
+    });
+}
+
+#[test]
 fn many_blocked_keys_do_not_block_their_shard() {
     run(|world| async move {
         let node = world.bare("c-0", |settings| settings.relay_max = 4).await;

@@ -67,11 +67,12 @@ type Services = Arc<BTreeMap<Service, Router>>;
 
 /// Every metric of the services: what docs/operations.md explains.
 pub fn meters() -> Vec<&'static Meter> {
-    let all: [&[&'static Meter]; 5] = [
+    let all: [&[&'static Meter]; 6] = [
         &chassis::meters::ALL,
         &orders::meters::ALL,
         &inventory::meters::ALL,
         &payments::meters::ALL,
+        &query::meters::ALL,
         &notifications_worker::meters::ALL,
     ];
     all.concat()

@@ -187,16 +187,18 @@ impl Handler for Orders {
                 Decided { emits, reply }
             }
             Incoming::PriceKnown { product_id, price } => {
+                let known: Option<Price> = rows.get(product_id.as_str());
+                if !newer(known.as_ref(), price) {
+                    return Ok(Decided::default());
+                }
                 if price.stamp.updated_at > now + AHEAD_MAX {
                     let (product_id, updated_at) = (product_id.clone(), price.stamp.updated_at);
                     rows.say(move || {
                         tracing::warn!(%product_id, %updated_at, "a product from the future");
                     });
+                    rows.count(Sample::new(&meters::PRICE_FROM_THE_FUTURE, 1.0));
                 }
-                let known: Option<Price> = rows.get(product_id.as_str());
-                if newer(known.as_ref(), price) {
-                    rows.put(&product_id.key(), price);
-                }
+                rows.put(&product_id.key(), price);
                 Decided::default()
             }
         })

@@ -45,9 +45,23 @@ pub static SAGA_LATE_FACT: Meter = Meter::counter(
 pub static SAGA_DURATION: Meter =
     Meter::seconds("saga_duration_seconds", "From an order to its end.", &[]);
 
+/// Prices that say they were changed in the future.
+pub static PRICE_FROM_THE_FUTURE: Meter = Meter::counter(
+    "price_from_the_future_total",
+    "Prices taken over whose updatedAt was over five minutes ahead of the store's clock.",
+    &[],
+);
+
 /// All of them.
-pub static ALL: [&Meter; 6] =
-    [&SAGA_ACTIVE, &SAGA_OLDEST_AGE, &SAGA_STUBS, &SAGA_TERMINAL, &SAGA_LATE_FACT, &SAGA_DURATION];
+pub static ALL: [&Meter; 7] = [
+    &SAGA_ACTIVE,
+    &SAGA_OLDEST_AGE,
+    &SAGA_STUBS,
+    &SAGA_TERMINAL,
+    &SAGA_LATE_FACT,
+    &SAGA_DURATION,
+    &PRICE_FROM_THE_FUTURE,
+];
 
 /// What a fact changed.
 pub(crate) fn changed(before: &Saga, after: &Saga, now: DateTime<Utc>) -> Vec<Sample> {

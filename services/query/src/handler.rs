@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use chassis::{Decided, Handler, Input, Read, Reason, Sequence, Touched};
+use chassis::{Decided, Handler, Input, Meter, Read, Reason, Sample, Sequence, Touched};
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::{Contract, Event, OrderId, PaymentStatus, Profile, Reading, Service};
 use envelope::Envelope;
 use ports::{Key, Table};
 
+use crate::meters;
 use crate::rows::{ALL, CHANGES, Changes, LAST, ORDERS, OrderRow, PRODUCTS};
 use crate::rules::{OrderFact, Payment, Product, Stock, Terminal};
 
@@ -80,6 +81,10 @@ impl Handler for Query {
         Ok(Read::Fact(Fact::Order { order_id, at: envelope.occurred_at, fact }))
     }
 
+    fn meters(&self) -> &'static [&'static Meter] {
+        &meters::ALL
+    }
+
     /// Each facet has its own events: their order does not matter.
     fn sequence(&self, _event_type: &str) -> Sequence {
         Sequence::Free
@@ -125,6 +130,7 @@ fn decide_product(product: &Product, rows: &mut Touched, now: DateTime<Utc>) {
         rows.say(move || {
             tracing::warn!(%product_id, %updated_at, "a product's updatedAt lies in the future");
         });
+        rows.count(Sample::new(&meters::PRODUCT_FROM_THE_FUTURE, 1.0));
     }
     rows.put(&key, product);
 }

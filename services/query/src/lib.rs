@@ -5,6 +5,7 @@
 mod follow;
 pub mod handler;
 mod http;
+pub mod meters;
 pub mod rows;
 pub mod rules;
 

@@ -5,7 +5,7 @@ use std::future::Future;
 
 use ports::{Fault, Outcome, Record};
 
-use crate::cluster::{Call, Node};
+use crate::cluster::Node;
 use crate::fault::{FaultKind, Site};
 use crate::log::words;
 use crate::touch::Touch;
@@ -29,11 +29,14 @@ where
         node.touches(|| batch.iter().cloned().map(sent).collect());
         words(&batch)
     };
-    let (call, rejected) = match node.enter(site, about).await {
-        Ok(call) => (call, None),
-        Err(fault) => (Call::clean(site), Some(fault)),
+    let call = match node.enter(site, about).await {
+        Ok(call) => call,
+        // It never left, or was refused as a whole.
+        Err(fault) => return vec![Err(fault); n],
     };
+    let rejected = call.rejection(node);
     let hit = match rejected.is_some() || call.unanswered() {
+        true if call.nothing_arrives() => vec![true; n],
         true => hits(node, site, n),
         false => vec![false; n],
     };
@@ -70,7 +73,9 @@ where
         Err(fault) => Some(fault),
     };
     let Some(fault) = fault else { return outcomes };
-    let spoilt = |(outcome, hit)| if hit { Err(fault.clone()) } else { outcome };
+    // The link or the server broke on the way back, whatever the plan had for the call: no answer comes.
+    let none_comes = hit.iter().all(|hit| !hit);
+    let spoilt = |(outcome, hit)| if hit || none_comes { Err(fault.clone()) } else { outcome };
     outcomes.into_iter().zip(hit).map(spoilt).collect()
 }
 

@@ -14,7 +14,7 @@ use madsim::time::TimeHandle;
 use model::log::LogServer;
 use model::queue::QueueServer;
 use model::store::StoreServer;
-use ports::{EventLog, JobQueue, Outcome, Record, Runtime, Store, Task};
+use ports::{EventLog, JobQueue, Key, Outcome, Record, Runtime, Store, Table, Task};
 
 use crate::choices::Choices;
 use crate::fault::{FaultKind, FaultSpec, Site, When};
@@ -32,7 +32,7 @@ mod phases;
 mod requests;
 mod strangers;
 
-pub(crate) use gate::Call;
+pub(crate) use gate::CLIENT_TIMEOUT;
 pub use leaving::Leave;
 use leaving::Manners;
 pub(crate) use links::Beats;
@@ -56,6 +56,9 @@ pub struct Settings {
     pub skew_ms: u64,
     /// How long a node that is asked to leave may take before it is killed.
     pub drain: Duration,
+    /// Rows that the databases never take, whoever writes them, as a server has limits that the model
+    /// does not know. None: they take all.
+    pub refuses: Option<fn(&Table, &Key) -> bool>,
     /// Whether to keep what each port call touched, for a page; the world is the same.
     pub detailed: bool,
 }
@@ -69,6 +72,7 @@ impl Default for Settings {
             delay_ms: 0,
             skew_ms: 0,
             drain: Duration::from_secs(5),
+            refuses: None,
             detailed: false,
         }
     }
@@ -223,6 +227,11 @@ impl Cluster {
             }
         }
         cluster
+    }
+
+    /// How its servers behave.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.shared.settings
     }
 
     /// The keyed choices of this world.

@@ -55,6 +55,11 @@ impl Site {
         matches!(self, Produce | CommitOffsets | Publish | Settle | Commit | Http | Outside)
     }
 
+    /// Whether the call carries records, of which each has an outcome of its own.
+    pub(crate) fn sends(self) -> bool {
+        matches!(self, Site::Produce | Site::Publish)
+    }
+
     /// Whether the call waits for something to come: it has no time-out of its own.
     pub(crate) fn waits(self) -> bool {
         matches!(self, Site::Poll | Site::Deliver)
@@ -222,6 +227,23 @@ impl FaultKind {
             Kind::Locked => matches!(site, Site::Begin | Site::Run),
             Kind::Deadlock => site == Site::Run,
         }
+    }
+
+    /// Whether it does nothing before the call has got to where it goes.
+    pub(crate) fn acts_there(self, site: Site) -> bool {
+        use FaultKind as Kind;
+        match self {
+            Kind::LostReply | Kind::LostRequest | Kind::LateEffect | Kind::Duplicated => true,
+            Kind::KillAfter | Kind::RestartAfter | Kind::LeaderChange => true,
+            Kind::Rejected => site.sends(),
+            _ => self.may_do_nothing(),
+        }
+    }
+
+    /// Whether what the call carries, or who makes it, may leave it nothing to do.
+    pub(crate) fn may_do_nothing(self) -> bool {
+        use FaultKind::{Deadlock, Hidden, Locked};
+        matches!(self, Hidden | Locked | Deadlock)
     }
 
     /// Whether it can happen to a node at any instant, without a call.

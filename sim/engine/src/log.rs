@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use model::log::LogClient;
 use ports::{Consumer, EventLog, Fault, Offsets, Outcome, Partition, Polled, Record, TopicSpec};
 
 use crate::batch;
-use crate::cluster::Node;
+use crate::cluster::{CLIENT_TIMEOUT, Node};
 use crate::fault::{FaultKind, Server, Site};
 use crate::touch::{self, Touch};
 
@@ -31,7 +32,8 @@ pub(crate) fn words(batch: &[Record]) -> String {
 }
 
 impl GatedLog {
-    /// Appends what goes to partitions with a leader.
+    /// Appends what goes to partitions with a leader at once; what goes to others when they have one again,
+    /// or not at all where that takes longer than a client waits. Answers when all of it has come to an end.
     async fn append(&self, batch: Vec<Record>) -> Vec<Outcome<()>> {
         let cluster = &self.node.cluster;
         let leaderless = |record: &Record| {
@@ -44,14 +46,25 @@ impl GatedLog {
         if out.iter().all(|out| !out) {
             return self.inner.produce(batch).await;
         }
-        let led = batch.into_iter().zip(&out).filter(|(_, out)| !**out);
-        let mut done =
-            self.inner.produce(led.map(|(record, _)| record).collect()).await.into_iter();
-        let answer = |out| match out {
-            true => Err(Fault::retry("injected: the partition has no leader")),
-            false => done.next().unwrap_or_else(|| Err(Fault::unknown("no answer"))),
-        };
-        out.into_iter().map(answer).collect()
+        let (waiting, led): (Vec<_>, Vec<_>) =
+            batch.into_iter().zip(&out).partition(|(_, out)| **out);
+        let led = led.into_iter().map(|(record, _)| record).collect();
+        let mut done = self.inner.produce(led).await.into_iter();
+        let mut late = Vec::new();
+        let until = cluster.elapsed() + CLIENT_TIMEOUT;
+        for (record, _) in waiting {
+            while leaderless(&record) && cluster.elapsed() < until {
+                madsim::time::sleep(Duration::from_millis(50)).await;
+            }
+            late.push(match leaderless(&record) {
+                true => Err(Fault::retry("injected: the partition has no leader")),
+                false => self.inner.produce(vec![record]).await.remove(0),
+            });
+        }
+        let mut late = late.into_iter();
+        let next = |out| if out { late.next() } else { done.next() };
+        let answers = out.into_iter().map(next);
+        answers.map(|it| it.unwrap_or_else(|| Err(Fault::unknown("no answer")))).collect()
     }
 }
 
@@ -66,7 +79,8 @@ async fn pass(node: &Node, about: String, polled: &Polled) -> Outcome<()> {
         about
     };
     let call = node.enter(Site::Poll, about).await?;
-    if let Some(long) = call.lasting(FaultKind::Hidden) {
+    if let Some(long) = call.lasting(FaultKind::Hidden).filter(|_| !records.is_empty()) {
+        call.meet(node);
         let mut read: Vec<Partition> = records.iter().map(|it| it.partition.clone()).collect();
         read.dedup();
         node.cluster.hide(read, long);

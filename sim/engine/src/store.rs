@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use model::store::StoreClient;
 use ports::{Fault, Op, Outcome, Reply, Store, Table, Tx};
 
-use crate::cluster::Node;
+use crate::cluster::{Cluster, Node};
 use crate::fault::{FaultKind, Server, Site};
 use crate::touch::{self, Touch};
 
@@ -75,6 +75,20 @@ fn words(ops: &[Op]) -> String {
     text
 }
 
+impl Cluster {
+    /// What a database says to a transaction with a row that it does not take.
+    fn refusal(&self, ops: &[Op]) -> Option<Fault> {
+        let refuses = self.settings().refuses?;
+        let refused = ops.iter().any(|op| match op {
+            Op::Insert { table, rows } | Op::Put { table, rows } => {
+                rows.keys().any(|key| refuses(table, key))
+            }
+            _ => false,
+        });
+        refused.then(|| Fault::refused("injected: the database does not take this row"))
+    }
+}
+
 #[async_trait]
 impl Store for GatedStore {
     async fn prepare(&self, tables: &[&'static Table]) -> Outcome<()> {
@@ -89,8 +103,10 @@ impl Store for GatedStore {
             words(&ops)
         };
         let call = self.node.enter(Site::Begin, about).await?;
-        if let Some(long) = call.lasting(FaultKind::Locked) {
-            self.node.cluster.occupy(&self.node, &ops, long).await;
+        if let Some(long) = call.lasting(FaultKind::Locked)
+            && self.node.cluster.occupy(&self.node, &ops, long).await
+        {
+            call.meet(&self.node);
         }
         let entangled = self.node.awaits(FaultKind::Deadlock);
         let held = if entangled { ops.clone() } else { Vec::new() };
@@ -110,7 +126,11 @@ impl Store for GatedStore {
 
     async fn transact(&self, ops: Vec<Op>) -> Outcome<Vec<Reply>> {
         let call = self.node.enter(Site::Commit, || about(&self.node, None, &ops)).await?;
-        let answer = if call.lost() { Ok(Vec::new()) } else { self.inner.transact(ops).await };
+        let answer = match self.node.cluster.refusal(&ops) {
+            _ if call.lost() => Ok(Vec::new()),
+            Some(refused) => Err(refused),
+            None => self.inner.transact(ops).await,
+        };
         self.node.leave(call, answer).await
     }
 }
@@ -121,11 +141,13 @@ impl Tx for GatedTx {
         let (node, begun) = (&self.node, Some(self.begun));
         let call = node.enter(Site::Run, || about(node, begun, &ops)).await?;
         let cluster = &self.node.cluster;
-        if let Some(long) = call.lasting(FaultKind::Locked) {
-            cluster.occupy(&self.node, &ops, long).await;
-        }
-        if let Some(long) = call.lasting(FaultKind::Deadlock) {
-            cluster.entangle(&self.node, &ops, &self.held, long).await;
+        let met = match (call.lasting(FaultKind::Locked), call.lasting(FaultKind::Deadlock)) {
+            (Some(long), _) => cluster.occupy(&self.node, &ops, long).await,
+            (_, Some(long)) => cluster.entangle(&self.node, &ops, &self.held, long).await,
+            (None, None) => false,
+        };
+        if met {
+            call.meet(&self.node);
         }
         let answer = self.inner.as_mut().ok_or_else(over)?.run(ops).await;
         self.node.leave(call, answer).await
@@ -138,7 +160,12 @@ impl Tx for GatedTx {
         if call.lost() {
             return self.node.leave(call, Ok(())).await;
         }
-        let answer = self.inner.take().ok_or_else(over)?.commit(ops).await;
+        let inner = self.inner.take().ok_or_else(over)?;
+        let answer = match self.node.cluster.refusal(&ops) {
+            // A statement that fails ends its transaction.
+            Some(refused) => Err(refused),
+            None => inner.commit(ops).await,
+        };
         self.node.leave(call, answer).await
     }
 }

@@ -11,7 +11,7 @@ use super::{Node, Place};
 use crate::fault::{FaultKind, FaultSpec, Site, When};
 
 /// How long a client waits for an answer before it gives the connection up.
-const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
+pub(crate) const CLIENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A port call that passed the gate on its way there.
 pub(crate) struct Call {
@@ -24,11 +24,6 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// A call that nothing happens to.
-    pub(crate) fn clean(site: Site) -> Self {
-        Call { site, fault: None, stuck: false, crashes: 0 }
-    }
-
     fn is(&self, kind: FaultKind) -> bool {
         self.fault.as_ref().is_some_and(|fault| fault.kind == kind)
     }
@@ -37,6 +32,13 @@ impl Call {
     pub(crate) fn lasting(&self, kind: FaultKind) -> Option<Duration> {
         let fault = self.fault.as_ref().filter(|fault| fault.kind == kind);
         fault.map(|fault| Duration::from_millis(fault.for_ms))
+    }
+
+    /// Notes that its fault did something, of those that may do nothing.
+    pub(crate) fn meet(&self, node: &Node) {
+        if let Some(fault) = &self.fault {
+            node.cluster.meet(fault);
+        }
     }
 
     /// Whether its caller never learns how it ended, though it goes on.
@@ -53,6 +55,16 @@ impl Call {
     /// Whether its effect is to happen twice.
     pub(crate) fn duplicated(&self) -> bool {
         self.is(FaultKind::Duplicated)
+    }
+
+    /// What the server says where it takes nothing of it, or not all of it.
+    pub(crate) fn rejection(&self, node: &Node) -> Option<Fault> {
+        self.is(FaultKind::Rejected).then(|| node.rejection(self.site))
+    }
+
+    /// Whether nothing at all of it reaches the server: the link is cut, or the server was down when it came.
+    pub(crate) fn nothing_arrives(&self) -> bool {
+        self.stuck || self.is(FaultKind::RestartBefore)
     }
 
     /// Whether it never reaches the server.
@@ -83,6 +95,15 @@ impl Node {
         if !call.lost() {
             call.stuck = !self.passes(site, Way::There).await?;
         }
+        // A node is killed behind its call wherever that ends.
+        let acts = |fault: &&FaultSpec| {
+            fault.kind.acts_there(site) && (!call.stuck || fault.kind == FaultKind::KillAfter)
+        };
+        if let Some(fault) = call.fault.as_ref().filter(acts)
+            && !fault.kind.may_do_nothing()
+        {
+            self.cluster.meet(fault);
+        }
         if call.lost() && !site.leaves_doubt() {
             self.delay(site).await;
             return Err(Fault::retry("injected: no answer"));
@@ -103,12 +124,18 @@ impl Node {
             self.stop_if_cut().await;
             return Ok(None);
         }
-        cluster.meet(&fault);
+        let meets = match fault.kind {
+            FaultKind::Rebalance => cluster.crowd(self, long),
+            kind => !kind.acts_there(site),
+        };
+        if meets {
+            cluster.meet(&fault);
+        }
         match fault.kind {
             FaultKind::KillBefore => {
                 cluster.kill(&self.name, long);
             }
-            FaultKind::Rejected => return Err(self.rejection(site)),
+            FaultKind::Rejected if !site.sends() => return Err(self.rejection(site)),
             FaultKind::Slow => madsim::time::sleep(long).await,
             FaultKind::Freeze => self.stand_still(long).await,
             FaultKind::ClockAhead | FaultKind::ClockBack => {
@@ -121,7 +148,6 @@ impl Node {
                 cluster.disturb(self, site, fault.kind, long);
             }
             FaultKind::RestartBefore => cluster.crash(self, site, long),
-            FaultKind::Rebalance => cluster.crowd(self, long),
             FaultKind::ChannelLost => {
                 cluster.shared.queue.disconnect(&self.client);
             }
@@ -130,6 +156,8 @@ impl Node {
             | FaultKind::LostReply
             | FaultKind::LostRequest
             | FaultKind::LateEffect
+            | FaultKind::Rejected
+            | FaultKind::Rebalance
             | FaultKind::Duplicated
             | FaultKind::RestartAfter
             | FaultKind::LeaderChange
@@ -144,8 +172,7 @@ impl Node {
     /// For now, or, of what is sent, for as long as somebody does not mend it: a right that is missing, a
     /// queue that is not there.
     fn rejection(&self, site: Site) -> Fault {
-        let sends = matches!(site, Site::Produce | Site::Publish);
-        match sends && self.cluster.shared.choices.below("rejection", &self.name, 2) == 0 {
+        match site.sends() && self.cluster.shared.choices.below("rejection", &self.name, 2) == 0 {
             true => Fault::refused("injected"),
             false => Fault::retry("injected"),
         }

@@ -14,6 +14,8 @@ use crate::fault::{FaultKind, Server, Site};
 
 /// A server drops the connection of a client that it has not heard of for so long.
 const HEARTBEAT: Duration = Duration::from_secs(4);
+/// Longer than any world goes on.
+const FOR_GOOD: Duration = Duration::from_secs(24 * 3600);
 
 /// The way of a message between a node and a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +83,16 @@ impl Cluster {
         if server == Server::Queue {
             self.lose_channels(&node.client, long);
         }
+    }
+
+    /// Nothing gets from this node to that server any more, nor back, until its links are mended.
+    pub(super) fn cut_off(&self, name: &str, server: Server) {
+        let Some(node) = self.running(name) else { return };
+        self.note(name, "cut off", format!("{} from {server:?}", node.client));
+        let until = self.elapsed() + FOR_GOOD;
+        let mut state = self.state();
+        let link = state.links.links.entry((node.name.clone(), server)).or_default();
+        (link.no_requests, link.no_replies) = (until, until);
     }
 
     /// The queue server drops a client that stays silent.

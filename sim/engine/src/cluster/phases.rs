@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Cluster;
+use crate::fault::Server;
 
 /// How far a world has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub(super) enum Phase {
 
 impl Cluster {
     /// From now on nothing fails any more, all servers are up, and these nodes are well: they run, at
-    /// the right time, and their links are whole. All others stand still or stay down, with what
-    /// they hold, until [`Cluster::heal`].
+    /// the right time, and their links are whole. All others stand still, stay down or have no way to
+    /// their database, with what they hold, until [`Cluster::heal`].
     pub fn recover(&self, core: &[String]) {
         self.state().phase = Phase::Core;
         self.state().core = core.iter().cloned().collect();
@@ -28,6 +29,8 @@ impl Cluster {
         for name in names {
             if core.contains(&name) {
                 self.make_well(&name);
+            } else if self.choices().one_in("cut off", &name, 4) {
+                self.cut_off(&name, Server::Store);
             } else if self.choices().one_in("stands still", &name, 2) {
                 self.freeze(&name, Duration::MAX);
             } else {

@@ -12,10 +12,11 @@ use super::{Cluster, Node};
 const STRANGER: &str = "stranger";
 
 impl Cluster {
-    /// A member that reads nothing joins the group that the node is in, and leaves after so long.
-    pub(super) fn crowd(&self, node: &Node, long: Duration) {
+    /// A member that reads nothing joins the group that the node is in, if it is in one, and leaves after
+    /// so long.
+    pub(super) fn crowd(&self, node: &Node, long: Duration) -> bool {
         let joined = self.state().places.get(&*node.name).and_then(|place| place.joined.clone());
-        let Some((group, topics)) = joined else { return };
+        let Some((group, topics)) = joined else { return false };
         let cluster = self.clone();
         self.aside(async move {
             let client = cluster.shared.log.client(STRANGER, cluster.server_runtime());
@@ -30,21 +31,30 @@ impl Cluster {
             }
             consumer.close().await;
         });
+        true
     }
 
-    /// A transaction of somebody else takes these rows first, and rolls back after so long.
-    pub(crate) async fn occupy(&self, node: &Node, ops: &[Op], long: Duration) {
-        let Some(tx) = self.take(node, ops).await else { return };
+    /// A transaction of somebody else takes these rows first, if there are some and they are free, and rolls
+    /// back after so long.
+    pub(crate) async fn occupy(&self, node: &Node, ops: &[Op], long: Duration) -> bool {
+        let Some(tx) = self.take(node, ops).await else { return false };
         self.aside(async move {
             madsim::time::sleep(long).await;
             drop(tx);
         });
+        true
     }
 
-    /// Somebody else takes the rows of `wanted`, and then waits for those of `held`, which the
-    /// node's open transaction has.
-    pub(crate) async fn entangle(&self, node: &Node, wanted: &[Op], held: &[Op], long: Duration) {
-        let Some(mut tx) = self.take(node, wanted).await else { return };
+    /// Somebody else takes the rows of `wanted`, if there are some and they are free, and then waits for those
+    /// of `held`, which the node's open transaction has.
+    pub(crate) async fn entangle(
+        &self,
+        node: &Node,
+        wanted: &[Op],
+        held: &[Op],
+        long: Duration,
+    ) -> bool {
+        let Some(mut tx) = self.take(node, wanted).await else { return false };
         let (held, server) = (taking(held), self.server_runtime());
         self.aside(async move {
             // It gets them when the other one has been aborted, or gives up with its time.
@@ -53,14 +63,19 @@ impl Cluster {
         });
         // Its wait begins before the node's own.
         madsim::time::sleep(Duration::from_micros(1)).await;
+        true
     }
 
-    /// A stranger's transaction that has the rows which these operations take; `None` where somebody
-    /// else has them already.
+    /// A stranger's transaction that has the rows which these operations take; `None` where they take none,
+    /// or somebody else has them already.
     async fn take(&self, node: &Node, ops: &[Op]) -> Option<Box<dyn Tx>> {
+        let ops = taking(ops);
+        if ops.is_empty() {
+            return None;
+        }
         let server = self.server_runtime();
         let client = self.database(&node.database).client(STRANGER, server.clone());
-        let begun = client.begin(taking(ops));
+        let begun = client.begin(ops);
         let (tx, _) = ports::timeout(&*server, Duration::from_millis(1), begun).await?.ok()?;
         Some(tx)
     }
@@ -75,6 +90,10 @@ impl Cluster {
 
 /// Those that take rows which another transaction then has to wait for.
 fn taking(ops: &[Op]) -> Vec<Op> {
-    let takes = |op: &&Op| matches!(op, Op::Lock { .. } | Op::Insert { .. });
+    let takes = |op: &&Op| match op {
+        Op::Lock { keys, .. } => !keys.is_empty(),
+        Op::Insert { rows, .. } => !rows.is_empty(),
+        _ => false,
+    };
     ops.iter().filter(takes).cloned().collect()
 }

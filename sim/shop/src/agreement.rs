@@ -18,7 +18,7 @@ use crate::invariants::found;
 use crate::keeper::WriteOffTold;
 use crate::nodes::declined;
 use crate::poison::{Kind, Planted};
-use crate::workload::is_nobodys;
+use crate::workload::{QUARRELLED, is_nobodys, nobodys};
 
 type Bad = Vec<(String, String)>;
 
@@ -221,6 +221,10 @@ pub fn outcome_is_told(facts: &Facts) -> Bad {
     let default = facts.workload.profile() == Profile::Default;
     for (id, payment) in facts.payments.iter().filter(|(id, _)| default && is_nobodys(id)) {
         let known = payment.order.is_some();
+        // Of what had ended before nobody asks what it costs.
+        if payment.outcome.is_none() && payment.terminal.is_some() {
+            continue;
+        }
         if payment.outcome.as_ref() != unpriced.as_ref().filter(|_| known) {
             bad.push(found(id, format!("without an amount, and told {:?}", payment.outcome)));
         }
@@ -312,6 +316,9 @@ pub fn published(facts: &Facts) -> Bad {
         match row.reservation.state {
             State::Reserved | State::Committed | State::Released => want(id, "reserved".to_owned()),
             State::Failed => want(id, format!("failed {:?}", row.reservation.reason)),
+            State::Pending if row.reservation.is_open_item() => {
+                want(id, format!("failed {:?}", row.reservation.reason));
+            }
             State::Pending | State::Tombstone => {}
         }
     }
@@ -454,11 +461,13 @@ pub fn read_model(facts: &Facts) -> Bad {
     }
     let ends: BTreeSet<Kind> =
         facts.planted.iter().map(|it| it.kind).filter(|kind| kind.is_end()).collect();
-    for (id, row) in facts.shown.iter().filter(|(id, _)| !facts.sagas.contains_key(*id)) {
-        let quarrel = is_nobodys(id) && !ends.is_empty();
+    for (id, row) in &facts.shown {
+        let quarrel = *id == nobodys(QUARRELLED) && !ends.is_empty();
         let status = row.order.status().name();
         if !quarrel {
-            bad.push(found(id, "an order that only Query knows"));
+            if !facts.sagas.contains_key(id) {
+                bad.push(found(id, "an order that only Query knows"));
+            }
         } else if (status == "conflict") != (ends.len() > 1) {
             bad.push(found(id, format!("{ends:?} were said of it, and it is shown as {status}")));
         }

@@ -13,7 +13,7 @@ use sim_engine::Violation;
 
 use crate::facts::{Facts, Said};
 use crate::poison::Kind;
-use crate::workload::{Order, is_nobodys};
+use crate::workload::{Order, QUARRELLED, is_nobodys, nobodys};
 use crate::{agreement, causes, leaving, letters, next, pace, sagas, told};
 
 /// A name, and a check that says what is wrong.
@@ -219,7 +219,29 @@ fn one_end_everywhere(facts: &Facts) -> Vec<(String, String)> {
             bad.push(found(id, format!("{end} in Orders, {paid:?} in Payments")));
         }
     }
+    bad.extend(ends_of_the_quarrel(facts));
     bad
+}
+
+/// Inventory takes whatever was said first of how an order ended, also where its lines come behind that.
+fn ends_of_the_quarrel(facts: &Facts) -> Option<(String, String)> {
+    use inventory::rules::State;
+    let id = nobodys(QUARRELLED);
+    let end = letters::first_end(facts)?;
+    let reservation = &facts.reservations.get(&id)?.reservation;
+    let same = match reservation.state {
+        State::Committed => end == Kind::Confirmed,
+        State::Released | State::Tombstone => end == Kind::Cancelled,
+        // Nothing was held when it ended: what comes then is taken.
+        State::Pending | State::Failed => end == Kind::Confirmed || reservation.reason.is_some(),
+        State::Reserved => false,
+    };
+    let died = facts.letters[&Service::Inventory]
+        .iter()
+        .any(|letter| letter.key == id && letter.code == "crash_loop");
+    let state = reservation.state.name();
+    (!same && !died)
+        .then(|| found(&id, format!("{end:?} was said first, and its stock is {state}")))
 }
 
 /// on_hand = available + reserved + committed; reserved and committed are Σ lines; nothing negative.
@@ -227,23 +249,23 @@ fn stock_books(facts: &Facts) -> Vec<(String, String)> {
     use inventory::rules::State;
     let mut reserved: BTreeMap<&str, i64> = BTreeMap::new();
     let mut committed: BTreeMap<&str, i64> = BTreeMap::new();
-    // Nobody ends an order that was not placed here.
-    let mut of_nobody: BTreeMap<&str, i64> = BTreeMap::new();
+    // What strangers ordered, and ended or not.
+    let mut held_by_strangers: BTreeMap<&str, i64> = BTreeMap::new();
+    let mut sold: BTreeMap<&str, i64> = BTreeMap::new();
     for (id, row) in &facts.reservations {
         let Some(lines) = &row.reservation.lines else { continue };
-        let book = match row.reservation.state {
-            State::Reserved => &mut reserved,
-            State::Committed => &mut committed,
+        let (book, of_strangers) = match row.reservation.state {
+            State::Reserved => (&mut reserved, &mut held_by_strangers),
+            State::Committed => (&mut committed, &mut sold),
             State::Pending | State::Failed | State::Released | State::Tombstone => continue,
         };
         for (product, qty) in lines {
             *book.entry(product.as_str()).or_default() += qty;
             if is_nobodys(id) {
-                *of_nobody.entry(product.as_str()).or_default() += qty;
+                *of_strangers.entry(product.as_str()).or_default() += qty;
             }
         }
     }
-    let mut sold: BTreeMap<&str, i64> = BTreeMap::new();
     for saga in facts.sagas.values().filter(|saga| saga.terminal == Terminal::Confirmed) {
         for line in saga.placed.iter().flat_map(|placed| &placed.lines) {
             *sold.entry(line.product_id.as_str()).or_default() += i64::from(line.qty);
@@ -259,7 +281,7 @@ fn stock_books(facts: &Facts) -> Vec<(String, String)> {
             ("reserved is not Σ reservations", books.reserved() == of(&reserved)),
             ("committed is not Σ committed reservations", books.committed() == of(&committed)),
             ("committed is not Σ lines of confirmed orders", books.committed() == of(&sold)),
-            ("something stays reserved at rest", books.reserved() == of(&of_nobody)),
+            ("something stays reserved at rest", books.reserved() == of(&held_by_strangers)),
             ("something is negative", books.available() >= 0 && books.committed() >= 0),
             (
                 "on_hand is not Σ adjustments",
@@ -384,7 +406,11 @@ fn confirmed_is_captured(facts: &Facts) -> Vec<(String, String)> {
         }
     }
     for (id, payment) in &facts.payments {
-        if payment.is_open_item() != stuck.contains(id.as_str()) {
+        // What a stranger confirmed cannot be paid: it has no amount.
+        let unpaid = is_nobodys(id)
+            && payment.order.is_some()
+            && payment.terminal == Some(payments::rules::Terminal::Confirmed);
+        if payment.is_open_item() != (unpaid || stuck.contains(id.as_str())) {
             let refused = stuck.contains(id.as_str());
             bad.push(found(id, format!("refused by the gateway: {refused}, and is {payment:?}")));
         }

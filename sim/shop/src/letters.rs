@@ -9,6 +9,7 @@ use contract::{CATALOG, ProductUpserted, Service};
 use envelope::Payload;
 
 use crate::facts::{Facts, Said};
+use crate::history;
 use crate::invariants::found;
 use crate::operator::MENDED;
 use crate::poison::{Fate, Kind, Planted, reads};
@@ -34,7 +35,8 @@ fn too_early(facts: &Facts, service: Service, code: &str, event_type: Option<&st
 /// whenever its service was killed, or left later than it may wait.
 pub fn have_a_cause(facts: &Facts) -> Bad {
     let own = |service: Service, letter: &DeadLetter| {
-        facts.planted.iter().any(|it| it.letter == letter.id)
+        history::is_old(letter)
+            || facts.planted.iter().any(|it| it.letter == letter.id)
             || too_early(facts, service, &letter.code, letter.event_type.as_deref())
     };
     let mut bad = Vec::new();

@@ -6,16 +6,14 @@ use sim_engine::{Choices, FaultKind, FaultSpec, Plan, Site, When};
 use crate::forms::{self, Form};
 use crate::poison::{Kind, Poison};
 use crate::workload::{
-    CATEGORY, Import, LATE_ENDING, Order, PriceChange, PriceList, Product, Retention, SOON_MS,
-    Upgrade, Workload, WriteOff, nobodys, node,
+    CATEGORY, Import, LATE_ENDING, Order, PriceChange, PriceList, Product, QUARRELLED, Retention,
+    SOON_MS, UNKEPT, Upgrade, Workload, WriteOff, nobodys, node,
 };
 
 /// Orders of a default world.
 const ORDERS: u64 = 20;
 /// Pairs of price changes while they are placed.
 const PRICES: u64 = 2;
-/// The number of the order about whose end strangers quarrel.
-const QUARRELLED: u32 = 9;
 /// A product that nobody orders.
 const UNSOLD: &str = "unsold";
 /// Faults of a default world; about two thirds meet their step.
@@ -118,19 +116,28 @@ fn workload(choices: &Choices) -> Workload {
     if !poisons.is_empty() && pick("unversioned", 4) == 0 {
         poisons.extend(unversioned(choices, within_ms));
     }
+    if !poisons.is_empty() && pick("unkept", 4) == 0 {
+        poisons.push(stranger(Kind::Unkept, UNKEPT, pick("unkept at", within_ms + 2_000)));
+    }
     let walk_ins = 2 * u32::from(pick("walk-ins", 4) == 0);
     // Long enough for what stands still beyond its session.
     let (as_written, heal_ms) = (false, within_ms + 8_000);
     let cooperative = pick("cooperative", 2) == 0;
     let commits_each = pick("commits each", 2) == 0;
-    let retention = (pick("retention", 4) == 0).then(|| Retention {
-        old_rows: 10 + pick("old rows", 40) as u32,
-        keep_ms: 60_000 + pick("keep", 60_000),
-        every_ms: 1_000 + pick("every", 3_000),
-        events_times: 3,
+    let retention = (pick("retention", 4) == 0).then(|| {
+        // So seldom that all must go in one sweep.
+        let seldom = pick("seldom", 6) == 0;
+        Retention {
+            old_rows: if seldom { 320 } else { 10 + pick("old rows", 40) as u32 },
+            keep_ms: 60_000 + pick("keep", 60_000),
+            every_ms: if seldom { 60_000 } else { 1_000 + pick("every", 3_000) },
+            events_times: 3,
+            letters: pick("old letters", 2) == 0,
+        }
     });
     // Once no inbox knows it any more.
-    let swept_ms = retention.as_ref().map(|it| it.keep_ms + 2 * it.every_ms + 1_000);
+    let swept = retention.as_ref().filter(|it| it.every_ms < 10_000);
+    let swept_ms = swept.map(|it| it.keep_ms + 2 * it.every_ms + 1_000);
     let mut again = false;
     if let (Some(_), Some(import), 0) = (swept_ms, imports.first_mut(), pick("again", 6)) {
         (import.again_after_ms, again) = (swept_ms, true);
@@ -241,8 +248,15 @@ fn poison(choices: &Choices, within_ms: u64) -> Poison {
     Poison { at_ms, kind, stream, order, mend: pick("mend", 2) == 0, form: None, again_after_ms }
 }
 
-/// The ends of an order that nobody else knows, of which the second contradicts.
-fn quarrel(choices: &Choices, within_ms: u64) -> [Poison; 3] {
+/// What one says of an order that nobody placed.
+fn stranger(kind: Kind, order: u32, at_ms: u64) -> Poison {
+    let (stream, order) = (Stream::OrdersEvents.name().to_owned(), nobodys(order));
+    Poison { at_ms, kind, stream, order, mend: false, form: None, again_after_ms: None }
+}
+
+/// The ends of an order that nobody else knows, of which the second contradicts; and, now and then, the order
+/// itself, ahead of them, between or behind.
+fn quarrel(choices: &Choices, within_ms: u64) -> Vec<Poison> {
     let pick = |what: &str, below: u64| choices.below("quarrel", what, below);
     let ends = match pick("first", 2) {
         0 => [Kind::Confirmed, Kind::Cancelled],
@@ -250,11 +264,13 @@ fn quarrel(choices: &Choices, within_ms: u64) -> [Poison; 3] {
     };
     let ends = [ends[0], ends[1], ends[pick("third", 2) as usize]];
     let mut at_ms = pick("at", within_ms);
-    ends.map(|kind| {
+    let placed = (pick("placed", 2) == 0).then(|| at_ms + pick("placed at", 2_400));
+    let placed = placed.map(|at_ms| stranger(Kind::Foreign, QUARRELLED, at_ms));
+    let ends = ends.map(|kind| {
         at_ms += 1 + pick("gap", 800);
-        let (stream, order) = (Stream::OrdersEvents.name().to_owned(), nobodys(QUARRELLED));
-        Poison { at_ms, kind, stream, order, mend: false, form: None, again_after_ms: None }
-    })
+        stranger(kind, QUARRELLED, at_ms)
+    });
+    ends.into_iter().chain(placed).collect()
 }
 
 /// What two strangers say of a product that the catalog does not have.
@@ -440,7 +456,8 @@ fn faults(choices: &Choices, workload: &Workload) -> Vec<FaultSpec> {
         } else {
             let sites = sites(service);
             let site = sites[pick("site", sites.len() as u64) as usize];
-            if !kind.legal(site) {
+            let groupless = matches!(service, Service::Catalog | Service::NotificationsWorker);
+            if !kind.legal(site) || kind == FaultKind::Rebalance && groupless {
                 continue;
             }
             let first = 1 + pick("nth", reach(site));

@@ -68,6 +68,8 @@ pub enum Kind {
     OtherAmount,
     /// An order that was never placed here, as the owner's table has it: without an amount.
     Foreign,
+    /// The same of an order whose rows no database takes.
+    Unkept,
     /// A product that the catalog does not have, as the owner's table has it: without a version.
     Unversioned,
     /// The end of an order of which nobody ever said anything else.
@@ -80,7 +82,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 13] = [
+    pub const ALL: [Kind; 14] = [
         Kind::Garbage,
         Kind::TooLarge,
         Kind::UnknownType,
@@ -91,6 +93,7 @@ impl Kind {
         Kind::Invalid,
         Kind::OtherAmount,
         Kind::Foreign,
+        Kind::Unkept,
         Kind::Unversioned,
         Kind::Confirmed,
         Kind::Cancelled,
@@ -101,14 +104,14 @@ impl Kind {
         match self {
             Kind::HigherVersion | Kind::SameFact | Kind::ReusedId | Kind::OtherAmount => true,
             Kind::Garbage | Kind::TooLarge | Kind::UnknownType | Kind::Foreign => false,
-            Kind::BadPayload | Kind::Invalid => false,
+            Kind::BadPayload | Kind::Invalid | Kind::Unkept => false,
             Kind::Unversioned | Kind::Confirmed | Kind::Cancelled => false,
         }
     }
 
     /// Whether it is about what a stranger made up, not about an order of the shop.
     fn is_made_up(self) -> bool {
-        matches!(self, Kind::Foreign | Kind::Unversioned | Kind::Confirmed | Kind::Cancelled)
+        matches!(self, Kind::Foreign | Kind::Unkept | Kind::Unversioned) || self.is_end()
     }
 
     /// Whether it ends an order.
@@ -197,6 +200,7 @@ impl Planted {
             | Kind::ReusedId
             | Kind::OtherAmount
             | Kind::Foreign
+            | Kind::Unkept
             | Kind::Unversioned
             | Kind::Confirmed
             | Kind::Cancelled
@@ -205,6 +209,7 @@ impl Planted {
                 Fate::Skipped
             }
             Kind::BadPayload => Fate::Dead("bad_payload"),
+            Kind::Unkept => Fate::Dead("store_refused"),
             Kind::Invalid => Fate::Dead(self.form.map_or("no form", Form::code)),
             Kind::HigherVersion => Fate::Dead("unsupported_version"),
             Kind::SameFact | Kind::Foreign | Kind::Confirmed | Kind::Cancelled => Fate::Applied,
@@ -319,7 +324,7 @@ impl Customers {
                 return Some(Bytes::from_static(form.bytes));
             }
             Kind::UnknownType => envelope("OrderDreamt"),
-            Kind::Foreign => {
+            Kind::Foreign | Kind::Unkept => {
                 let mut json = envelope(row.event);
                 let line = json!({ "productId": "p0", "qty": 1 });
                 json["payload"] = json!({ "orderId": order, "lines": [line] });

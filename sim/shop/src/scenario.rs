@@ -162,8 +162,13 @@ impl Scenario {
 
     /// Inboxes have 100 rows that have expired, and are swept every second.
     pub fn swept(mut self) -> Self {
-        let retention =
-            Retention { old_rows: 100, keep_ms: 60_000, every_ms: 1_000, events_times: 1 };
+        let retention = Retention {
+            old_rows: 100,
+            keep_ms: 60_000,
+            every_ms: 1_000,
+            events_times: 1,
+            letters: true,
+        };
         self.plan.workload.retention = Some(retention);
         self
     }

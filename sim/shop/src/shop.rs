@@ -10,7 +10,7 @@ use model::log::Assignor;
 use notifications_worker::rows::MAILS;
 use orders::rules::Terminal;
 use payments::rows::PAYMENTS;
-use ports::{Record, Row};
+use ports::{Key, Record, Row, Table};
 use query::rows::{ORDERS, OrderRow};
 use sim_engine::{
     Cluster, Coverage, Plan, Scene, Settings, Settled, Smaller, Summary, System, Verdict, Violation,
@@ -21,8 +21,9 @@ use crate::facts::{self, Facts, Watch};
 use crate::followers::Followers;
 use crate::history;
 use crate::nodes::{Metered, World};
+use crate::poison::Kind;
 use crate::scenario::Scenario;
-use crate::workload::{Workload, is_late};
+use crate::workload::{UNKEPT, Workload, is_late, nobodys};
 use crate::{invariants, plan, poison, scenarios, smaller, story};
 
 /// What a service waits for until another instance goes on where one is gone, seconds: its session,
@@ -49,7 +50,7 @@ pub fn quiet_within(late: bool) -> Duration {
 }
 
 /// Coverage marks; those that end in a colon or a gap go on with a reason, state, code or version.
-const MARKS: [(&str, &str); 20] = [
+const MARKS: [(&str, &str); 21] = [
     ("OrderCreated v", "orders on the log, by version"),
     ("open", "orders without an end: a failure's"),
     ("placed elsewhere", "orders of which only facts came"),
@@ -69,6 +70,7 @@ const MARKS: [(&str, &str); 20] = [
     ("leases of the broken", "leases that those held when the core recovered"),
     ("memberships of the broken", "group memberships that those held then"),
     ("frozen in a transaction", "nodes that stood still with one open"),
+    ("cut off", "nodes without a way to their database while a core recovered"),
     ("left in order", "instances that finished within their drain"),
 ];
 
@@ -126,6 +128,7 @@ impl System for Shop {
             "letters discarded",
             "letters superseded",
             "letters of parked",
+            "letters of store_refused",
             "letters of unsupported_version",
             "old rows swept",
             "leases handed over",
@@ -134,6 +137,7 @@ impl System for Shop {
             "leases of the broken",
             "memberships of the broken",
             "frozen in a transaction",
+            "cut off",
         ];
         Some(Coverage { worlds: 5_000, cells: plan::cells(), marks })
     }
@@ -172,13 +176,20 @@ impl System for Shop {
         // Shorter than slow calls can be, too: then jobs in hand go back (broker-contract R24).
         let ack_timeout = Duration::from_secs(6);
         let queue = model::queue::Settings { ack_timeout, ..model::queue::Settings::default() };
-        Settings { log, queue, delay_ms: 4, skew_ms: 2_000, ..Settings::default() }
+        let refuses = workload.poisons.iter().any(|it| it.kind == Kind::Unkept);
+        let refuses = refuses.then_some(is_unkept as fn(&Table, &Key) -> bool);
+        Settings { log, queue, delay_ms: 4, skew_ms: 2_000, refuses, ..Settings::default() }
     }
 
     async fn run(&self, workload: Workload, cluster: Cluster) -> Verdict {
         // Nobody looks at what is counted here.
         self.run_metered(workload, cluster, Arc::new(|_| Metrics::silent())).await
     }
+}
+
+/// What no database takes of the order of [`Kind::Unkept`]: all but what says that it was refused.
+fn is_unkept(table: &Table, key: &Key) -> bool {
+    !table.name.starts_with("chassis_") && key.contains(&nobodys(UNKEPT))
 }
 
 impl Shop {
@@ -340,7 +351,7 @@ fn left<'a>(
     type Count = (&'static str, fn(&World, &Watch) -> usize);
     let rest: [Count; 5] = [
         ("jobs in queues", |world, _| facts::queued(world)),
-        ("inbox rows that have expired", |world, _| history::left(world)),
+        ("rows that have expired", |world, _| history::left(world)),
         ("open orders", |world, watch| watch.open_orders(world)),
         ("gateway calls due", |world, _| facts::to_do(world, Service::Payments, &PAYMENTS)),
         ("mails due", |world, _| facts::to_do(world, Service::NotificationsWorker, &MAILS)),
@@ -419,7 +430,9 @@ fn summary(facts: &Facts) -> Summary {
     let frozen = facts.events.iter().filter(|event| event.what == "frozen");
     let in_transaction = frozen.filter(|event| !event.text.ends_with(" 0 transactions open"));
     summary.mark("frozen in a transaction", in_transaction.count() as u64);
-    let left = facts.events.iter().filter(|event| event.what == "left").count();
-    summary.mark("left in order", left as u64);
+    for (mark, what) in [("left in order", "left"), ("cut off", "cut off")] {
+        let events = facts.events.iter().filter(|event| event.what == what);
+        summary.mark(mark, events.count() as u64);
+    }
     summary
 }

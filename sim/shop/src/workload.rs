@@ -109,6 +109,9 @@ pub struct Retention {
     pub events_times: u32,
     /// How often it sweeps, milliseconds.
     pub every_ms: u64,
+    /// Whether there are letters, too: a closed one that has expired, and one that is as old and open.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub letters: bool,
 }
 
 /// A product and its stock.
@@ -363,6 +366,11 @@ pub fn is_nobodys(order: &str) -> bool {
 }
 
 const NOBODYS: &str = "nobody-";
+
+/// The number of the order of which no database takes a row.
+pub const UNKEPT: u32 = 8;
+/// The number of the order about whose end strangers quarrel.
+pub const QUARRELLED: u32 = 9;
 
 /// The name of an instance's node.
 pub fn node(service: Service, instance: u32) -> String {

@@ -3,7 +3,7 @@
 use contract::Service;
 use sim_engine::Smaller;
 
-use crate::workload::Workload;
+use crate::workload::{Workload, node};
 
 /// Each way to leave something out, the largest parts first.
 pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
@@ -55,9 +55,7 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
     for service in Service::ALL {
         let name = service.name();
         if workload.instances.get(name).is_some_and(|count| *count > 1) {
-            without(format!("an instance of {name}"), &|w| {
-                w.instances.entry(name.to_owned()).and_modify(|count| *count -= 1);
-            });
+            without(format!("an instance of {name}"), &|w| leave_out_instance(w, service));
         }
     }
     for (i, order) in workload.orders.iter().enumerate() {
@@ -73,4 +71,56 @@ pub fn smaller(workload: &Workload) -> Vec<Smaller<Workload>> {
         without(format!("the reused key of {name}"), &|w| w.orders[i].reuses_key = false);
     }
     all
+}
+
+/// Leaves out the last instance of a service, and whatever names it. Where it was of the core, the first
+/// one is instead: a core has at least one of each service.
+fn leave_out_instance(workload: &mut Workload, service: Service) {
+    let Some(count) = workload.instances.get_mut(service.name()) else { return };
+    *count -= 1;
+    let (last, first) = (node(service, *count), node(service, 0));
+    workload.next.retain(|node| *node != last);
+    workload.upgrades.retain(|upgrade| upgrade.node != last);
+    let core = &mut workload.core;
+    let of_core = core.contains(&last);
+    core.retain(|node| *node != last);
+    if of_core && !core.contains(&first) {
+        core.push(first);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::Scenario;
+
+    #[test]
+    fn an_instance_goes_with_all_that_names_it() {
+        let payments = Service::Payments;
+        let scenario = Scenario::new("smaller.instance", "what names an instance goes with it")
+            .instances(payments, 2)
+            .next_release(payments)
+            .upgrade(payments, 0, 100)
+            .upgrade(payments, 1, 200)
+            .core_first();
+        let mut workload = scenario.plan().workload.clone();
+        let one_less = |workload: &Workload| {
+            let all = smaller(workload).into_iter();
+            let mut left = all.filter(|it| it.without == "an instance of payments");
+            left.next().expect("there are two").workload
+        };
+        let nodes = |workload: &Workload| {
+            let mut nodes = [workload.core.clone(), workload.next.clone()].concat();
+            nodes.extend(workload.upgrades.iter().map(|upgrade| upgrade.node.clone()));
+            nodes.retain(|node| node.starts_with("payments#"));
+            nodes
+        };
+        assert_eq!(nodes(&one_less(&workload)), ["payments#0"; 3]);
+        // The other one is the core.
+        let core = workload.core.iter_mut().find(|node| **node == "payments#0");
+        core.expect("the core has one of each").replace_range(.., "payments#1");
+        assert_eq!(nodes(&one_less(&workload)), ["payments#0"; 3]);
+        workload.core.push("payments#0".to_owned());
+        assert_eq!(nodes(&one_less(&workload)), ["payments#0"; 3], "once is enough");
+    }
 }

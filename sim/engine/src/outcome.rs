@@ -76,6 +76,11 @@ impl Verdict {
     pub fn is_clean(&self) -> bool {
         self.violations.is_empty()
     }
+
+    /// Whether this invariant does not hold.
+    pub fn breaks(&self, invariant: &str) -> bool {
+        self.violations.iter().any(|violation| violation.invariant == invariant)
+    }
 }
 
 impl From<Violation> for Verdict {
@@ -120,6 +125,12 @@ pub struct Run {
 }
 
 impl Run {
+    /// Whether the world came to its end. Of one that did not, nobody knows what met.
+    pub fn ended(&self) -> bool {
+        let without_end = ["plan.legal", "world.ends", "world.panic"];
+        !without_end.iter().any(|invariant| self.verdict.breaks(invariant))
+    }
+
     /// Faults that met their step.
     pub fn effective(&self) -> u64 {
         self.faults.values().map(|count| count.effective).sum()

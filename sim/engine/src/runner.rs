@@ -105,8 +105,11 @@ pub fn stale<W>(plan: &Plan<W>, run: &Run) -> Vec<String> {
     faults.chain(run.unasked.iter().map(ToString::to_string)).collect()
 }
 
-/// The faults of a plan that did not meet their step.
+/// The faults of a plan that did not meet their step; none of a world that did not come to its end.
 pub fn unmet<W>(plan: &Plan<W>, run: &Run) -> Vec<FaultSpec> {
+    if !run.ended() {
+        return Vec::new();
+    }
     let mut met = run.met.clone();
     let mut unmet = plan.faults.clone();
     unmet.retain(|fault| match met.iter().position(|other| other == fault) {

@@ -14,6 +14,9 @@ use crate::fault::{FaultKind, FaultSpec, Site, When};
 use crate::outcome::{Settled, Verdict, Violation};
 use crate::system::{Plan, Scene, Smaller, System};
 
+/// A world that loses this number panics.
+pub(crate) const PANICS: u32 = u32::MAX;
+
 static KEPT: Table = Table { name: "kept", index: &[] };
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +50,7 @@ impl System for Toy {
     }
 
     async fn run(&self, workload: Sends, cluster: Cluster) -> Verdict {
+        assert_ne!(workload.lost, Some(PANICS), "as it was asked to");
         let topic: Arc<str> = "numbers".into();
         let clock = cluster.server_runtime();
         let spec = TopicSpec { name: topic.clone(), partitions: 1 };

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::runner::check;
 use crate::system::{Plan, System};
 
 /// A world that was asked for.
@@ -30,8 +31,23 @@ pub(super) fn profile<S: System>(system: &S, name: Option<&str>) -> Result<&'sta
     })
 }
 
-/// The world of a seed, of a scenario's or stored plan's name, or of a plan's file.
+/// The world of a seed, of a scenario's or stored plan's name, or of a plan's file. It can be run.
 pub(super) fn world<S: System>(
+    system: &S,
+    what: &str,
+    name: Option<&str>,
+) -> Result<Found<S::Workload>, Usage> {
+    let found = look(system, what, name)?;
+    check(&found.plan).map_err(|wrong| {
+        let program = system.program();
+        Usage(format!(
+            "{what:?} cannot be run: {wrong}\n`{program} list` names where each fault is legal"
+        ))
+    })?;
+    Ok(found)
+}
+
+fn look<S: System>(
     system: &S,
     what: &str,
     name: Option<&str>,

@@ -17,12 +17,12 @@ pub(super) struct Kept<'a, W> {
     pub(super) shrunk: Option<&'a Plan<W>>,
     pub(super) run: &'a Run,
     pub(super) story: &'a str,
-    /// The page of the world.
-    pub(super) page: String,
+    /// The page of the world, if it came to its end.
+    pub(super) page: Option<String>,
 }
 
 /// Writes `SEED.plan.json` (small, if it was shrunk; the other is `SEED.original.plan.json` then),
-/// `SEED.txt` with story and trace, `SEED.html`.
+/// `SEED.txt` with story and trace, `SEED.html` if there is a page.
 pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) {
     let Kept { plan, shrunk, run, story, page } = kept;
     let seed = plan.seed;
@@ -34,7 +34,7 @@ pub(super) fn keep<W: Serialize>(folder: &Path, kept: Kept<'_, W>) {
         }
         let trace: String = run.trace.iter().map(|event| format!("{event}\n")).collect();
         std::fs::write(folder.join(format!("{seed}.txt")), format!("{story}\n{trace}"))?;
-        std::fs::write(folder.join(format!("{seed}.html")), page)
+        page.map_or(Ok(()), |page| std::fs::write(folder.join(format!("{seed}.html")), page))
     };
     if let Err(cause) = write() {
         eprintln!("could not keep the failure under {}: {cause}", folder.display());

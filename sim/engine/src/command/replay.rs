@@ -72,7 +72,8 @@ pub(super) fn stale_words(which: &str, stale: &[String]) -> String {
     text
 }
 
-/// Writes the page of a world.
+/// Writes the page of a world. Whether there is one: of a world that does not come to its end there is
+/// none.
 pub(super) fn report<S: System>(
     system: &S,
     what: &str,
@@ -81,7 +82,10 @@ pub(super) fn report<S: System>(
 ) -> Result<bool, Usage> {
     let found = find::world(system, what, profile)?;
     let again = format!("{} replay {}", system.program(), found.again);
-    let page = report::page(system, &found.plan, &again);
+    let Some(page) = report::page(system, &found.plan, &again) else {
+        eprintln!("no page: the world did not come to its end; `{again}` tells why");
+        return Ok(false);
+    };
     std::fs::write(output, &page)
         .map_err(|cause| Usage(format!("cannot write {}: {cause}", output.display())))?;
     println!("{} ({} KB)", output.display(), page.len().div_ceil(1_000));

@@ -61,7 +61,8 @@ impl<'a, S: System> Sweep<'a, S> {
             Some(plan) => {
                 let found = find::world(system, plan, None)?;
                 if !found.stored {
-                    return Err(Usage(format!("--plan is for files; try --seeds {plan}..")));
+                    let (seed, end) = (found.plan.seed, found.plan.seed.saturating_add(1));
+                    return Err(Usage(format!("--plan is for files; try --seeds {seed}..{end}")));
                 }
                 (Worlds::Stored(Box::new(found)), Some(1))
             }
@@ -217,8 +218,11 @@ impl<'a, S: System> Sweep<'a, S> {
             without.len()
         );
         println!("as drawn    {}", self.again(plan));
-        let page = self.system.failures().join(format!("{}.html", plan.seed));
-        println!("page        {}\n", page.display());
+        if run.ended() {
+            let page = self.system.failures().join(format!("{}.html", plan.seed));
+            println!("page        {}", page.display());
+        }
+        println!();
     }
 
     /// Keeps a failed world. Its story.
@@ -235,10 +239,12 @@ impl<'a, S: System> Sweep<'a, S> {
             None => self.again(plan),
         };
         let story = story::failure(run, &self.place(plan.seed), &again, None);
-        let page = report::page(self.system, shrunk.unwrap_or(plan), &again);
+        let page = run
+            .ended()
+            .then(|| report::page(self.system, shrunk.unwrap_or(plan), &again))
+            .flatten();
         let mut met = plan.clone();
-        // Of a world that ended in the middle nobody knows what met.
-        if shrunk.is_none() && !run.met.is_empty() {
+        if shrunk.is_none() {
             let masked = unmet(plan, run);
             met.faults.retain(|fault| !masked.contains(fault));
         }

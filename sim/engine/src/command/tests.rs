@@ -4,12 +4,13 @@ use std::ops::Range;
 
 use super::args::{RunArgs, Shard};
 use super::find::json;
-use super::replay::{replay, stale_words};
+use super::replay::{replay, report, stale_words};
 use super::sweep::Sweep;
 use super::{find, list};
+use crate::fault::FaultKind;
 use crate::runner::{run_plan, stale};
 use crate::system::{Plan, System};
-use crate::toy::{Sends, Toy};
+use crate::toy::{PANICS, Sends, Toy};
 
 fn args(seeds: Range<u64>) -> RunArgs {
     RunArgs {
@@ -88,6 +89,50 @@ fn a_stored_plan_is_stale_if_a_fault_of_it_meets_nothing() {
     std::fs::remove_file(file).unwrap();
     // A seed's faults are aimed by chance: they may miss.
     assert_eq!(replay(&Toy, "1", None, None).ok(), Some(true));
+}
+
+#[test]
+fn a_world_that_does_not_come_to_its_end_is_not_stale_and_has_no_page() {
+    let name = |what: &str| format!("toy-{what}-{}", std::process::id());
+    let file = std::env::temp_dir().join(name("panic.json"));
+    let page = std::env::temp_dir().join(name("panic.html"));
+    let mut plan = Toy.plan(1);
+    plan.workload.lost = Some(PANICS);
+    std::fs::write(&file, json(&plan)).unwrap();
+    let run = run_plan(&Toy, &plan);
+    assert!(run.verdict.breaks("world.panic"));
+    assert_eq!(stale(&plan, &run), [""; 0], "nobody knows what met");
+    assert_eq!(report(&Toy, &file.display().to_string(), None, &page).ok(), Some(false));
+    assert!(!page.exists());
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_plan_that_is_not_legal_is_refused_with_what_is_wrong() {
+    let name = |what: &str| format!("toy-{what}-{}", std::process::id());
+    let file = std::env::temp_dir().join(name("illegal.json"));
+    let page = std::env::temp_dir().join(name("illegal.html"));
+    let mut plan = Toy.plan(1);
+    plan.faults[0].kind = FaultKind::Deadlock;
+    std::fs::write(&file, json(&plan)).unwrap();
+    let what = file.display().to_string();
+    for wrong in [
+        replay(&Toy, &what, None, None).err().map(|wrong| wrong.to_string()),
+        report(&Toy, &what, None, &page).err().map(|wrong| wrong.to_string()),
+        run(RunArgs { seeds: None, plan: Some(what.clone()), ..args(0..1) }).err(),
+    ] {
+        let wrong = wrong.expect("it is refused");
+        assert!(wrong.contains("deadlock writer @ produce 1 for 30 ms: this fault is not legal"));
+        assert!(wrong.contains("`cargo sim list` names where"), "{wrong}");
+    }
+    assert!(!page.exists());
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_seed_is_no_plan_and_what_to_write_instead_is_taken() {
+    let error = run(RunArgs { seeds: None, plan: Some("7".into()), ..args(0..1) }).unwrap_err();
+    assert_eq!(error, "--plan is for files; try --seeds 7..8");
 }
 
 #[test]

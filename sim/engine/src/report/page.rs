@@ -22,9 +22,12 @@ const ROOMS: [Room; 4] = [
 ];
 
 /// The page of a plan's world: it is run once more, and looked at in detail. `again`: the command that
-/// replays it.
-pub fn page<S: System>(system: &S, plan: &Plan<S::Workload>, again: &str) -> String {
+/// replays it. `None`: it did not come to its end, and there is nothing to show.
+pub fn page<S: System>(system: &S, plan: &Plan<S::Workload>, again: &str) -> Option<String> {
     let (mut run, detail) = run_detailed(system, plan);
+    if !run.ended() {
+        return None;
+    }
     let expected = system.expected(&plan.workload);
     run.verdict.violations.sort_by_key(|it| expected.contains(&it.invariant.as_str()));
     let ways = Ways::new(&run.trace, &detail);
@@ -33,7 +36,7 @@ pub fn page<S: System>(system: &S, plan: &Plan<S::Workload>, again: &str) -> Str
         fill(&serde_json::to_string(&data).expect("a page's data has a JSON form"))
     };
     let mut pages = ROOMS.iter().map(page);
-    pages.find(|page| page.len() < BYTES_MAX).unwrap_or_else(|| fill("null"))
+    Some(pages.find(|page| page.len() < BYTES_MAX).unwrap_or_else(|| fill("null")))
 }
 
 /// Data goes in deflated, as letters that mean nothing to HTML.
@@ -67,7 +70,7 @@ mod tests {
     #[test]
     fn a_page_holds_its_world_and_needs_nothing_else() {
         let plan = Toy.plan(6);
-        let page = page(&Toy, &plan, "cargo sim replay 6");
+        let page = page(&Toy, &plan, "cargo sim replay 6").unwrap();
         for outside in ["http://", "https://", "src=", "@import", "url("] {
             assert!(!page.contains(outside), "{outside}");
         }
@@ -101,7 +104,7 @@ mod tests {
     fn a_page_of_a_long_world_stays_under_its_limit() {
         let mut plan = Toy.plan(0);
         plan.workload.numbers = (0..6_000).collect();
-        let page = page(&Toy, &plan, "cargo sim replay 6");
+        let page = page(&Toy, &plan, "cargo sim replay 6").unwrap();
         let data = data_of(&page);
         assert!(data["at"].as_array().unwrap().len() > 20_000);
         assert_eq!(data["left_out"], 0);

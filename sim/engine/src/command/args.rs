@@ -19,7 +19,7 @@ Examples:
   run --seeds 5000.. --for 10m        seeds from 5000 on, for ten minutes
   run --seeds 0..20000 --shard 2/4    the second of four machines
   run --plan fixtures/plans/x.json    one stored world
-Exit codes: 0 clean, 1 a violation, 2 usage.
+Exit codes: 0 clean, 1 a violation, a stale plan or what was not reached, 2 usage.
 A failure is shrunk; plan, trace and page are left in target/sim-failures/.";
 
 const REPLAY_EXAMPLES: &str = "\
@@ -148,7 +148,7 @@ impl FromStr for Shard {
 }
 
 impl Command {
-    /// Does it. 0: clean, 1: a violation or a stale plan, 2: usage.
+    /// Does it. 0: clean, 1: a violation, a stale plan or what was not reached, 2: usage.
     pub fn run<S: System>(self, system: &S) -> ExitCode {
         // Panics inside a world are its verdict, told in its story.
         std::panic::set_hook(Box::new(|_| ()));

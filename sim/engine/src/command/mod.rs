@@ -5,6 +5,7 @@ mod args;
 mod find;
 mod keep;
 mod list;
+mod output;
 mod progress;
 mod replay;
 mod sweep;

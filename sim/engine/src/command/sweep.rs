@@ -2,13 +2,13 @@
 //! than the worlds in hand at a time.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::args::{RunArgs, Shard};
 use super::find::{self, Found, Usage};
 use super::keep::{self, Kept};
+use super::output::Output;
 use super::progress::Progress;
 use super::replay::{forgive, stale_words};
 use super::totals::{Failure, Pace, Totals};
@@ -40,6 +40,8 @@ pub(super) struct Sweep<'a, S: System> {
     worlds: Worlds<S::Workload>,
     /// How many worlds there are; unknown where time ends it.
     count: Option<u64>,
+    json: Option<Output>,
+    hashes: Option<Output>,
     next: AtomicU64,
     over: AtomicBool,
     state: Mutex<State<S::Workload>>,
@@ -49,7 +51,6 @@ struct State<W> {
     totals: Totals,
     /// The failure of the lowest seed, to be made small.
     first: Option<(Plan<W>, Run)>,
-    stale: Option<String>,
     /// By seed.
     hashes: BTreeMap<u64, u128>,
 }
@@ -79,10 +80,13 @@ impl<'a, S: System> Sweep<'a, S> {
                 (Worlds::Seeds { first, end, shard, profile }, count)
             }
         };
-        let state =
-            State { totals: Totals::default(), first: None, stale: None, hashes: BTreeMap::new() };
+        let json = args.json.as_deref().map(|path| Output::open(path, "the summary"));
+        let hashes = args.hashes.as_deref().map(|path| Output::open(path, "the hashes"));
+        let (json, hashes) = (json.transpose()?, hashes.transpose()?);
+        let state = State { totals: Totals::default(), first: None, hashes: BTreeMap::new() };
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Sweep { system, args, worlds, count, next, over, state: Mutex::new(state) })
+        let state = Mutex::new(state);
+        Ok(Sweep { system, args, worlds, count, json, hashes, next, over, state })
     }
 
     /// Runs them all. Whether every world is clean.
@@ -109,15 +113,10 @@ impl<'a, S: System> Sweep<'a, S> {
         }
         let state = self.state();
         print!("{}", state.totals.table(pace));
-        if let Some(stale) = &state.stale {
-            println!("\n{stale}");
-        }
-        if let Some(path) = &self.args.json {
-            write(path, "the summary", &(state.totals.json(pace) + "\n"))?;
-        }
-        if let Some(path) = &self.args.hashes {
-            let line = |(seed, hash): (&u64, &u128)| format!("{seed} {hash:032x}\n");
-            write(path, "the hashes", &state.hashes.iter().map(line).collect::<String>())?;
+        if let Worlds::Stored(found) = &self.worlds
+            && !state.totals.stale.is_empty()
+        {
+            println!("\n{}", stale_words(&found.again, &state.totals.stale));
         }
         let coverage = self.system.coverage();
         let unreached = coverage.map_or(Vec::new(), |it| state.totals.unreached(&it));
@@ -127,7 +126,20 @@ impl<'a, S: System> Sweep<'a, S> {
                 "these should be: mend what draws workload and faults, or what they are aimed at"
             );
         }
-        Ok(state.totals.failed.is_empty() && state.stale.is_none() && unreached.is_empty())
+        let clean = state.totals.is_clean(&unreached);
+        let json = || state.totals.json(pace, &unreached) + "\n";
+        let summary = self.json.as_ref().map_or(Ok(()), |file| file.write(&json()));
+        let line = |(seed, hash): (&u64, &u128)| format!("{seed} {hash:032x}\n");
+        let lines = || state.hashes.iter().map(line).collect::<String>();
+        let hashes = self.hashes.as_ref().map_or(Ok(()), |file| file.write(&lines()));
+        match summary.and(hashes) {
+            Ok(()) => Ok(clean),
+            Err(wrong) if clean => Err(wrong),
+            Err(wrong) => {
+                eprintln!("error: {wrong}");
+                Ok(false)
+            }
+        }
     }
 
     fn work(&self) {
@@ -140,15 +152,12 @@ impl<'a, S: System> Sweep<'a, S> {
             let known = forgive(&mut run, &expected);
             let mut state = self.state();
             state.totals.add(&run, &known);
-            if self.args.hashes.is_some() {
+            if self.hashes.is_some() {
                 state.hashes.insert(run.seed, run.hash);
             }
             drop(state);
-            if let Worlds::Stored(found) = &self.worlds {
-                let stale = stale(&plan, &run);
-                if !stale.is_empty() {
-                    self.state().stale = Some(stale_words(&found.again, &stale));
-                }
+            if matches!(self.worlds, Worlds::Stored(_)) {
+                self.state().totals.stale = stale(&plan, &run);
             }
             if !run.verdict.is_clean() {
                 self.fail(plan, run);
@@ -272,11 +281,4 @@ impl<'a, S: System> Sweep<'a, S> {
     fn state(&self) -> MutexGuard<'_, State<S::Workload>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn write(path: &Path, what: &str, text: &str) -> Result<(), Usage> {
-    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
-    folder
-        .and_then(|()| std::fs::write(path, text))
-        .map_err(|cause| Usage(format!("{what} cannot be written to {}: {cause}", path.display())))
 }

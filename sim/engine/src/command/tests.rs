@@ -44,6 +44,15 @@ fn clean_worlds_are_clean_and_the_summary_is_written() {
 }
 
 #[test]
+fn a_path_that_cannot_be_written_is_known_before_the_first_world() {
+    let path = || Some(std::path::PathBuf::from("/dev/null/summary"));
+    for args in [RunArgs { json: path(), ..args(0..6) }, RunArgs { hashes: path(), ..args(0..6) }] {
+        let wrong = Sweep::new(&Toy, args).err().expect("nothing can be in there").to_string();
+        assert!(wrong.contains(" cannot be written to /dev/null/summary: "), "{wrong}");
+    }
+}
+
+#[test]
 fn a_failure_is_made_small_and_kept_with_its_page() {
     assert_eq!(run(args(5..9)), Ok(false));
     let kept = |name: &str| std::fs::read_to_string(Toy.failures().join(name)).unwrap();
@@ -78,14 +87,25 @@ fn a_stored_plan_is_stale_if_a_fault_of_it_meets_nothing() {
     let mut plan = Toy.plan(1);
     std::fs::write(&file, json(&plan)).unwrap();
     assert_eq!(replay(&Toy, &name, None, None).ok(), Some(false));
-    assert_eq!(run(RunArgs { seeds: None, plan: Some(name.clone()), ..args(0..1) }), Ok(false));
+    let stored = || RunArgs { seeds: None, plan: Some(name.clone()), ..args(0..1) };
+    let summary = std::env::temp_dir().join(format!("toy-stale-{}.json", std::process::id()));
+    assert_eq!(run(RunArgs { json: Some(summary.clone()), ..stored() }), Ok(false));
+    let read: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(&summary).unwrap()).unwrap();
+    std::fs::remove_file(summary).unwrap();
+    assert_eq!(read["clean"], false);
+    assert_eq!(read["stale"][0], "slow writer @ produce 1000 for 30 ms");
+    let full = || Some("/dev/full".into());
+    assert_eq!(run(RunArgs { json: full(), ..stored() }), Ok(false), "that hides nothing");
+    let wrong = run(RunArgs { json: full(), ..args(0..1) }).unwrap_err();
+    assert!(wrong.starts_with("the summary cannot be written to /dev/full: "), "{wrong}");
     let stale = stale(&plan, &run_plan(&Toy, &plan));
     let words = "STALE  x: 1 of its faults and choices met nothing\n  slow writer @ produce 1000 for 30 ms\n";
     assert!(stale_words("x", &stale).starts_with(words));
     plan.faults.pop();
     std::fs::write(&file, json(&plan)).unwrap();
     assert_eq!(replay(&Toy, &name, None, None).ok(), Some(true));
-    assert_eq!(run(RunArgs { seeds: None, plan: Some(name), ..args(0..1) }), Ok(true));
+    assert_eq!(run(stored()), Ok(true));
     std::fs::remove_file(file).unwrap();
     // A seed's faults are aimed by chance: they may miss.
     assert_eq!(replay(&Toy, "1", None, None).ok(), Some(true));

@@ -30,6 +30,8 @@ pub(super) struct Totals {
     /// The world that used most of its liveness bound.
     worst: Option<(u64, Settled)>,
     pub(super) failed: Vec<Failure>,
+    /// What met nothing of a stored plan.
+    pub(super) stale: Vec<String>,
 }
 
 /// How a run was run.
@@ -69,6 +71,8 @@ struct Summary<'a> {
     marks: &'a BTreeMap<String, u64>,
     expected: &'a BTreeMap<String, u64>,
     failures: &'a [Failure],
+    stale: &'a [String],
+    unreached: &'a [String],
 }
 
 impl Totals {
@@ -105,6 +109,11 @@ impl Totals {
         let marks =
             coverage.marks.iter().filter(|mark| self.marks.get(**mark).is_none_or(|n| *n == 0));
         cells.filter(|cell| !met(cell)).chain(marks.map(|mark| (*mark).to_owned())).collect()
+    }
+
+    /// Whether all is as it should be, where this was not reached.
+    pub(super) fn is_clean(&self, unreached: &[String]) -> bool {
+        self.failed.is_empty() && self.stale.is_empty() && unreached.is_empty()
     }
 
     /// Effective faults by kind and step: a row a kind, a column a step.
@@ -194,8 +203,8 @@ impl Totals {
         text
     }
 
-    /// The same for programs.
-    pub(super) fn json(&self, pace: Pace) -> String {
+    /// The same for programs, and what was not reached.
+    pub(super) fn json(&self, pace: Pace, unreached: &[String]) -> String {
         let step = |count: &FaultCount| Step {
             injected: count.injected,
             effective: count.effective,
@@ -208,7 +217,7 @@ impl Totals {
             share: settled.share(),
         };
         let summary = Summary {
-            clean: self.failed.is_empty(),
+            clean: self.is_clean(unreached),
             worlds: self.worlds,
             twice: pace.twice,
             took_ms: pace.took.as_millis() as u64,
@@ -219,6 +228,8 @@ impl Totals {
             marks: &self.marks,
             expected: &self.expected,
             failures: &self.failed,
+            stale: &self.stale,
+            unreached,
         };
         serde_json::to_string_pretty(&summary).expect("a summary has a JSON form")
     }
@@ -266,7 +277,7 @@ mod tests {
         ] {
             assert!(table.contains(part), "{part}\n{table}");
         }
-        let json: serde_json::Value = serde_json::from_str(&totals.json(pace)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&totals.json(pace, &[])).unwrap();
         assert_eq!(json["clean"], false);
         assert_eq!(json["worst_bound_used"]["took_ms"], 50_000);
         assert_eq!(json["faults"]["slow @ commit"]["masked"], 3);
@@ -287,5 +298,15 @@ mod tests {
         };
         assert_eq!(totals.unreached(&coverage(1)), ["slow @ begin", "cancelled: deadline"]);
         assert!(totals.unreached(&coverage(2)).is_empty(), "one world is too few to tell");
+        let pace = Pace { took: Duration::from_secs(2), twice: true };
+        let json = |unreached: &[String]| -> serde_json::Value {
+            serde_json::from_str(&totals.json(pace, unreached)).unwrap()
+        };
+        assert_eq!(json(&[])["clean"], true);
+        let missed = json(&totals.unreached(&coverage(1)));
+        assert_eq!(
+            (&missed["clean"], &missed["unreached"][0]),
+            (&false.into(), &"slow @ begin".into())
+        );
     }
 }

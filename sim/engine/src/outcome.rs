@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Chosen, FaultSpec, TraceEvent};
 
+/// What is broken where a world takes too long, in real time: its thread stays.
+pub(crate) const ENDS: &str = "world.ends";
+
 /// An invariant that does not hold.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Violation {
@@ -127,8 +130,13 @@ pub struct Run {
 impl Run {
     /// Whether the world came to its end. Of one that did not, nobody knows what met.
     pub fn ended(&self) -> bool {
-        let without_end = ["plan.legal", "world.ends", "world.panic"];
+        let without_end = ["plan.legal", ENDS, "world.panic"];
         !without_end.iter().any(|invariant| self.verdict.breaks(invariant))
+    }
+
+    /// Whether the world did not end within its real time. What is run beside it has less of the machine.
+    pub(crate) fn is_endless(&self) -> bool {
+        self.verdict.breaks(ENDS)
     }
 
     /// Faults that met their step.

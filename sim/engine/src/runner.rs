@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::choices::Choices;
 use crate::cluster::{Cluster, Settings};
 use crate::fault::FaultSpec;
-use crate::outcome::{Run, Violation};
+use crate::outcome::{ENDS, Run, Violation};
 use crate::system::{Plan, System};
 use crate::touch::Detail;
 use crate::trace::TraceEvent;
@@ -78,15 +78,25 @@ fn run<S: System>(system: &S, plan: &Plan<S::Workload>, detailed: bool) -> (Run,
         },
         Err(RecvTimeoutError::Timeout) => {
             let text = format!("no end after {SECONDS_MAX} s of real time");
-            failed(seed, Violation::new("world.ends", "", text))
+            failed(seed, Violation::new(ENDS, "", text))
         }
     }
 }
 
-/// Runs a plan twice, and finds the first event in which the runs differ.
+/// Runs a plan twice, and finds the first event in which the runs differ. A world that does not end is
+/// not run again: its thread is still at it.
 pub fn run_twice<S: System>(system: &S, plan: &Plan<S::Workload>) -> Run {
-    let mut first = run_plan(system, plan);
-    let second = run_plan(system, plan);
+    let first = run_plan(system, plan);
+    match first.is_endless() {
+        true => first,
+        false => compare(first, run_plan(system, plan)),
+    }
+}
+
+fn compare(mut first: Run, second: Run) -> Run {
+    if second.is_endless() {
+        return second;
+    }
     if first.hash != second.hash {
         let text = match divergence(&first.trace, &second.trace) {
             Some((a, b)) => format!("the same seed ran differently; first:\n  {a}\n  {b}"),
@@ -165,4 +175,18 @@ fn words(panic: &(dyn Any + Send)) -> String {
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()))
         .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_that_does_not_end_is_not_one_that_ran_differently() {
+        let whole = || Run { hash: 7, ..Run::default() };
+        let endless = || failed(1, Violation::new(ENDS, "", "no end")).0;
+        assert!(compare(whole(), endless()).is_endless());
+        assert!(compare(whole(), whole()).verdict.is_clean());
+        assert!(compare(whole(), Run::default()).verdict.breaks("world.deterministic"));
+    }
 }

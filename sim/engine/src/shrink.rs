@@ -20,7 +20,8 @@ pub struct Shrunk<W> {
 }
 
 /// Shrinks a failing plan by at most `runs_max` worlds. `tell` hears of each that still failed. `None`:
-/// it does not fail when it is run again, or not by the same invariant.
+/// it does not fail when it is run again, or not by the same invariant; or its world does not end. After
+/// one that does not end no more are run: its thread stays.
 pub fn shrink<S: System>(
     system: &S,
     plan: &Plan<S::Workload>,
@@ -28,6 +29,9 @@ pub fn shrink<S: System>(
     runs_max: u32,
     mut tell: impl FnMut(&Plan<S::Workload>, u32),
 ) -> Option<Shrunk<S::Workload>> {
+    if failed.is_endless() {
+        return None;
+    }
     let first = failed.verdict.violations.first()?;
     let again = |plan: &Plan<S::Workload>| match first.invariant.as_str() {
         "world.deterministic" => run_twice(system, plan),
@@ -39,10 +43,14 @@ pub fn shrink<S: System>(
         let broken = broken.find(|it| !expected.contains(&it.invariant.as_str()));
         broken.is_some_and(|it| is_same(it, first))
     };
-    let mut kept = None;
+    let (mut kept, mut stuck) = (None, false);
     let mut search = Search { plan: plan.clone(), without: Vec::new(), runs: 0, runs_max };
     let mut fails = |plan: &Plan<S::Workload>, runs: u32| {
+        if stuck {
+            return false;
+        }
         let run = again(plan);
+        stuck = run.is_endless();
         let fails = breaks(&run);
         if fails {
             tell(plan, runs);
@@ -153,10 +161,13 @@ impl<W: Clone> Search<W> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::cluster::{Cluster, Settings};
     use crate::fault::{FaultKind, Site, When};
-    use crate::outcome::Verdict;
+    use crate::outcome::{ENDS, Verdict};
 
     fn plan(faults: u64, orders: u32) -> Plan<Vec<u32>> {
         let fault = |nth| FaultSpec {
@@ -234,9 +245,9 @@ mod tests {
         assert!(search.plan.faults.is_empty() && search.plan.workload.is_empty());
     }
 
-    /// Its worlds panic over the last number; without any they do in another way.
-    #[derive(Clone)]
-    struct Panics;
+    /// Its worlds panic over the last number; without any they do in another way. Counts its worlds.
+    #[derive(Clone, Default)]
+    struct Panics(Arc<AtomicU32>);
 
     impl System for Panics {
         type Workload = Vec<u32>;
@@ -246,6 +257,7 @@ mod tests {
         }
 
         fn settings(&self, _workload: &Vec<u32>) -> Settings {
+            self.0.fetch_add(1, Ordering::Relaxed);
             Settings::default()
         }
 
@@ -260,11 +272,20 @@ mod tests {
 
     #[test]
     fn another_panic_is_another_failure() {
-        let plan = Panics.plan(1);
-        let failed = run_plan(&Panics, &plan);
-        let small = shrink(&Panics, &plan, &failed, 100, |_, _| ()).expect("it fails again");
+        let system = Panics::default();
+        let plan = system.plan(1);
+        let failed = run_plan(&system, &plan);
+        let small = shrink(&system, &plan, &failed, 100, |_, _| ()).expect("it fails again");
         assert_eq!(small.plan.workload.len(), 1, "of whichever number it says so");
         assert!(small.plan.faults.is_empty());
         assert!(small.run.verdict.violations[0].text.ends_with("is one too many"));
+    }
+
+    #[test]
+    fn a_world_that_does_not_end_is_not_run_again() {
+        let system = Panics::default();
+        let failed = Run { verdict: Violation::new(ENDS, "", "no end").into(), ..Run::default() };
+        assert!(shrink(&system, &system.plan(1), &failed, 100, |_, _| ()).is_none());
+        assert_eq!(system.0.load(Ordering::Relaxed), 0);
     }
 }

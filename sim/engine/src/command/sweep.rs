@@ -51,6 +51,8 @@ struct State<W> {
     totals: Totals,
     /// The failure of the lowest seed, to be made small.
     first: Option<(Plan<W>, Run)>,
+    /// A seed whose world did not end.
+    endless: Option<u64>,
     /// By seed.
     hashes: BTreeMap<u64, u128>,
 }
@@ -83,7 +85,8 @@ impl<'a, S: System> Sweep<'a, S> {
         let json = args.json.as_deref().map(|path| Output::open(path, "the summary"));
         let hashes = args.hashes.as_deref().map(|path| Output::open(path, "the hashes"));
         let (json, hashes) = (json.transpose()?, hashes.transpose()?);
-        let state = State { totals: Totals::default(), first: None, hashes: BTreeMap::new() };
+        let (totals, hashed) = (Totals::default(), BTreeMap::new());
+        let state = State { totals, first: None, endless: None, hashes: hashed };
         let (next, over) = (AtomicU64::new(0), AtomicBool::new(false));
         let state = Mutex::new(state);
         Ok(Sweep { system, args, worlds, count, json, hashes, next, over, state })
@@ -168,7 +171,8 @@ impl<'a, S: System> Sweep<'a, S> {
     /// The next world, if there is one and it is wanted.
     fn draw(&self) -> Option<Plan<S::Workload>> {
         let failed = !self.state().totals.failed.is_empty();
-        if self.over.load(Ordering::Relaxed) || failed && !self.args.keep_going {
+        let over = self.over.load(Ordering::Relaxed) || self.state().endless.is_some();
+        if over || failed && !self.args.keep_going {
             return None;
         }
         let n = self.next.fetch_add(1, Ordering::Relaxed);
@@ -186,6 +190,9 @@ impl<'a, S: System> Sweep<'a, S> {
         let (seed, replay) = (plan.seed, self.again(&plan));
         let other = {
             let mut state = self.state();
+            if run.is_endless() {
+                state.endless = Some(seed);
+            }
             state.totals.failed.push(Failure { seed, invariant, replay });
             state.totals.failed.sort();
             match &state.first {
@@ -200,8 +207,16 @@ impl<'a, S: System> Sweep<'a, S> {
         }
     }
 
-    /// Makes the failure small, tells and keeps it.
+    /// Makes the failure small, tells and keeps it. Beside a world that did not end no more are run.
     fn tell(&self, plan: &Plan<S::Workload>, run: Run, mut progress: Progress) {
+        if let Some(seed) = self.state().endless {
+            println!("\n{}", self.keep(plan, None, &run));
+            println!(
+                "STOPPED  the world of seed {seed} did not end and is still at it: \
+                 no more are run, nothing is made small"
+            );
+            return;
+        }
         let faults = plan.faults.len();
         let shrunk = shrink(self.system, plan, &run, SHRINK_RUNS, |smaller, runs| {
             let left = smaller.faults.len();
@@ -248,10 +263,9 @@ impl<'a, S: System> Sweep<'a, S> {
             None => self.again(plan),
         };
         let story = story::failure(run, &self.place(plan.seed), &again, None);
-        let page = run
-            .ended()
-            .then(|| report::page(self.system, shrunk.unwrap_or(plan), &again))
-            .flatten();
+        let shows = run.ended() && self.state().endless.is_none();
+        let page = shows.then(|| report::page(self.system, shrunk.unwrap_or(plan), &again));
+        let page = page.flatten();
         let mut met = plan.clone();
         if shrunk.is_none() {
             let masked = unmet(plan, run);
@@ -280,5 +294,24 @@ impl<'a, S: System> Sweep<'a, S> {
 
     fn state(&self) -> MutexGuard<'_, State<S::Workload>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::tests::args;
+    use crate::outcome::{ENDS, Violation};
+    use crate::toy::Toy;
+
+    #[test]
+    fn a_world_that_does_not_end_is_the_last_one() {
+        let args = RunArgs { keep_going: true, ..args(0..1_000) };
+        let sweep = Sweep::new(&Toy, args).ok().unwrap();
+        let plan = sweep.draw().expect("the first one");
+        let verdict = Violation::new(ENDS, "", "no end").into();
+        let run = Run { seed: plan.seed, verdict, ..Run::default() };
+        sweep.fail(plan, run);
+        assert!(sweep.draw().is_none());
     }
 }

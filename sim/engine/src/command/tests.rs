@@ -12,7 +12,7 @@ use crate::runner::{run_plan, stale};
 use crate::system::{Plan, System};
 use crate::toy::{PANICS, Sends, Toy};
 
-fn args(seeds: Range<u64>) -> RunArgs {
+pub(super) fn args(seeds: Range<u64>) -> RunArgs {
     RunArgs {
         seeds: Some(seeds),
         jobs: Some(2),

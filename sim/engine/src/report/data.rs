@@ -136,8 +136,9 @@ pub(super) fn data<'a, S: System>(
     let bands = faults
         .zip(run.met.iter().skip(skipped))
         .map(|((event, it), fault)| {
-            let (lane, from) = (numbers[&(NODE, it.node.to_string())], micros(it.at));
-            Band { lane, from, to: from + 1_000 * lasts_ms(fault), event }
+            let lane = numbers[&(NODE, it.node.to_string())];
+            let (from, to) = lasts(fault, it, &trace[event + 1..]);
+            Band { lane, from, to, event }
         })
         .collect();
     let transactions = detail.ended.iter().filter(|(begun, _)| **begun >= first);
@@ -200,16 +201,43 @@ pub(super) fn data<'a, S: System>(
     }
 }
 
-/// How long a fault is there; most are over with their call.
-fn lasts_ms(fault: &FaultSpec) -> u64 {
-    use FaultKind::{
-        ChannelLost, ClockAhead, ClockBack, Duplicated, LostReply, LostRequest, Rejected,
+/// From when to when a fault is there, by its event and what came later; most are over with their call.
+/// Who leaves is gone once it has left, if nothing kills it first. What recovers, the core or all, makes
+/// nodes, links and servers well before their time.
+fn lasts(fault: &FaultSpec, event: &TraceEvent, later: &[TraceEvent]) -> (u64, u64) {
+    use FaultKind as Kind;
+    let at = micros(event.at);
+    let first = |is: &dyn Fn(&TraceEvent) -> bool| later.iter().find(|event| is(event));
+    let of_node = |what: &[&str]| first(&|it| it.node == event.node && what.contains(&it.what));
+    let well = |of_core: &dyn Fn(&TraceEvent) -> bool| {
+        first(&|it| it.what == "healed" || it.what == "core recovers" && of_core(it))
     };
-    match fault.kind {
-        LostReply | LostRequest | Rejected | Duplicated | ChannelLost => 0,
-        ClockAhead | ClockBack => 0,
-        _ => fault.for_ms,
-    }
+    let mut from = at;
+    let over = match fault.kind {
+        Kind::LostReply | Kind::LostRequest | Kind::Rejected | Kind::Duplicated => return (at, at),
+        Kind::ChannelLost | Kind::ClockAhead | Kind::ClockBack => return (at, at),
+        Kind::Slow | Kind::LateEffect | Kind::Rebalance | Kind::Locked | Kind::Deadlock => None,
+        Kind::KillBefore | Kind::KillAfter => of_node(&["started"]),
+        Kind::Leave => {
+            match of_node(&["left", "left late", "killed", "started"]) {
+                Some(left) if left.what.starts_with("left") => from = micros(left.at),
+                // It was killed on its way, or the world ended.
+                Some(TraceEvent { what: "killed", .. }) | None => return (at, at),
+                // It was still starting: the signal killed it.
+                Some(_) => {}
+            }
+            of_node(&["started"])
+        }
+        Kind::Freeze => of_node(&["thawed", "killed", "left late", "started"]),
+        Kind::Cut | Kind::CutRequests | Kind::CutReplies | Kind::SlowLink => {
+            well(&|it| it.text.split(' ').any(|node| *node == *event.node))
+        }
+        Kind::RestartBefore | Kind::RestartAfter | Kind::LeaderChange | Kind::Hidden => {
+            well(&|_| true)
+        }
+    };
+    let to = from + 1_000 * fault.for_ms;
+    (from, over.map_or(to, |over| to.min(micros(over.at))))
 }
 
 fn number(step: Step) -> usize {
@@ -256,4 +284,63 @@ fn lanes(trace: &[TraceEvent], detail: &Detail) -> (Vec<Lane>, Numbers) {
     let lane = |(of, name): &(u8, String)| Lane { name: name.clone(), kind: kind(*of) };
     let lanes = names.iter().map(lane).collect();
     (lanes, names.into_iter().enumerate().map(|(n, name)| (name, n)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fault::{Site, When};
+
+    fn event(at: u64, node: &str, what: &'static str, text: &str) -> TraceEvent {
+        let (at, text) = (Duration::from_micros(at), text.to_owned());
+        TraceEvent { at, node: node.into(), what, text }
+    }
+
+    /// A fault of 9 ms at 1 ms on node `a`, after which this happens.
+    fn lasts_with(kind: FaultKind, later: &[TraceEvent]) -> (u64, u64) {
+        let when = When::Call { site: Site::Commit, nth: 1 };
+        let fault = FaultSpec { kind, node: "a".to_owned(), when, for_ms: 9 };
+        lasts(&fault, &event(1_000, "a", "fault", &fault.to_string()), later)
+    }
+
+    #[test]
+    fn a_fault_is_over_where_its_node_link_or_server_is_well() {
+        use FaultKind::{Cut, Freeze, Hidden, KillAfter, Locked, Rejected, RestartBefore};
+        let recovery = |core: &str| {
+            [
+                event(2_000, "world", "core recovers", core),
+                event(2_000, "b", "started", "b.2"),
+                event(3_000, "world", "healed", ""),
+                event(3_000, "a", "thawed", "a.1"),
+                event(3_000, "a", "started", "a.2"),
+            ]
+        };
+        for (kind, core, over) in [
+            (Cut, "b a", 2_000),
+            (Cut, "b aa", 3_000),
+            (RestartBefore, "b", 2_000),
+            (Hidden, "b", 2_000),
+            (Freeze, "b", 3_000),
+            (KillAfter, "b", 3_000),
+            (Locked, "a", 10_000),
+            (Rejected, "a", 1_000),
+        ] {
+            assert_eq!(lasts_with(kind, &recovery(core)), (1_000, over), "{kind:?}, core {core}");
+        }
+        assert_eq!(lasts_with(Cut, &[]), (1_000, 10_000));
+    }
+
+    #[test]
+    fn who_leaves_is_gone_once_it_has_left() {
+        let leaves = |later: &[TraceEvent]| lasts_with(FaultKind::Leave, later);
+        let left = event(4_000, "a", "left", "a.1 for 9 ms");
+        let started = event(13_000, "a", "started", "a.2");
+        assert_eq!(leaves(&[left.clone(), started.clone()]), (4_000, 13_000));
+        let early = event(5_000, "a", "started", "a.2");
+        assert_eq!(leaves(&[left, early]), (4_000, 5_000), "all is well by then");
+        let killed = event(4_000, "a", "killed", "a.1 for 9 ms");
+        assert_eq!(leaves(&[killed, started]), (1_000, 1_000), "another fault did that");
+    }
 }

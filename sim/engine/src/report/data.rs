@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::ways::{Step, Ways};
-use crate::fault::{FaultKind, FaultSpec};
+use crate::fault::{FaultKind, FaultSpec, Site};
 use crate::outcome::{Run, Violation};
 use crate::system::{Plan, System};
 use crate::touch::{Detail, Touch};
@@ -71,6 +71,8 @@ pub(super) struct Data<'a> {
     what: Vec<usize>,
     text: Vec<usize>,
     bands: Vec<Band>,
+    /// Commits that a fault kept from any effect.
+    without_effect: Vec<usize>,
     /// Event that began it, when it was over.
     transactions: Vec<(usize, u64)>,
     /// Event, the event that began its transaction, then verb, table and key of each row.
@@ -133,8 +135,18 @@ pub(super) fn data<'a, S: System>(
     let faults = trace.iter().enumerate().filter(|(_, event)| event.what == "fault");
     // Each is in the trace once, in the order in which they were met.
     let skipped = run.trace[..first].iter().filter(|event| event.what == "fault").count();
+    let faults: Vec<_> = faults.zip(run.met.iter().skip(skipped)).collect();
+    let without_effect = faults
+        .iter()
+        .filter(|((event, it), fault)| {
+            let before = event.checked_sub(1).map(|before| &trace[before]);
+            before.is_some_and(|before| before.what == "commit" && before.node == it.node)
+                && keeps_from_effect(fault)
+        })
+        .map(|((event, _), _)| event - 1)
+        .collect();
     let bands = faults
-        .zip(run.met.iter().skip(skipped))
+        .into_iter()
         .map(|((event, it), fault)| {
             let lane = numbers[&(NODE, it.node.to_string())];
             let (from, to) = lasts(fault, it, &trace[event + 1..]);
@@ -195,6 +207,7 @@ pub(super) fn data<'a, S: System>(
         what,
         text,
         bands,
+        without_effect,
         transactions,
         rows,
         records,
@@ -238,6 +251,14 @@ fn lasts(fault: &FaultSpec, event: &TraceEvent, later: &[TraceEvent]) -> (u64, u
     };
     let to = from + 1_000 * fault.for_ms;
     (from, over.map_or(to, |over| to.min(micros(over.at))))
+}
+
+/// Whether it keeps the commit that it meets from any effect: its event comes right after that of the
+/// commit, before the commit gets to its server.
+fn keeps_from_effect(fault: &FaultSpec) -> bool {
+    use FaultKind::{KillBefore, LostRequest, Rejected, RestartBefore};
+    fault.when.site() == Some(Site::Commit)
+        && matches!(fault.kind, KillBefore | LostRequest | Rejected | RestartBefore)
 }
 
 fn number(step: Step) -> usize {
@@ -291,7 +312,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fault::{Site, When};
+    use crate::fault::When;
 
     fn event(at: u64, node: &str, what: &'static str, text: &str) -> TraceEvent {
         let (at, text) = (Duration::from_micros(at), text.to_owned());

@@ -52,6 +52,7 @@ const rows = new Map(world.rows.map(r => [r[0], { begun: r[1], rows: r.slice(2) 
 const whole = new Map();
 for (const [i, { begun }] of rows) whole.set(begun, [...(whole.get(begun) || []), i]);
 const over = new Map(world.transactions);
+const withoutEffect = new Set(world.without_effect);
 
 // ---- what is looked at ----
 const view = { from: 0, to: end, event: -1, record: -1, at: 0, filter: '', shown: null };
@@ -328,7 +329,7 @@ function stateOf(n, t) {
   for (let k = 0; k < until; k++) {
     const i = list[k];
     state.is = ENDS[what(i)] || state.is;
-    if (what(i) === 'commit') committed.add(rows.get(i)?.begun ?? i);
+    if (what(i) === 'commit' && !withoutEffect.has(i)) committed.add(rows.get(i)?.begun ?? i);
     if (what(i) === 'begin' && (over.get(i) ?? -1) > t) state.open.push(i);
   }
   const keys = {};

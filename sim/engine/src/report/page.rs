@@ -54,6 +54,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::fault::{FaultKind, FaultSpec, Site, When};
     use crate::runner::run_plan;
     use crate::system::System;
     use crate::toy::Toy;
@@ -98,6 +99,26 @@ mod tests {
         assert_eq!(steps(0), "sent read inbox effect offset");
         assert!(steps(3).starts_with("sent read"), "{}", steps(3));
         assert!(!steps(3).contains("effect"), "the lost one has none");
+    }
+
+    #[test]
+    fn a_commit_that_a_fault_kept_from_its_effect_is_told_apart() {
+        let plan = Toy.plan(0);
+        let fault = |kind, nth| FaultSpec {
+            kind,
+            node: "reader".to_owned(),
+            when: When::Call { site: Site::Commit, nth },
+            for_ms: 30,
+        };
+        let faults = vec![fault(FaultKind::Slow, 1), fault(FaultKind::LostRequest, 2)];
+        let data = data_of(&page(&Toy, &Plan { faults, ..plan }, "cargo sim replay 0").unwrap());
+        let what = |event: usize| {
+            let what = data["what"][event].as_u64().unwrap() as usize;
+            data["strings"][what].as_str().unwrap()
+        };
+        let events = 0..data["what"].as_array().unwrap().len();
+        let commits: Vec<usize> = events.filter(|event| what(*event) == "commit").collect();
+        assert_eq!(data["without_effect"], serde_json::json!([commits[1]]));
     }
 
     #[test]

@@ -45,7 +45,7 @@ const NOT_HERE: &str = "urn:shakedown:problem:not-here";
 /// What a service says of a write whose first request is not done.
 const IN_FLIGHT: &str = "urn:shakedown:problem:request-in-flight";
 
-/// Rows on a page.
+/// Most rows on a page.
 const PAGE: usize = 200;
 
 /// Where the services answer: scheme and authority, nothing behind them.
@@ -361,18 +361,29 @@ impl Client {
 
     /// A list, page by page.
     pub fn pages(&self, path: &str) -> Pages<'_> {
+        self.pages_of(path, PAGE)
+    }
+
+    fn pages_of(&self, path: &str, limit: usize) -> Pages<'_> {
         let sign = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{sign}limit={PAGE}");
+        let path = format!("{path}{sign}limit={limit}");
         Pages { client: self, path, cursor: Some(String::new()) }
     }
 
     /// All items of a list.
     pub async fn list(&self, path: &str) -> anyhow::Result<Vec<Value>> {
+        self.first(path, usize::MAX).await
+    }
+
+    /// The first items of a list, at most so many.
+    pub async fn first(&self, path: &str, most: usize) -> anyhow::Result<Vec<Value>> {
         let mut items = Vec::new();
-        let mut pages = self.pages(path);
-        while let Some(page) = pages.next().await? {
+        let mut pages = self.pages_of(path, most.min(PAGE));
+        while items.len() < most {
+            let Some(page) = pages.next().await? else { break };
             items.extend(page);
         }
+        items.truncate(most);
         Ok(items)
     }
 }
@@ -497,6 +508,40 @@ mod tests {
         assert_eq!(told(mends, Duration::ZERO).await, [503; 2]);
         assert_eq!(told(&[(503, "unavailable")], Duration::from_millis(60)).await, [503; 2]);
         assert_eq!(told(&[(409, "order-not-final"), (201, "")], MINUTE).await, [409; 2]);
+    }
+
+    #[tokio::test]
+    async fn no_more_is_asked_for_than_is_wanted() {
+        // A list of 450, each with its number.
+        let list = async |uri: Uri| {
+            let number = |name: &str| {
+                let mut all = uri.query().unwrap().split('&').filter_map(|it| it.split_once('='));
+                all.find(|(it, _)| *it == name).map(|(_, number)| number.parse::<usize>().unwrap())
+            };
+            let (from, limit) = (number("cursor").unwrap_or(0), number("limit").unwrap());
+            assert!(limit <= PAGE);
+            let items: Vec<_> = (from..450.min(from + limit)).map(|n| vec![n, limit]).collect();
+            let next = (from + limit < 450).then(|| (from + limit).to_string());
+            serde_json::json!({ "items": items, "next": next }).to_string()
+        };
+        let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let client = Client::new(shell.address());
+        let router = Router::new().fallback(list);
+        let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO).unwrap());
+        let asked = async {
+            for (most, found, limit) in
+                [(0, 0, 0), (1, 1, 1), (199, 199, 199), (250, 250, 200), (usize::MAX, 450, 200)]
+            {
+                let items = client.first("/list?state=open", most).await.unwrap();
+                let all: Vec<Value> = (0..found).map(|n| vec![n, limit].into()).collect();
+                assert_eq!(items, all, "{most}");
+            }
+            assert_eq!(client.list("/list").await.unwrap().len(), 450);
+        };
+        match select(pin!(asked), serving).await {
+            Either::Left(_) => {}
+            Either::Right(_) => panic!("it is served"),
+        }
     }
 
     #[test]

@@ -130,7 +130,8 @@ fn letter(service: Service, id: &str) -> String {
     format!("{}/{}", letters(service), escaped(id))
 }
 
-/// Open letters of a service, at most `most` of them, each with its `service`; the oldest first.
+/// Open letters of a service, at most `most` of them, each with its `service`; the oldest first. What
+/// may be large of them is not there.
 pub async fn open(client: &Client, service: Service, most: usize) -> anyhow::Result<Vec<Value>> {
     listed(client, service, "open", most).await
 }
@@ -141,14 +142,8 @@ async fn listed(
     state: &str,
     most: usize,
 ) -> anyhow::Result<Vec<Value>> {
-    let mut found = Vec::new();
     let path = format!("{}?state={state}", letters(service));
-    let mut pages = client.pages(&path);
-    while found.len() < most {
-        let Some(page) = pages.next().await? else { break };
-        found.extend(page);
-    }
-    found.truncate(most);
+    let mut found = client.first(&path, most).await?;
     for letter in &mut found {
         letter["service"] = json!(service.name());
     }

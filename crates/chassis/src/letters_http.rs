@@ -1,5 +1,5 @@
 //! Dead letters for operators: list, look at, redrive, discard. Never writes a row: what is asked goes
-//! through the batch.
+//! through the batch. Never answers or holds many letters whole: one may have megabytes.
 
 use std::sync::Arc;
 
@@ -20,6 +20,12 @@ use crate::{Commands, Handler};
 
 /// Longest note of a discard, in bytes.
 const NOTE_BYTES_MAX: usize = 1_024;
+
+/// Letters that a list reads at a time.
+const BITE: usize = 8;
+
+/// Longest text of a stranger in a list, in characters: no key or type of the shop's is as long.
+const SUMMARY_CHARS_MAX: usize = 256;
 
 struct Office<H: Handler> {
     shared: Arc<Shared>,
@@ -81,8 +87,24 @@ async fn list<H: Handler>(
         Which::Open => List::all(OPEN_SINCE),
         Which::Closed => List::all(CLOSED_AT).descending(),
     };
-    let page = Page { limit, cursor };
-    list_page(office.store(), list, page, |letter: &DeadLetter| json!(letter)).await
+    list_page(office.store(), list.in_bites(BITE), Page { limit, cursor }, summary).await
+}
+
+/// A letter without what may be large: headers and payloads are left out, a stranger's texts are cut.
+fn summary(letter: &DeadLetter) -> Value {
+    let mut shown = json!(letter);
+    for large in ["headers", "payload", "edited"] {
+        shown.as_object_mut().and_then(|fields| fields.remove(large));
+    }
+    for strange in ["key", "eventType"] {
+        if let Value::String(text) = &mut shown[strange]
+            && let Some((end, _)) = text.char_indices().nth(SUMMARY_CHARS_MAX)
+        {
+            text.truncate(end);
+            text.push('…');
+        }
+    }
+    shown
 }
 
 async fn show<H: Handler>(

@@ -35,6 +35,8 @@ pub struct List {
     from: String,
     to: String,
     descending: bool,
+    /// Rows that are read at a time.
+    bite: usize,
 }
 
 impl List {
@@ -45,18 +47,23 @@ impl List {
 
     /// Those with a value from the lowest (included) to the highest (excluded), lowest first.
     pub fn between(column: usize, (from, to): (String, String)) -> Self {
-        List { column, from, to, descending: false }
+        List { column, from, to, descending: false, bite: usize::MAX }
     }
 
     /// Its first rows, at most so many, as a read of a store.
     pub fn first(self, limit: usize) -> Range {
-        let List { column, from, to, descending } = self;
+        let List { column, from, to, descending, bite: _ } = self;
         Range { column, from, to, after: None, descending, limit }
     }
 
     /// The same, highest first.
     pub fn descending(self) -> Self {
         List { descending: true, ..self }
+    }
+
+    /// Its pages are read so many rows at a time: for rows that are much larger than what is shown of them.
+    pub(crate) fn in_bites(self, bite: usize) -> Self {
+        List { bite, ..self }
     }
 }
 
@@ -80,25 +87,35 @@ pub async fn list_page<D: Document>(
     if !(1..=LIMIT_MAX).contains(&limit) {
         return Err(Problem::invalid(format!("limit is from 1 to {LIMIT_MAX}")));
     }
-    let List { column, from, to, descending } = list;
-    let after = match page.cursor.as_deref().map(decode) {
+    let List { column, from, to, descending, bite } = list;
+    let mut after = match page.cursor.as_deref().map(decode) {
         None => None,
         Some(Some((of, value, key))) if of == column && from <= value && value < to => {
             Some((value, key))
         }
         Some(_) => return Err(Problem::invalid("the cursor is not one of this list")),
     };
-    // One more than asked for tells whether there is a next page.
-    let range = Range { column, from, to, after, descending, limit: limit + 1 };
-    let replies = store.read(vec![Op::List { table: D::TABLE, range }]).await?.pop();
-    let Some(Reply::Listed(mut rows)) = replies else { return Err(no_answer()) };
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let last = rows.last().filter(|_| more);
-    let next =
-        last.and_then(|(key, row)| Some(encode(column, row.index.get(column)?.as_deref()?, key)));
-    let documents = rows.iter().filter_map(|(_, row)| document::<D>(row));
-    let items: Vec<Value> = documents.map(|document| shown(&document)).collect();
+    let (mut items, mut listed, mut more) = (Vec::new(), 0, false);
+    while !more {
+        // One more than asked for tells whether there is a next page.
+        let most = bite.min(limit + 1 - listed);
+        let (from, to) = (from.clone(), to.clone());
+        let range = Range { column, from, to, after: after.clone(), descending, limit: most };
+        let replies = store.read(vec![Op::List { table: D::TABLE, range }]).await?.pop();
+        let Some(Reply::Listed(mut rows)) = replies else { return Err(no_answer()) };
+        let ended = rows.len() < most;
+        more = listed + rows.len() > limit;
+        rows.truncate(limit - listed);
+        listed += rows.len();
+        items.extend(rows.iter().filter_map(|(_, row)| document(row)).map(|it| shown(&it)));
+        if let Some((key, row)) = rows.pop() {
+            after = row.index.into_iter().nth(column).flatten().map(|value| (value, key));
+        }
+        if ended {
+            break;
+        }
+    }
+    let next = after.filter(|_| more).map(|(value, key)| encode(column, &value, &key));
     Ok(ok(json!({ "items": items, "next": next })))
 }
 

@@ -14,7 +14,7 @@ use tower::ServiceExt;
 
 use crate::counter::{PANICS, PANICS_EARLY, ask};
 use crate::faults::{Act, Call};
-use crate::world::{World, add, record, run, sequenced};
+use crate::world::{World, add, garbage, record, run, sequenced};
 
 async fn get(router: &Router, path: &str) -> Value {
     let request = Request::builder().uri(path).body(Body::empty()).unwrap();
@@ -86,6 +86,42 @@ fn behind_a_dead_letter_its_key_waits_and_others_go_on() {
         let open = get(&router, "/dead-letters").await;
         assert_eq!(open["items"].as_array().map(Vec::len), Some(3));
         assert_eq!(get(&router, "/parked").await["items"][0]["key"], "a");
+    });
+}
+
+#[test]
+fn a_list_leaves_out_what_is_large() {
+    run(|world| async move {
+        let node = world.consumer("c-0").await;
+        let strange = |_| Record {
+            key: "é".repeat(100_000).into(),
+            headers: vec![("x".into(), vec![b'x'; 1_000].into())],
+            payload: vec![b'x'; 300_000].into(),
+            ..garbage("in")
+        };
+        world.produce((0..20).map(strange).collect()).await;
+        world.sleep(10).await;
+        let router = node.router();
+        let (mut found, mut path) = (Vec::new(), "/dead-letters?limit=9".to_owned());
+        loop {
+            let page = get(&router, &path).await;
+            assert!(page.to_string().len() < 20_000, "{}", page.to_string().len());
+            for letter in page["items"].as_array().unwrap() {
+                assert_eq!(letter["key"], format!("{}…", "é".repeat(256)));
+                assert_eq!(letter["code"], "envelope_too_large");
+                assert_eq!((letter.get("headers"), letter.get("payload")), (None, None));
+                found.push(letter["id"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/dead-letters?limit=9&cursor={next}");
+        }
+        let mut all: Vec<String> = (0..20).map(|n| format!("in:0:{n}")).collect();
+        all.sort_unstable();
+        assert_eq!(found, all);
+        let whole = get(&router, "/dead-letters/in:0:7").await;
+        assert_eq!(whole["payload"].as_str().map(str::len), Some(300_000));
+        assert_eq!(whole["key"].as_str().map(str::len), Some(200_000));
+        assert_eq!(whole["headers"][0][0], "x");
     });
 }
 

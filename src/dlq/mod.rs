@@ -6,6 +6,7 @@ mod print;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use axum::http::Method;
@@ -14,7 +15,14 @@ use contract::Service;
 use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Target, escaped};
+use crate::http_shell::pause;
 use crate::{cannot_tell, usage};
+
+/// What a service says of a letter that another one goes before.
+const OUT_OF_ORDER: &str = "urn:shakedown:problem:redrive-out-of-order";
+
+/// The pause before letters come again: those that only wait between them are applied by then.
+const AGAIN_AFTER: Duration = Duration::from_millis(300);
 
 /// `shakedown dlq`.
 #[derive(Debug, Args)]
@@ -265,20 +273,102 @@ fn read(path: &PathBuf) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Each open letter once, the oldest first: what waits behind another is applied with that one.
+/// Each open letter, the oldest first: what waits behind another is applied with that one. Letters that
+/// failed together come in no order of their own: one that was out of turn comes again once others are
+/// applied.
 async fn redrive_all(client: &Client, service: Service) -> anyhow::Result<ExitCode> {
     let (mut applied, mut still) = (0_u64, 0_u64);
-    for letter in open(client, service, usize::MAX).await? {
-        if letter["state"] == "parked" {
-            continue;
+    let open = open(client, service, usize::MAX).await?;
+    let dead = open.iter().filter(|letter| letter["state"] != "parked");
+    let ids = dead.map(|letter| letter["id"].as_str().context("the id of a letter"));
+    let mut ids: Vec<&str> = ids.collect::<Result<_, _>>()?;
+    loop {
+        let (before, mut early) = (applied, Vec::new());
+        for id in ids {
+            let answer = settle(client, service, id, "redrive", &json!({})).await?;
+            if answer.body["type"] == OUT_OF_ORDER {
+                early.push((id, answer));
+                continue;
+            }
+            match told(service, id, &answer)? == ExitCode::SUCCESS {
+                true => applied += 1,
+                false => still += 1,
+            }
         }
-        let id = letter["id"].as_str().context("the id of a letter")?;
-        let answer = settle(client, service, id, "redrive", &json!({})).await?;
-        match told(service, id, &answer)? == ExitCode::SUCCESS {
-            true => applied += 1,
-            false => still += 1,
+        if early.is_empty() {
+            break;
         }
+        if applied == before {
+            for (id, answer) in early {
+                told(service, id, &answer)?;
+                still += 1;
+            }
+            break;
+        }
+        ids = early.into_iter().map(|(id, _)| id).collect();
+        pause(AGAIN_AFTER).await;
     }
     println!("{applied} redriven, {still} still dead");
     Ok(if still == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::sync::{Arc, Mutex};
+
+    use axum::Router;
+    use axum::http::{StatusCode, Uri};
+    use futures_util::future::{Either, select};
+
+    use super::*;
+    use crate::http_shell::Shell;
+
+    /// How `redrive --all` ends with these letters, listed as they stand here, where each is applied only
+    /// once the one of that place is; and what was asked for, in its order.
+    async fn redriven(letters: &'static [(&str, Option<usize>)]) -> (ExitCode, Vec<String>) {
+        let asked = Arc::new(Mutex::new(Vec::<String>::new()));
+        let answer = {
+            let asked = asked.clone();
+            async move |method: Method, uri: Uri| {
+                let items: Vec<Value> =
+                    letters.iter().map(|(id, _)| json!({ "id": id, "state": "dead" })).collect();
+                if method == Method::GET {
+                    return (StatusCode::OK, json!({ "items": items }).to_string());
+                }
+                let id = uri.path().split('/').nth(4).unwrap().to_owned();
+                let (_, first) = letters.iter().find(|(it, _)| *it == id).unwrap();
+                let mut asked = asked.lock().unwrap();
+                let in_turn = first.is_none_or(|at| asked.iter().any(|it| *it == letters[at].0));
+                asked.push(if in_turn { id } else { format!("{id} too early") });
+                match in_turn {
+                    true => (StatusCode::OK, json!({ "state": "applied" }).to_string()),
+                    false => (StatusCode::CONFLICT, json!({ "type": OUT_OF_ORDER }).to_string()),
+                }
+            }
+        };
+        let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let client = Client::new(shell.address());
+        let router = Router::new().fallback(answer);
+        let serving = pin!(shell.serve(router, std::future::pending(), Duration::ZERO).unwrap());
+        let code = match select(pin!(redrive_all(&client, Service::Orders)), serving).await {
+            Either::Left((code, _)) => code.unwrap(),
+            Either::Right(_) => panic!("it is served"),
+        };
+        let asked = asked.lock().unwrap().clone();
+        (code, asked)
+    }
+
+    #[tokio::test]
+    async fn letters_out_of_turn_come_again_once_others_are_applied() {
+        // By their text: offsets 10 and 11 of a key stand before its 9.
+        let (code, asked) =
+            redriven(&[("t-10", Some(2)), ("t-11", Some(0)), ("t-9", None), ("u-1", None)]).await;
+        assert_eq!(code, ExitCode::SUCCESS);
+        let order = ["t-10 too early", "t-11 too early", "t-9", "u-1", "t-10", "t-11"];
+        assert_eq!(asked, order);
+        // Nothing helps those that wait for each other: that ends, too.
+        let (code, asked) = redriven(&[("t-1", Some(1)), ("t-2", Some(0))]).await;
+        assert_eq!((code, asked.len()), (ExitCode::FAILURE, 2));
+    }
 }

@@ -1,7 +1,9 @@
 //! Reads everything that the invariants are about, page by page over HTTP, and has it judged. Holds a
-//! page of orders and four numbers a product at a time. Never changes anything.
+//! page of orders, four numbers a product and the ids of doubtful orders at a time. Never changes
+//! anything.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -22,9 +24,6 @@ use crate::progress::Progress;
 /// Orders that are asked about at the same time.
 const ASKED: usize = 16;
 
-/// Orders that are looked at once more: where there are more, waiting will not mend it.
-const AGAIN_MAX: usize = 200;
-
 /// Open dead letters of a service that are known by their keys.
 const LETTERS_MAX: usize = 10_000;
 
@@ -44,6 +43,9 @@ pub struct Audit<'a> {
     /// How many open letters each service has.
     letters: BTreeMap<&'static str, usize>,
 }
+
+/// Orders that something was wrong with, to be looked at once more, each with the status that it had.
+type Doubtful = BTreeMap<String, Value>;
 
 /// How many of each thing were found by asking for orders.
 #[derive(Debug, Default)]
@@ -94,8 +96,8 @@ impl<'a> Audit<'a> {
             Some(flow) => Some(flow),
             None => flowing,
         };
-        self.again(doubtful, flowing.is_some(), &mut report).await?;
-        self.stock(&mut report, tallies, flowing.is_some()).await?;
+        let moved = self.again(doubtful, flowing.is_some(), &mut report).await?;
+        self.stock(&mut report, tallies, flowing.is_some() || moved).await?;
         self.strange(&mut report, &found).await?;
         self.dead_jobs(&mut report).await?;
         if let Some(flow) = flowing {
@@ -113,8 +115,7 @@ impl<'a> Audit<'a> {
         order["orderId"].as_str().is_some_and(|id| self.held.contains(id))
     }
 
-    /// Judges every order. Returns those that something was wrong with, to be looked at once more;
-    /// they are not in the report yet.
+    /// Judges every order. The doubtful ones are not in the report yet.
     async fn orders(
         &self,
         report: &mut Report,
@@ -122,8 +123,8 @@ impl<'a> Audit<'a> {
         found: &mut Found,
         flowing: bool,
         progress: Option<&Progress>,
-    ) -> anyhow::Result<BTreeSet<String>> {
-        let mut doubtful = BTreeSet::new();
+    ) -> anyhow::Result<Doubtful> {
+        let mut doubtful = Doubtful::new();
         let mut pages = self.client.pages("/orders");
         while let Some(page) = pages.next().await? {
             let heard = stream::iter(page).map(|order| self.hear(order)).buffered(ASKED);
@@ -132,8 +133,9 @@ impl<'a> Audit<'a> {
                 self.count(one, report, tallies, found);
                 let findings = judge(one, flowing || self.is_held(&one.order), self.now);
                 let wrong = findings.iter().any(|finding| matches!(finding, Finding::Wrong(..)));
-                if wrong && doubtful.len() < AGAIN_MAX {
-                    doubtful.insert(one.order["orderId"].as_str().unwrap_or_default().to_owned());
+                if wrong {
+                    let id = one.order["orderId"].as_str().unwrap_or_default();
+                    doubtful.insert(id.to_owned(), one.order["status"].clone());
                 } else {
                     findings.into_iter().for_each(|finding| report.add(finding));
                 }
@@ -211,25 +213,32 @@ impl<'a> Audit<'a> {
     }
 
     /// Looks at doubtful orders once more: what was on its way between two of our questions has come.
+    /// Whether one of them has another status by now: its pieces were counted as they were.
     async fn again(
         &self,
-        doubtful: BTreeSet<String>,
+        doubtful: Doubtful,
         flowing: bool,
         report: &mut Report,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<bool> {
         if doubtful.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         pause(AGAIN_AFTER).await;
         let flowing = flowing || under_way(self.client).await?.is_some();
-        for id in doubtful {
-            let order = self.client.find(&format!("/orders/{}", escaped(&id))).await?;
+        let again = stream::iter(&doubtful).map(|(id, status)| async move {
+            let order = self.client.find(&format!("/orders/{}", escaped(id))).await?;
             let order = order.with_context(|| format!("order {id} was there a moment ago"))?;
-            let flowing = flowing || self.is_held(&order);
-            let findings = judge(&self.hear(order).await?, flowing, self.now);
+            let moved = order["status"] != *status;
+            anyhow::Ok((self.hear(order).await?, moved))
+        });
+        let mut again = pin!(again.buffered(ASKED));
+        let mut any_moved = false;
+        while let Some((heard, moved)) = again.try_next().await? {
+            any_moved |= moved;
+            let findings = judge(&heard, flowing || self.is_held(&heard.order), self.now);
             findings.into_iter().for_each(|finding| report.add(finding));
         }
-        Ok(())
+        Ok(any_moved)
     }
 
     async fn stock(

@@ -3,7 +3,8 @@
 use chrono::TimeDelta;
 
 /// Minor units with two decimals.
-pub fn money(minor: i64) -> String {
+pub fn money(minor: impl Into<i128>) -> String {
+    let minor = minor.into();
     let sign = if minor < 0 { "-" } else { "" };
     let minor = minor.unsigned_abs();
     format!("{sign}{}.{:02}", minor / 100, minor % 100)

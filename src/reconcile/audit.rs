@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use super::judge::{Heard, judge};
 use super::report::{Finding, Invariant, Report};
-use super::stock::Tallies;
+use super::stock::{Tallies, number};
 use crate::client::{Client, escaped};
 use crate::dlq;
 use crate::http_shell::pause;
@@ -192,15 +192,15 @@ impl<'a> Audit<'a> {
         if let Some(account) = &heard.account {
             report.checked(Invariant::GatewayAgrees);
             report.checked(Invariant::ChargedOnce);
-            report.totals.captured += account["captured"].as_i64().unwrap_or(0);
-            report.totals.held += account["held"].as_i64().unwrap_or(0);
+            report.totals.captured += number(&account["captured"]);
+            report.totals.held += number(&account["held"]);
             found.accounts += u64::from(!account.is_null());
         }
         if heard.order["status"] == "confirmed" {
             report.totals.confirmed += 1;
             report.totals.sold += tallies.sold(&heard.order);
             if heard.order["paymentMode"] != "none" {
-                report.totals.earned += heard.order["amount"].as_i64().unwrap_or(0);
+                report.totals.earned += number(&heard.order["amount"]);
             }
         }
         report.totals.cancelled += u64::from(heard.order["status"] == "cancelled");

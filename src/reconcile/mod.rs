@@ -10,7 +10,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
 
 use audit::{Audit, under_way};
 pub use report::{Finding, Findings, Invariant, Report, Row, Totals, Verdict};
@@ -61,9 +60,7 @@ pub async fn run(options: Reconcile) -> anyhow::Result<ExitCode> {
     };
     let verdict = report.verdict();
     if options.json {
-        let whole = json!({ "verdict": verdict, "rows": report.rows, "unsettled": report.unsettled,
-            "totals": report.totals });
-        println!("{whole:#}");
+        println!("{}", report.json());
     } else {
         print!("{}", report.table());
         println!();
@@ -115,7 +112,7 @@ mod tests {
     use axum::{Json, Router};
     use contract::Service;
     use futures_util::future::{Either, select};
-    use serde_json::{Map, Value};
+    use serde_json::{Map, Value, json};
 
     use super::*;
     use crate::http_shell::Shell;

@@ -117,7 +117,7 @@ pub struct Row {
     pub untold: Option<String>,
 }
 
-/// Sums over everything.
+/// Sums over everything. A product or an order has 63 bits of each, and there are many.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Totals {
@@ -128,21 +128,21 @@ pub struct Totals {
     /// Those that were cancelled.
     pub cancelled: u64,
     /// Pieces, Σ adjustments.
-    pub on_hand: i64,
+    pub on_hand: i128,
     /// Pieces that are free.
-    pub available: i64,
+    pub available: i128,
     /// Pieces held for open orders.
-    pub reserved: i64,
+    pub reserved: i128,
     /// Pieces sold, by Inventory.
-    pub committed: i64,
+    pub committed: i128,
     /// Pieces in confirmed orders, by Orders.
-    pub sold: i64,
+    pub sold: i128,
     /// Σ amounts of confirmed orders, minor units.
-    pub earned: i64,
+    pub earned: i128,
     /// What the gateway took, minor units.
-    pub captured: i64,
+    pub captured: i128,
     /// What the gateway holds, minor units.
-    pub held: i64,
+    pub held: i128,
     /// Message-IDs at the sink.
     pub mails: u64,
 }
@@ -212,6 +212,18 @@ impl Report {
         } else {
             Verdict::Balanced
         }
+    }
+
+    /// All of it as JSON. It is written out at once: a JSON value in memory has 64 bits for a number.
+    pub fn json(&self) -> String {
+        #[derive(Serialize)]
+        struct Whole<'a> {
+            verdict: Verdict,
+            #[serde(flatten)]
+            report: &'a Report,
+        }
+        let whole = Whole { verdict: self.verdict(), report: self };
+        serde_json::to_string_pretty(&whole).expect("a report has names for keys")
     }
 
     /// What is wrong, each with its invariant, as far as it was kept.

@@ -7,12 +7,17 @@ use serde_json::Value;
 
 use super::report::{Finding, Invariant, Report};
 
-/// What a product's stock is held against.
+/// What a product's stock is held against. Each of what is added up has 63 bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Tally {
-    adjusted: i64,
-    reserved: i64,
-    sold: i64,
+    adjusted: i128,
+    reserved: i128,
+    sold: i128,
+}
+
+/// A service's number, as what it can be added to.
+pub fn number(value: &Value) -> i128 {
+    value.as_i64().unwrap_or(0).into()
 }
 
 /// All products.
@@ -28,22 +33,21 @@ impl Tallies {
 
     /// An adjustment.
     pub fn adjusted(&mut self, row: &Value) {
-        let delta = row["delta"].as_i64().unwrap_or(0);
-        self.of(row["productId"].as_str().unwrap_or_default()).adjusted += delta;
+        self.of(row["productId"].as_str().unwrap_or_default()).adjusted += number(&row["delta"]);
     }
 
     /// A reservation that holds its lines.
     pub fn reserved(&mut self, row: &Value) {
         for (product, qty) in row["lines"].as_object().into_iter().flatten() {
-            self.of(product).reserved += qty.as_i64().unwrap_or(0);
+            self.of(product).reserved += number(qty);
         }
     }
 
     /// A confirmed order. Returns its pieces.
-    pub fn sold(&mut self, order: &Value) -> i64 {
+    pub fn sold(&mut self, order: &Value) -> i128 {
         let mut pieces = 0;
         for line in order["lines"].as_array().into_iter().flatten() {
-            let qty = line["qty"].as_i64().unwrap_or(0);
+            let qty = number(&line["qty"]);
             self.of(line["productId"].as_str().unwrap_or_default()).sold += qty;
             pieces += qty;
         }
@@ -54,14 +58,14 @@ impl Tallies {
     pub fn shelf(&mut self, shelf: &Value, flowing: bool, report: &mut Report) {
         let product = shelf["productId"].as_str().unwrap_or_default();
         let tally = self.products.remove(product).unwrap_or_default();
-        let number = |field: &str| shelf[field].as_i64().unwrap_or(0);
-        let (on_hand, available) = (number("onHand"), number("available"));
-        let (reserved, committed) = (number("reserved"), number("committed"));
+        let of = |field: &str| number(&shelf[field]);
+        let (on_hand, available) = (of("onHand"), of("available"));
+        let (reserved, committed) = (of("reserved"), of("committed"));
         report.totals.on_hand += on_hand;
         report.totals.available += available;
         report.totals.reserved += reserved;
         report.totals.committed += committed;
-        let parts = available.saturating_add(reserved).saturating_add(committed);
+        let parts = available + reserved + committed;
         let sound = parts == on_hand && available.min(reserved).min(committed) >= 0;
         let adds_up = format!(
             "product {product}: {on_hand} on hand, {available} available, {reserved} reserved, \
@@ -134,6 +138,30 @@ mod tests {
         let lines = json!([{ "productId": "p", "qty": 2 }, { "productId": "p", "qty": 1 }]);
         assert_eq!(tallies.sold(&json!({ "lines": lines })), 3);
         tallies
+    }
+
+    #[test]
+    fn sums_have_no_end() {
+        let (mut report, mut tallies) = (Report::default(), Tallies::default());
+        for (product, delta) in
+            [("a", i64::MAX), ("a", i64::MAX), ("a", -i64::MAX), ("b", i64::MAX)]
+        {
+            tallies.adjusted(&json!({ "productId": product, "delta": delta }));
+        }
+        for product in ["a", "b"] {
+            let full = json!({ "productId": product, "onHand": i64::MAX, "available": i64::MAX,
+                "reserved": 0, "committed": 0 });
+            tallies.shelf(&full, false, &mut report);
+        }
+        tallies.finish(&mut report);
+        assert_eq!(report.verdict(), Verdict::Balanced, "{}", report.table());
+        assert_eq!(report.totals.on_hand, 2 * i128::from(i64::MAX));
+        let text = report.json();
+        for part in ["\"verdict\": \"balanced\"", "\"onHand\": 18446744073709551614"] {
+            assert!(text.contains(part), "{text}");
+        }
+        report.totals.earned = i128::from(i64::MAX) * 1_000;
+        assert!(report.json().contains("\"earned\": 9223372036854775807000"));
     }
 
     #[test]

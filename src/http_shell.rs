@@ -1,6 +1,8 @@
 //! The serving shell: the one place where HTTP meets sockets and real time. It bounds connections,
 //! requests and their time, and leaves in order. It knows no route of any service.
 
+mod taken;
+
 use std::error::Error;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +28,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use taken::Taken;
+
 /// What a connection and a request may take. A request beyond it is answered by a problem.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -39,6 +43,8 @@ pub struct Limits {
     /// From the body to the answer's head. Longer than a service waits for its own reply. An answer
     /// that streams may go on for as long as it likes.
     pub answer_timeout: Duration,
+    /// Without a byte of an answer taken by a client that has some to take, also of one that streams.
+    pub take_timeout: Duration,
     /// Bytes of the request's target (path and query).
     pub target_bytes_max: usize,
     /// Header lines.
@@ -54,6 +60,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(15),
             body_timeout: Duration::from_secs(10),
             answer_timeout: Duration::from_secs(15),
+            take_timeout: Duration::from_secs(30),
             target_bytes_max: 4_096,
             headers_max: 64,
             header_bytes_max: 16_384,
@@ -197,6 +204,7 @@ struct Connections {
     http: http1::Builder,
     router: Router,
     leaving: Leaving,
+    take_timeout: Duration,
 }
 
 impl Connections {
@@ -205,20 +213,22 @@ impl Connections {
         http.timer(TokioTimer::new()).header_read_timeout(limits.head_timeout);
         http.max_header_size(HEAD_BYTES_MAX);
         let leaving = Leaving(leaving);
+        let take_timeout = limits.take_timeout;
         let bounds = Arc::new(Bounds { limits, leaving: leaving.clone() });
         let router = router
             .layer(middleware::from_fn_with_state(bounds, bounded))
             // The bound is in `bounded`; axum's own one, on what it already read, only costs.
             .layer(DefaultBodyLimit::disable());
-        Connections { http, router, leaving }
+        Connections { http, router, leaving, take_timeout }
     }
 
     #[allow(clippy::disallowed_methods, reason = "a connection is a task outside the services")]
     fn spawn(self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         tokio::spawn(async move {
-            let Connections { http, router, leaving } = self;
+            let Connections { http, router, leaving, take_timeout } = self;
             let service = TowerToHyperService::new(router);
-            let mut served = pin!(http.serve_connection(TokioIo::new(stream), service));
+            let stream = TokioIo::new(Taken::new(stream, take_timeout));
+            let mut served = pin!(http.serve_connection(stream, service));
             let ended = match select(served.as_mut(), pin!(leaving.begun())).await {
                 Either::Left((ended, _)) => ended,
                 Either::Right(_) => {

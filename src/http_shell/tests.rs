@@ -3,6 +3,7 @@
 
 use axum::body::Bytes;
 use axum::routing::{get, post};
+use futures_util::future::join;
 use futures_util::stream;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +20,7 @@ fn generous() -> Limits {
         head_timeout: ENOUGH,
         body_timeout: ENOUGH,
         answer_timeout: ENOUGH,
+        take_timeout: ENOUGH,
         ..Limits::default()
     }
 }
@@ -135,6 +137,47 @@ async fn an_idle_connection_is_closed_after_a_while() {
     idle.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     assert!(to_end(&mut idle).await.ends_with("hello"));
     served.leave().await;
+}
+
+/// An answer that has no end.
+fn endless() -> Router {
+    let chunk = || Ok::<_, io::Error>(Bytes::from_static(&[b'x'; 65_536]));
+    let body = move || async move { Body::from_stream(stream::repeat_with(chunk)) };
+    hello().route("/endless", get(body))
+}
+
+#[tokio::test]
+async fn who_takes_nothing_of_an_answer_holds_no_place() {
+    let take_timeout = Duration::from_millis(200);
+    let limits = Limits { connections_max: 1, take_timeout, ..generous() };
+    let served = Served::start(endless(), limits).await;
+    let mut deaf = served.connect().await;
+    deaf.write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+    let answer =
+        served.send(b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.ends_with("hello"), "there is one place: {answer}");
+    to_end(&mut deaf).await;
+    served.leave().await;
+}
+
+#[tokio::test]
+async fn who_takes_an_answer_slowly_gets_it() {
+    let take_timeout = Duration::from_secs(2);
+    let (ours, mut theirs) = tokio::io::duplex(1);
+    let mut ours = Taken::new(ours, take_timeout);
+    let text = b"slower in all than is waited";
+    let taking = async {
+        let mut taken = Vec::new();
+        while taken.len() < text.len() {
+            pause(Duration::from_millis(100)).await;
+            taken.push(theirs.read_u8().await.unwrap());
+        }
+        taken
+    };
+    let (sent, taken) = join(ours.write_all(text), taking).await;
+    assert_eq!((sent.unwrap(), &taken[..]), ((), &text[..]));
+    let sent = within_enough(ours.write_all(text)).await;
+    assert_eq!(sent.unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
 
 /// Status and kind of the problem that these bytes get.

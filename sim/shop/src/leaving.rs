@@ -40,6 +40,7 @@ pub fn wanted(event: &TraceEvent) -> bool {
             | "left late"
             | "frozen"
             | "thawed"
+            | "cut off"
             | CRASHED
             | LET_GO
             | LEFT_BEHIND

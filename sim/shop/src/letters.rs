@@ -60,7 +60,7 @@ pub fn have_a_cause(facts: &Facts) -> Bad {
 }
 
 /// In each service that reads its stream, a planted record is a dead letter that was settled, or
-/// skipped, or applied, as its sort wants.
+/// skipped, or applied, as its sort wants. Its letter keeps it to the byte.
 pub fn poison_is_settled(facts: &Facts) -> Bad {
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
@@ -92,6 +92,9 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
                 (Fate::Applied, None | Some("parked")) => applied,
                 (Fate::Dead(_), None) | (Fate::Skipped | Fate::Applied | Fate::Guarded, _) => false,
             };
+            if letter.is_some_and(|letter| letter.payload.bytes() != planted.bytes) {
+                bad.push(found(&planted.letter, format!("{} keeps other bytes", service.name())));
+            }
             if !right {
                 let (kind, fate) = (planted.kind, planted.fate(service, profile));
                 let text =

@@ -55,7 +55,7 @@ fn workload(choices: &Choices) -> Workload {
             change.at_ms += 1;
         }
     }
-    let price_lists = (0..u64::from(pick("price list", 4) == 0))
+    let mut price_lists: Vec<PriceList> = (0..u64::from(pick("price list", 4) == 0))
         .map(|i| PriceList {
             name: format!("L{i}"),
             at_ms: pick("price list at", within_ms),
@@ -67,6 +67,13 @@ fn workload(choices: &Choices) -> Workload {
                 .collect(),
         })
         .collect();
+    if pick("haggling", 8) == 0 {
+        let (at_ms, product) =
+            (pick("haggled at", within_ms), &products[pick("haggled", 2) as usize]);
+        // More versions than have one digit.
+        let lines = (0..12).map(|i| (product.id.clone(), product.price + 100 * (i % 3 + 1)));
+        price_lists.push(PriceList { name: "H0".to_owned(), at_ms, lines: lines.collect() });
+    }
     let mut instances = std::collections::BTreeMap::new();
     for service in Service::ALL {
         if pick("instances", 3) == 0 {

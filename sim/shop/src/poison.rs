@@ -152,6 +152,8 @@ pub struct Planted {
     pub letter: String,
     /// What it says; null where that cannot be read.
     pub payload: Value,
+    /// Its bytes.
+    pub bytes: Bytes,
 }
 
 impl Planted {
@@ -177,6 +179,7 @@ impl Planted {
             event_id: word("eventId"),
             letter,
             payload,
+            bytes: record.payload.clone(),
         })
     }
 

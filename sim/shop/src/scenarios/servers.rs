@@ -57,8 +57,8 @@ fn a_queue_restarts_with_unconfirmed_jobs() -> Scenario {
         .order("tea", 1)
         .order("declined", 1)
         .order("cup", 1)
-        .with(Mishap::of(RestartBefore, Service::NotificationsApi, Publish, ""))
-        .with(Mishap::of(RestartAfter, Service::NotificationsApi, Publish, "").nth(2))
+        .with(Mishap::of(RestartBefore, Service::NotificationsApi, Publish, "").for_ms(60))
+        .with(Mishap::of(RestartAfter, Service::NotificationsApi, Publish, "").nth(3))
         .with(Mishap::of(RestartBefore, Service::NotificationsWorker, Settle, ""))
 }
 

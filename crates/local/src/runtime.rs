@@ -12,8 +12,9 @@ use futures_util::FutureExt;
 use ports::{Runtime, Task};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
-/// What a panic in a task ends the process with (EX_SOFTWARE): a supervisor starts it anew.
-const PANICKED: i32 = 70;
+/// What a panic in a task ends the process with (EX_SOFTWARE), as does a journal that cannot be written: a
+/// supervisor starts it anew.
+pub(crate) const PANICKED: i32 = 70;
 
 /// Clock, tasks and choices of this process.
 pub struct TokioRuntime {

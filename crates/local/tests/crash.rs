@@ -2,14 +2,16 @@
 //! it starts itself again as the process that is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ports::{
     Delivered, Fault, JobQueue, Offsets, Outcome, Polled, QueueSpec, Record, Runtime, TopicSpec,
 };
+use rusqlite::Connection;
 use shakedown_local::{Local, TokioRuntime};
 
 /// After how many lines of the child it is killed, one child after the other on the same folder.
@@ -24,11 +26,14 @@ fn main() {
         }
         ["open", dir] => on_tokio(|runtime| open_only(dir.to_owned(), runtime)),
         ["panic"] => on_tokio(panic_in_a_task),
+        ["write", dir] => on_tokio(|runtime| write_one(dir.to_owned(), runtime)),
         _ => {
             kill_9_loses_nothing_confirmed();
             a_second_process_is_refused();
             a_panic_in_a_task_ends_the_process();
-            println!("crash: 3 passed");
+            a_journal_that_cannot_be_written_ends_the_process();
+            a_journal_that_another_holds_is_waited_for();
+            println!("crash: 5 passed");
         }
     }
 }
@@ -207,5 +212,69 @@ fn a_panic_in_a_task_ends_the_process() {
 
 async fn panic_in_a_task(runtime: Arc<dyn Runtime>) {
     runtime.spawn("doomed", Box::pin(async { panic!("on purpose") }));
-    runtime.sleep(std::time::Duration::from_secs(10)).await;
+    runtime.sleep(Duration::from_secs(10)).await;
+}
+
+/// A process that says `opened`, waits for a line, and then writes one record.
+async fn write_one(dir: String, runtime: Arc<dyn Runtime>) {
+    let local = Local::open(Path::new(&dir), runtime).unwrap();
+    local.log().declare(&[TopicSpec { name: "log".into(), partitions: 3 }]).await.unwrap();
+    println!("opened");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
+    let outcomes = local.log().produce(vec![record("log", "key".into())]).await;
+    println!("{outcomes:?}");
+}
+
+/// Lets such a process write once `other` is done, and what it ended with.
+fn written(dir: &str, other: impl FnOnce(&Connection)) -> (Option<i32>, String, String) {
+    let mut command = again(&["write", dir]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut said = String::new();
+    stdout.read_line(&mut said).unwrap();
+    assert_eq!(said, "opened\n");
+    let connection = Connection::open(Path::new(dir).join("brokers.db")).unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    other(&connection);
+    stdin.write_all(b"\n").unwrap();
+    if !connection.is_autocommit() {
+        // Longer than SQLite waits by itself.
+        std::thread::sleep(Duration::from_secs(6));
+        connection.execute_batch("COMMIT").unwrap();
+    }
+    let mut said = String::new();
+    stdout.read_to_string(&mut said).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    (ended.status.code(), said, String::from_utf8_lossy(&ended.stderr).into_owned())
+}
+
+fn a_journal_that_cannot_be_written_ends_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let (code, said, stderr) = written(dir, |file| {
+        file.execute_batch(
+            "CREATE TRIGGER full BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no room'); END",
+        )
+        .unwrap();
+    });
+    assert_eq!((code, said.as_str()), (Some(70), ""), "nothing is answered: {stderr}");
+    for words in ["brokers.db", "no room", "ending this process"] {
+        assert!(stderr.contains(words), "{stderr}");
+    }
+    let (code, said, stderr) =
+        written(dir, |file| file.execute_batch("DROP TRIGGER full").unwrap());
+    assert_eq!((code, said.as_str()), (Some(0), "[Ok(())]\n"), "{stderr}");
+    on_tokio(|runtime| async move {
+        let local = Local::open(Path::new(dir), runtime).unwrap();
+        let marks = local.log().watermarks("log").await.unwrap();
+        assert_eq!(marks.values().map(|(_, high)| high).sum::<i64>(), 1, "the second one alone");
+    });
+}
+
+fn a_journal_that_another_holds_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().to_str().unwrap();
+    let (code, said, stderr) = written(dir, |file| file.execute_batch("BEGIN IMMEDIATE").unwrap());
+    assert_eq!((code, said.as_str()), (Some(0), "[Ok(())]\n"), "{stderr}");
 }

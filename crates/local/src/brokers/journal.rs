@@ -10,7 +10,13 @@ use chrono::{DateTime, Utc};
 use model::log::Log;
 use model::queue::{Effect, Message, Queues};
 use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec, headers};
-use rusqlite::{Connection, OpenFlags, Row, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
+
+/// How long SQLite waits for another process that uses the file.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+/// So many waits, and it counts as a file that cannot be written.
+const BUSY_WAITS: u32 = 12;
 
 const SCHEMA_VERSION: i64 = 2;
 const SCHEMA: &str = "
@@ -78,7 +84,7 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Self, String> {
         let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open(path)?;
-            connection.busy_timeout(Duration::from_secs(5))?;
+            connection.busy_timeout(BUSY_WAIT)?;
             connection.pragma_update(None, "journal_mode", "wal")?;
             // FULL syncs the log at each commit; WAL's NORMAL would lose the last ones with the power.
             connection.pragma_update(None, "synchronous", "full")?;
@@ -105,11 +111,29 @@ impl Journal {
         Ok(version)
     }
 
-    /// Writes all of it, synced, or nothing.
-    pub fn write(&mut self, round: &Round) -> rusqlite::Result<()> {
-        let tx = self.connection.transaction()?;
+    /// The file's name, for people.
+    pub fn path(&self) -> &str {
+        self.connection.path().unwrap_or_default()
+    }
+
+    /// Writes all of it, synced, or nothing. Waits for another process that uses the file, a minute at most.
+    pub fn write(&self, round: &Round) -> rusqlite::Result<()> {
+        let tx = self.begin()?;
         write(&tx, round)?;
         tx.commit()
+    }
+
+    /// Takes the writer's lock at once: where that fails, nothing was done, and it can be tried again.
+    fn begin(&self) -> rusqlite::Result<Transaction<'_>> {
+        for _ in 1..BUSY_WAITS {
+            match Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate) {
+                Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => {
+                    tracing::warn!(file = self.path(), "another process uses it; no event is sent");
+                }
+                begun => return begun,
+            }
+        }
+        Transaction::new_unchecked(&self.connection, TransactionBehavior::Immediate)
     }
 
     /// Fills an empty log.

@@ -234,32 +234,3 @@ fn a_file_that_is_not_ours_is_refused_by_name() {
         assert!(cause.0.contains("brokers.db"), "{cause}");
     });
 }
-
-#[test]
-fn a_journal_that_cannot_be_written_confirms_nothing_more() {
-    run(|dir, runtime| async move {
-        let local = open(&dir, &runtime).await;
-        let other = rusqlite::Connection::open(dir.join("brokers.db")).unwrap();
-        other.execute_batch("DROP TABLE records").unwrap();
-        let log = local.log();
-        let outcomes = log.produce(vec![record("orders", "a")]).await;
-        assert!(matches!(outcomes[..], [Err(Fault::Unknown(_))]), "{outcomes:?}");
-        let outcomes = local.queue().publish(vec![record("jobs", "a")]).await;
-        assert!(matches!(outcomes[..], [Err(Fault::Retry(_))]), "{outcomes:?}");
-        assert_eq!(local.queue().depth("jobs").await, Ok(0), "not visible");
-        let marks = log.watermarks("orders").await.unwrap();
-        assert!(marks.values().all(|(_, high)| *high == 0), "not visible");
-        let mut consumer = log.subscribe("group", &["orders".into()]).await.unwrap();
-        let assigned = assignment(&mut consumer).await;
-        let next: Offsets = assigned.into_iter().map(|partition| (partition, 0)).collect();
-        assert!(matches!(consumer.commit(&next).await, Err(Fault::Unknown(_))));
-    });
-}
-
-async fn assignment(consumer: &mut Box<dyn ports::Consumer>) -> Vec<Partition> {
-    loop {
-        if let Polled::Assigned(partitions) = consumer.poll(1).await.unwrap() {
-            return partitions;
-        }
-    }
-}

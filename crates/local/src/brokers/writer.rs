@@ -1,7 +1,9 @@
 //! The writer thread: takes what waits, writes it in one transaction, makes it visible, replies.
-//! Never writes again after an error: what the file then holds is known only by reading it anew.
+//! Never goes on after an error: what the file then holds is known only by reading it anew, so it ends the
+//! process.
 
 use std::collections::BTreeMap;
+use std::io::{Write as _, stderr};
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -14,6 +16,7 @@ use ports::{Fault, Fetched, Outcome, Partition, QueueSpec, Record, Runtime, Topi
 use tokio::sync::oneshot;
 
 use super::journal::{Journal, Round};
+use crate::runtime::PANICKED;
 
 /// Requests that one transaction takes at most.
 const ROUND_MAX: usize = 1_024;
@@ -57,8 +60,6 @@ pub(super) struct Writer {
     log: LogServer,
     queues: QueueServer,
     runtime: Arc<dyn Runtime>,
-    /// Why it stopped.
-    stopped: Option<String>,
 }
 
 impl Writer {
@@ -68,7 +69,7 @@ impl Writer {
         queues: QueueServer,
         runtime: Arc<dyn Runtime>,
     ) -> Self {
-        Writer { journal, log, queues, runtime, stopped: None }
+        Writer { journal, log, queues, runtime }
     }
 
     /// Until the last sender is gone. A panic ends the process, as in a task.
@@ -83,8 +84,7 @@ impl Writer {
             self.round(Vec::new());
         });
         if catch_unwind(work).is_err() {
-            eprintln!("the journal's thread panicked: ending this process");
-            std::process::exit(70);
+            end("the journal's thread panicked");
         }
     }
 
@@ -105,12 +105,6 @@ impl Writer {
     }
 
     fn round(&mut self, requests: Vec<Request>) {
-        if let Some(cause) = &self.stopped {
-            for Request { work, reply } in requests {
-                let _ = reply.send(vec![Err(Fault::retry(cause.clone())); work.items()]);
-            }
-            return;
-        }
         let mut round = Round::default();
         let mut replies = Vec::with_capacity(requests.len());
         for Request { work, reply } in requests {
@@ -119,20 +113,10 @@ impl Writer {
         }
         round.effects = self.queues.with(|queues, _| queues.effects());
         let written = if round.is_empty() { Ok(()) } else { self.journal.write(&round) };
-        match written {
-            Ok(()) => self.show(round),
-            Err(error) => {
-                tracing::error!(%error, "the journal cannot be written; restart to go on");
-                let cause = format!("the journal stopped: {error}");
-                let unknown = |outcome: &mut Outcome<()>| {
-                    if outcome.is_ok() {
-                        *outcome = Err(Fault::unknown(cause.clone()));
-                    }
-                };
-                replies.iter_mut().for_each(|(_, outcomes)| outcomes.iter_mut().for_each(unknown));
-                self.stopped = Some(cause);
-            }
+        if let Err(error) = written {
+            end(&format!("{}: {error}: the journal cannot be written", self.journal.path()));
         }
+        self.show(round);
         for (reply, outcomes) in replies {
             // Who asked may have gone; it is written all the same.
             let _ = reply.send(outcomes);
@@ -249,4 +233,11 @@ impl Writer {
             }
         });
     }
+}
+
+/// Nobody is told anything more: a supervisor starts the process anew, and that reads what is written.
+fn end(why: &str) -> ! {
+    // Also where nobody reads it.
+    let _ = writeln!(stderr(), "{why}: ending this process");
+    std::process::exit(PANICKED);
 }

@@ -12,6 +12,8 @@ use model::queue::{Effect, Message, Queues};
 use ports::{Fetched, Offsets, Partition, QueueSpec, Record, TopicSpec, headers};
 use rusqlite::{Connection, ErrorCode, OpenFlags, Row, Transaction, TransactionBehavior, params};
 
+use crate::folder;
+
 /// How long SQLite waits for another process that uses the file.
 const BUSY_WAIT: Duration = Duration::from_secs(5);
 
@@ -95,20 +97,28 @@ impl Journal {
             }
             Ok((connection, version))
         };
-        let (connection, version) = open().map_err(|error| error.to_string())?;
+        let (connection, version) = open().map_err(|error| folder::unusable(&error))?;
         check(version)?;
         Ok(Journal { connection })
     }
 
-    /// The version of a file that exists; changes nothing. The error is as in [`Journal::open`].
-    pub fn standing(path: &Path) -> Result<i64, String> {
-        let open = || -> rusqlite::Result<i64> {
+    /// The topics in a file that exists; changes nothing. The error is as in [`Journal::open`].
+    pub fn standing(path: &Path) -> Result<Vec<TopicSpec>, String> {
+        let open = || -> rusqlite::Result<(Connection, i64)> {
             let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-            connection.pragma_query_value(None, "user_version", |row| row.get(0))
+            let version = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+            Ok((connection, version))
         };
-        let version = open().map_err(|error| error.to_string())?;
+        let (connection, version) = open().map_err(|error| folder::unusable(&error))?;
         check(version)?;
-        Ok(version)
+        let mut topics = Vec::new();
+        if version != 0 {
+            Journal { connection }.each(TOPICS, |row| {
+                topics.push(topic(row)?);
+                Ok(Ok(()))
+            })?;
+        }
+        Ok(topics)
     }
 
     /// The file's name, for people.
@@ -138,9 +148,8 @@ impl Journal {
 
     /// Fills an empty log.
     pub fn restore_log(&self, log: &mut Log, now: Duration) -> Result<(), String> {
-        let sql = "SELECT name, partitions FROM topics";
-        self.each(sql, |row| {
-            let topic = TopicSpec { name: text(row, 0)?, partitions: row.get(1)? };
+        self.each(TOPICS, |row| {
+            let topic = topic(row)?;
             Ok(log.declare(now, &topic).map_err(|error| format!("{topic:?}: {error:?}")))
         })?;
         let sql = "SELECT topic, part, off, at_us, key, headers, payload FROM records
@@ -197,8 +206,14 @@ impl Journal {
             }
             Ok(Ok(()))
         };
-        read().unwrap_or_else(|error| Err(error.to_string()))
+        read().unwrap_or_else(|error| Err(folder::unusable(&error)))
     }
+}
+
+const TOPICS: &str = "SELECT name, partitions FROM topics";
+
+fn topic(row: &Row<'_>) -> rusqlite::Result<TopicSpec> {
+    Ok(TopicSpec { name: text(row, 0)?, partitions: row.get(1)? })
 }
 
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<Arc<str>> {

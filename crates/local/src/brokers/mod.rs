@@ -18,7 +18,7 @@ use std::thread::{self, JoinHandle};
 
 use model::log::{Assignor, Log, LogServer};
 use model::queue::{QueueServer, Settings, Version};
-use ports::{Fault, Outcome, Runtime};
+use ports::{Fault, Outcome, Runtime, TopicSpec};
 use tokio::sync::oneshot;
 
 pub(crate) use log::LocalLog;
@@ -35,8 +35,8 @@ pub(crate) struct Brokers {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The version of the journal in a file that exists; changes nothing. `Refused` where another version made it.
-pub(crate) fn standing(path: &Path) -> Outcome<i64> {
+/// The topics of the journal in a file that exists; changes nothing. `Refused` where another version made it.
+pub(crate) fn standing(path: &Path) -> Outcome<Vec<TopicSpec>> {
     Journal::standing(path).map_err(|text| Fault::refused(format!("{}: {text}", path.display())))
 }
 

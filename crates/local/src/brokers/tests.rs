@@ -9,7 +9,7 @@ use ports::{
     QueueSpec, Record, Runtime, TopicSpec,
 };
 
-use crate::{Local, TokioRuntime};
+use crate::{Local, TokioRuntime, folder};
 
 fn record(to: &str, key: &str) -> Record {
     let headers = vec![("h".into(), "1".into())];
@@ -163,7 +163,8 @@ fn refusals_are_those_of_the_models_and_leave_no_trace() {
         let twice = [TopicSpec { name: "new".into(), partitions: 1 }, topic(), topic()];
         log.declare(&twice).await.unwrap();
         let clash = [1, 2].map(|partitions| TopicSpec { name: "clash".into(), partitions });
-        assert!(matches!(log.declare(&clash).await, Err(Fault::Refused(_))));
+        let Err(Fault::Refused(cause)) = log.declare(&clash).await else { panic!("declared") };
+        assert!(cause.0.contains("has 1 partitions, and 2 are wanted"), "{cause}");
         let none = [TopicSpec { name: "none".into(), partitions: 0 }];
         assert!(matches!(log.declare(&none).await, Err(Fault::Refused(_))));
         let other = QueueSpec { delivery_limit: 9, ..jobs() };
@@ -172,6 +173,9 @@ fn refusals_are_those_of_the_models_and_leave_no_trace() {
 
         let local = open(&dir, &runtime).await;
         assert!(local.log().watermarks("clash").await.is_err());
+        let mut kept = folder::journal(&dir).unwrap().unwrap();
+        kept.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(kept, [TopicSpec { name: "new".into(), partitions: 1 }, topic()]);
         assert!(local.log().watermarks("new").await.is_ok());
         assert_eq!(local.queue().depth("jobs").await, Ok(1));
         assert_eq!(read(&*local.log(), "group", 1).await.1.len(), 1);
@@ -229,8 +233,20 @@ fn a_folder_serves_one_process_and_is_free_again_when_all_is_dropped() {
 #[test]
 fn a_file_that_is_not_ours_is_refused_by_name() {
     run(|dir, runtime| async move {
-        std::fs::write(dir.join("brokers.db"), "no database, but long enough to be read").unwrap();
-        let Err(Fault::Refused(cause)) = Local::open(&dir, runtime) else { panic!("opened") };
-        assert!(cause.0.contains("brokers.db"), "{cause}");
+        for name in ["orders.db", "brokers.db"] {
+            std::fs::write(dir.join(name), "no database, but long enough to be read").unwrap();
+        }
+        let refused = |fault: Option<Fault>, name: &str| {
+            let Some(Fault::Refused(cause)) = fault else { panic!("{fault:?}") };
+            for words in [name, "restore it from a copy"] {
+                assert!(cause.0.contains(words), "{cause}");
+            }
+        };
+        refused(Local::open(&dir, runtime.clone()).err(), "brokers.db");
+        refused(folder::journal(&dir).err(), "brokers.db");
+        refused(folder::database(&dir, "orders", &[]).err(), "orders.db");
+        std::fs::remove_file(dir.join("brokers.db")).unwrap();
+        let local = Local::open(&dir, runtime).unwrap();
+        refused(local.store("orders").err(), "orders.db");
     });
 }

@@ -16,6 +16,7 @@ use ports::{Fault, Fetched, Outcome, Partition, QueueSpec, Record, Runtime, Topi
 use tokio::sync::oneshot;
 
 use super::journal::{Journal, Round};
+use crate::folder::other_partitions;
 use crate::runtime::PANICKED;
 
 /// Requests that one transaction takes at most.
@@ -176,7 +177,7 @@ impl Writer {
             }
             let count = *wanted.entry(topic.name.clone()).or_insert(topic.partitions);
             if count != topic.partitions {
-                return Err(Fault::refused(format!("topic {} has {count} partitions", topic.name)));
+                return Err(Fault::refused(other_partitions(topic, count)));
             }
         }
         Ok(())

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use ports::{Fault, Op, Outcome, Reply, Runtime, Store, Table, Tx, timeout};
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{ops, schema};
+use crate::folder;
 
 /// How long a transaction waits for the writer before it answers `Retry`.
 const WRITER_WAIT: Duration = Duration::from_secs(5);
@@ -35,11 +36,12 @@ struct Shared {
 }
 
 impl SqliteStore {
-    /// Opens the file, or creates it. Its clock is that of `runtime`.
+    /// Opens the file, or creates it. Its clock is that of `runtime`. `Retry` where another process holds it,
+    /// `Refused` where it cannot be used.
     pub fn open(path: &Path, runtime: Arc<dyn Runtime>) -> Outcome<Self> {
         let writer =
             connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
-                .map_err(|error| ops::classify(&error))?;
+                .map_err(|error| unopened(path, &error))?;
         let shared = Shared {
             path: path.to_path_buf(),
             runtime,
@@ -67,6 +69,14 @@ impl SqliteStore {
         if readers.len() < IDLE_READERS {
             readers.push(reader);
         }
+    }
+}
+
+fn unopened(path: &Path, error: &rusqlite::Error) -> Fault {
+    let said = format!("{}: {}", path.display(), folder::unusable(error));
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Fault::retry(said),
+        _ => Fault::refused(said),
     }
 }
 

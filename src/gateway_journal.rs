@@ -52,7 +52,7 @@ impl Drop for JournaledGateway {
 impl JournaledGateway {
     /// Opens the journal or creates it, replays it, and from then on answers by this steering.
     pub fn open(path: &Path, steering: Steering) -> anyhow::Result<JournaledGateway> {
-        let context = || format!("the gateway's journal {}", path.display());
+        let context = || context(path);
         let mut file = OpenOptions::new()
             .create(true)
             .read(true)
@@ -75,6 +75,14 @@ impl JournaledGateway {
         let (journal, appends) = mpsc::channel();
         let writer = Some(start_writer(file, appends)?);
         Ok(JournaledGateway { gateway, journal: Mutex::new(Some(journal)), writer })
+    }
+
+    /// Fails where [`Self::open`] would for what is in a file that exists; changes nothing.
+    pub fn check(path: &Path) -> anyhow::Result<()> {
+        let context = || context(path);
+        let mut file = File::open(path).with_context(context)?;
+        let (lines, _) = parse(&mut file).with_context(context)?;
+        replay(lines).map(drop).with_context(context)
     }
 
     /// Its books.
@@ -132,8 +140,20 @@ impl Gateway for JournaledGateway {
     }
 }
 
+fn context(path: &Path) -> String {
+    format!("the gateway's journal {}", path.display())
+}
+
 /// All whole lines. What a crash left of a last one was never answered: it is cut off.
 fn read(file: &mut File) -> anyhow::Result<Vec<Line>> {
+    let (lines, whole) = parse(file)?;
+    file.set_len(whole)?;
+    file.seek(SeekFrom::Start(whole))?;
+    Ok(lines)
+}
+
+/// All whole lines, and how many bytes they are.
+fn parse(file: &mut File) -> anyhow::Result<(Vec<Line>, u64)> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
     let mut lines = Vec::new();
@@ -150,9 +170,7 @@ fn read(file: &mut File) -> anyhow::Result<Vec<Line>> {
             Err(error) => bail!("byte {whole}: {error}"),
         }
     }
-    file.set_len(whole as u64)?;
-    file.seek(SeekFrom::Start(whole as u64))?;
-    Ok(lines)
+    Ok((lines, whole as u64))
 }
 
 /// A gateway that has given these answers.
@@ -295,8 +313,11 @@ mod tests {
             (format!("{}\n", capture.replace("approved", "unknown")), "no definite answer"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = JournaledGateway::open(&path, Steering::default()).err().unwrap();
-            assert!(format!("{error:#}").contains(words), "{error:#}");
+            let looked = JournaledGateway::check(&path).err().unwrap();
+            let opened = JournaledGateway::open(&path, Steering::default()).err().unwrap();
+            for error in [looked, opened] {
+                assert!(format!("{error:#}").contains(words), "{error:#}");
+            }
         }
     }
 }

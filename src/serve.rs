@@ -36,11 +36,10 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
              (--kafka, --rabbit and --postgres)",
         ));
     }
-    if servers.is_none() && config.gateway.value.is_some() {
-        return Ok(usage(&format!(
-            "local mode has a gateway of its own; payments.gateway ({}) wants real servers",
-            config.gateway.origin
-        )));
+    if servers.is_none()
+        && let Err(text) = own_gateway(&config)
+    {
+        return Ok(usage(&text));
     }
     let mut signals = Signals::new()?;
     let shell = Shell::bind(listen).await?;
@@ -95,6 +94,17 @@ pub(crate) fn loopback(config: &Config) -> Result<SocketAddr, String> {
              ({origin}); use --listen 127.0.0.1:{}, and for other machines a proxy that \
              authenticates",
             listen.port()
+        )),
+    }
+}
+
+/// An error where local mode is given another gateway than its own.
+pub(crate) fn own_gateway(config: &Config) -> Result<(), String> {
+    let Setting { value: gateway, origin } = &config.gateway;
+    match gateway {
+        None => Ok(()),
+        Some(_) => Err(format!(
+            "local mode has a gateway of its own; payments.gateway ({origin}) wants real servers"
         )),
     }
 }

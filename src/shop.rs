@@ -21,7 +21,7 @@ use contract::{Contract, Service, Streams};
 use futures_util::future::{join_all, select};
 use notifications_worker::sink::MailSink;
 use payments::gateway::Gateway;
-use ports::{Fault, Store};
+use ports::{Fault, Shard, Store};
 use serde_json::{Map, Value, json};
 use tower::ServiceExt;
 
@@ -182,16 +182,18 @@ async fn run(
     }
 }
 
-/// Another number of shards would leave events unsent, or send a key's out of order.
 async fn same_shards(store: &dyn Store, settings: &Settings) -> ports::Outcome<()> {
-    match chassis::known_shards(store).await? {
-        Some(known) if known != settings.shards => Err(Fault::refused(format!(
-            "its database was made with {known} outbox shards, and chassis.shards is {}; it is \
-             fixed for a database's life: set chassis.shards = {known}",
-            settings.shards
-        ))),
-        Some(_) | None => Ok(()),
-    }
+    let known = chassis::known_shards(store).await?;
+    other_shards(known, settings.shards).map_or(Ok(()), |text| Err(Fault::refused(text)))
+}
+
+/// Another number of shards would leave events unsent, or send a key's out of order: why it is refused.
+pub(crate) fn other_shards(known: Option<Shard>, wanted: Shard) -> Option<String> {
+    let known = known.filter(|known| *known != wanted)?;
+    Some(format!(
+        "its database was made with {known} outbox shards, and chassis.shards is {wanted}; it is \
+         fixed for a database's life: set chassis.shards = {known}"
+    ))
 }
 
 /// Settings are bounded to days.

@@ -123,6 +123,8 @@ fn the_document_has_every_setting_as_it_is() {
     assert!(missing.is_empty(), "docs/configuration.md should have:\n{missing}");
     let listed = document.lines().filter(|line| line.starts_with("| `")).count();
     assert_eq!(listed, rows.len(), "docs/configuration.md lists what is not there");
+    let counted = format!("of {} settings", rows.len());
+    assert!(include_str!("../../docs/operations.md").contains(&counted), "docs/operations.md");
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! The services' databases: which tables they have, and whether this program can open what is there.
 
 use contract::Service;
-use ports::{Fault, Outcome, Table};
+use ports::{Fault, Outcome, Shard, Table};
 use postgres::{PostgresStore, Standing};
 
+use super::REFUSED;
 use super::finding::Finding;
+use crate::config::Config;
 use crate::servers::schema;
+use crate::shop::other_shards;
 use crate::topology::within;
 
 const AREA: &str = "schemas";
@@ -36,7 +39,7 @@ pub fn tables(service: Service) -> Vec<&'static Table> {
 /// What to do about a fault of a database.
 pub fn next(fault: &Fault) -> &'static str {
     match fault {
-        Fault::Refused(_) => "do as it says; a start is refused until then",
+        Fault::Refused(_) => REFUSED,
         Fault::Retry(_) | Fault::Unknown(_) => {
             "see what the server says; a start waits for it, or fails as it does here"
         }
@@ -44,15 +47,22 @@ pub fn next(fault: &Fault) -> &'static str {
 }
 
 /// All schemas of a server that answers: one line where all are as they should be.
-pub async fn schemas(url: &str, prefix: &str) -> Vec<Finding> {
+pub async fn schemas(config: &Config) -> Vec<Finding> {
+    let (url, prefix) = (config.postgres.value.reveal(), config.prefix.value.as_str());
     let (mut findings, mut ready) = (Vec::new(), Vec::new());
     let mut todo = Vec::new();
     for service in Service::ALL {
         match within(look(url, prefix, service)).await {
-            Ok((Standing { ready: true, version, .. }, barred)) if barred.is_empty() => {
-                ready.push((service, version));
+            Ok((Standing { ready: true, version, .. }, barred, shards)) if barred.is_empty() => {
+                match other_shards(shards, config.shards.value) {
+                    None => ready.push((service, version)),
+                    Some(said) => {
+                        let said = format!("{}: {said}", service.name());
+                        findings.push(Finding::fail(AREA, said, REFUSED));
+                    }
+                }
             }
-            Ok((Standing { ready: true, .. }, barred)) => findings.push(Finding::fail(
+            Ok((Standing { ready: true, .. }, barred, _)) => findings.push(Finding::fail(
                 AREA,
                 format!("{}: no right to read and write {}", service.name(), barred.join(", ")),
                 format!(
@@ -60,7 +70,7 @@ pub async fn schemas(url: &str, prefix: &str) -> Vec<Finding> {
                     schema(prefix, service)
                 ),
             )),
-            Ok((Standing { version, known, .. }, _)) => todo.push((service, version, known)),
+            Ok((Standing { version, known, .. }, ..)) => todo.push((service, version, known)),
             Err(fault) => {
                 let said = format!("{}: {fault}", service.name());
                 findings.push(Finding::fail(AREA, said, next(&fault)));
@@ -88,8 +98,19 @@ pub async fn schemas(url: &str, prefix: &str) -> Vec<Finding> {
     findings
 }
 
-async fn look(url: &str, prefix: &str, service: Service) -> Outcome<(Standing, Vec<String>)> {
+/// How a schema stands, which tables may not be used, and its shards.
+async fn look(
+    url: &str,
+    prefix: &str,
+    service: Service,
+) -> Outcome<(Standing, Vec<String>, Option<Shard>)> {
     let store = PostgresStore::connect_with(url, &schema(prefix, service), 1).await?;
     let standing = store.standing(&tables(service)).await?;
-    Ok((standing, store.about().await?.barred))
+    let barred = store.about().await?.barred;
+    // Where all is there, this changes nothing.
+    let shards = match standing.ready && barred.is_empty() {
+        true => chassis::known_shards(&store).await?,
+        false => None,
+    };
+    Ok((standing, barred, shards))
 }

@@ -3,18 +3,23 @@
 
 use std::path::Path;
 
-use contract::Service;
+use contract::{Service, Stream, Streams};
 use local::folder;
+use ports::{Fault, Outcome, Shard, TopicSpec};
 use tempfile::NamedTempFile;
 
 use super::databases::{next, tables};
-use super::finding::Finding;
+use super::finding::{Finding, Verdict};
+use crate::config::Config;
+use crate::gateway_journal::JournaledGateway;
+use crate::shop::other_shards;
 
 const AREA: &str = "data folder";
 
 /// Of local mode: databases and brokers are in it.
-pub fn local(dir: &Path) -> Vec<Finding> {
-    let mut findings = outside(dir);
+pub fn local(config: &Config) -> Vec<Finding> {
+    let dir = config.data_dir.value.as_path();
+    let mut findings = outside(config);
     if !dir.exists() {
         return findings;
     }
@@ -28,11 +33,9 @@ pub fn local(dir: &Path) -> Vec<Finding> {
         Err(error) => Finding::fail(AREA, format!("its lock: {error}"), "mend its rights"),
     });
     let mut opened = Vec::new();
-    let journal = folder::journal(dir).map(|version| version.is_some());
-    let databases = Service::ALL.map(|service| {
-        let found = folder::database(dir, service.name(), &tables(service));
-        (service.name(), found.map(|version| version.is_some()))
-    });
+    let databases =
+        Service::ALL.map(|service| (service.name(), database(dir, service, config.shards.value)));
+    let journal = journal(dir, config.partitions.value);
     for (name, found) in [("brokers", journal)].into_iter().chain(databases) {
         match found {
             Ok(true) => opened.push(name),
@@ -46,8 +49,54 @@ pub fn local(dir: &Path) -> Vec<Finding> {
     findings
 }
 
+/// Whether the brokers' file is there. `Refused` where a start refuses it.
+fn journal(dir: &Path, partitions: i32) -> Outcome<bool> {
+    let Some(topics) = folder::journal(dir)? else { return Ok(false) };
+    let streams = Streams::default();
+    for TopicSpec { name, partitions: count } in topics {
+        let ours = Stream::ALL.into_iter().filter(|stream| stream.is_topic());
+        if count != partitions && ours.map(|stream| streams.name(stream)).any(|it| it == name) {
+            let wanted = TopicSpec { name, partitions };
+            return Err(Fault::refused(folder::other_partitions(&wanted, count)));
+        }
+    }
+    Ok(true)
+}
+
+/// Whether a service's database is there. `Refused` where a start refuses it.
+fn database(dir: &Path, service: Service, shards: Shard) -> Outcome<bool> {
+    let Some(_) = folder::database(dir, service.name(), &tables(service))? else {
+        return Ok(false);
+    };
+    let leases = folder::written(dir, service.name(), &chassis::LEASES)?;
+    let known = leases.and_then(|leases| Shard::try_from(leases).ok()).filter(|known| *known > 0);
+    match other_shards(known, shards) {
+        None => Ok(true),
+        Some(said) => Err(Fault::refused(format!("{}: {said}", service.name()))),
+    }
+}
+
 /// Of real servers: the simulated gateway's journal and the mails are in it.
-pub fn outside(dir: &Path) -> Vec<Finding> {
+pub fn outside(config: &Config) -> Vec<Finding> {
+    let dir = config.data_dir.value.as_path();
+    let mut findings = written(dir);
+    let mails = dir.join("mails");
+    if mails.exists() {
+        findings.extend(written(&mails).into_iter().filter(|it| it.verdict != Verdict::Ok));
+    }
+    let journal = dir.join("gateway.jsonl");
+    // Nobody opens it where the gateway is elsewhere.
+    if config.gateway.value.is_none() && journal.exists() {
+        let wrong = JournaledGateway::check(&journal).err();
+        let next =
+            "mend the file or take it away: without it every payment is unknown to the gateway";
+        findings.extend(wrong.map(|error| Finding::fail(AREA, format!("{error:#}"), next)));
+    }
+    findings
+}
+
+/// Whether a folder can be written, or made.
+fn written(dir: &Path) -> Vec<Finding> {
     let shown = dir.display();
     let there = dir.ancestors().find(|dir| dir.exists());
     // A bare name's last ancestor is empty: the folder that we are in.
@@ -66,17 +115,16 @@ pub fn outside(dir: &Path) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::doctor::Verdict;
 
     #[test]
     fn a_folder_that_is_not_there_can_be_made_or_not() {
         let folder = tempfile::tempdir().unwrap();
         let deep = folder.path().join("a/b");
-        assert_eq!(outside(&deep)[0].verdict, Verdict::Ok);
+        assert_eq!(written(&deep)[0].verdict, Verdict::Ok);
         assert!(!folder.path().join("a").exists(), "looking makes nothing");
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
-        assert_eq!(outside(&file.join("a"))[0].verdict, Verdict::Fail);
+        assert_eq!(written(&file.join("a"))[0].verdict, Verdict::Fail);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 }

@@ -18,8 +18,12 @@ pub use finding::{Finding, Verdict};
 
 use crate::cli::ServerAddresses;
 use crate::config::{Config, Origin, Sources};
+use crate::serve::{loopback, own_gateway};
 use crate::servers::Servers;
 use crate::{logging, on_tokio};
+
+/// What to do where the finding says it itself.
+const REFUSED: &str = "do as it says; a start is refused until then";
 
 /// `shakedown doctor`.
 #[derive(Debug, Args)]
@@ -83,19 +87,30 @@ pub fn main(doctor: Doctor, config: Result<Config, String>) -> anyhow::Result<Ex
 
 async fn findings(config: &Config) -> Vec<Finding> {
     let mut findings = vec![versions(), configuration(config)];
+    if let Err(said) = loopback(config) {
+        findings.push(Finding::fail("listen", said, REFUSED));
+    }
     match Servers::read(config) {
         Ok(None) => {
-            findings.push(Finding::ok("mode", "local mode: no servers, for demos and development"));
-            findings.extend(folder::local(&config.data_dir.value));
+            findings.push(match own_gateway(config) {
+                Ok(()) => Finding::ok("mode", "local mode: no servers, for demos and development"),
+                Err(said) => Finding::fail("mode", said, "give all three servers, or no gateway"),
+            });
+            findings.extend(folder::local(config));
             return findings;
         }
         Ok(Some(_)) => findings.push(Finding::ok("mode", "real servers")),
-        Err(said) => findings.push(Finding::fail("mode", said, "give all three, or none")),
+        Err(said) => {
+            let all = [&config.kafka, &config.rabbit, &config.postgres];
+            let given = all.iter().all(|address| !address.value.reveal().is_empty());
+            let next = if given { REFUSED } else { "give all three, or none" };
+            findings.push(Finding::fail("mode", said, next));
+        }
     }
     let all = join3(servers::kafka(config), servers::rabbit(config), servers::postgres(config));
     let (kafka, rabbit, postgres) = all.await;
     findings.extend(kafka.into_iter().chain(rabbit).chain(postgres));
-    findings.extend(folder::outside(&config.data_dir.value));
+    findings.extend(folder::outside(config));
     findings
 }
 

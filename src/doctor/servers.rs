@@ -102,7 +102,7 @@ pub async fn postgres(config: &Config) -> Vec<Finding> {
         _ => Finding::warn(AREA, said, format!("use {POSTGRES_LEAST} or later")),
     }];
     findings.push(clock(apart));
-    let schemas = databases::schemas(url, &config.prefix.value).await;
+    let schemas = databases::schemas(config).await;
     if !about.may_create
         && schemas.iter().any(|finding| finding.said.starts_with(databases::NONE_YET))
     {

@@ -52,6 +52,7 @@ async fn a_folder_is_looked_at_before_during_and_after() {
     says(&dir, &[], 0, &["warn  data folder", "a process uses it"]);
     assert!(local.shop.stop(std::time::Duration::from_secs(10)).await);
     drop(local);
+    what_a_start_refuses_fails(&dir);
     for service in Service::ALL {
         let path = dir.join(format!("{}.db", service.name()));
         let file = Connection::open(path).expect("its database");
@@ -89,6 +90,61 @@ async fn a_folder_is_looked_at_before_during_and_after() {
         .expect("done");
     says(&dir, &[], 1, &["query.db: table orders lacks changed", "an empty folder"]);
     refused(&dir, "table orders lacks changed");
+}
+
+/// The same flags and the same folder: what ends a start is a FAIL, with the same words.
+fn what_a_start_refuses_fails(dir: &Path) {
+    for (set, code, words) in [
+        (
+            "partitions=3",
+            1,
+            "has 6 partitions, and 3 are wanted; they are fixed when it is made: set partitions = 6",
+        ),
+        ("chassis.shards=8", 1, "set chassis.shards = 4"),
+        ("listen=0.0.0.0:80", 2, "listens on loopback only"),
+        ("payments.gateway=http://127.0.0.1:1", 2, "local mode has a gateway of its own"),
+    ] {
+        says(dir, &["--set", set], 1, &["FAIL", words]);
+        let (is, _, stderr) = run("serve", dir, &["--set", "listen=127.0.0.1:0", "--set", set]);
+        assert_eq!(is, code, "{set}: {stderr}");
+        assert!(stderr.contains(words), "{set}: no {words:?} in {stderr}");
+    }
+
+    let damage = |name: &str, words: &[&str], damaged: &dyn Fn(&Path)| {
+        let (path, aside) = (dir.join(name), dir.join("aside"));
+        std::fs::rename(&path, &aside).expect("put aside");
+        damaged(&path);
+        says(dir, &[], 1, &[&["FAIL  data folder"], words].concat());
+        for word in words {
+            refused(dir, word);
+        }
+        std::fs::remove_file(&path).expect("removed");
+        std::fs::rename(&aside, &path).expect("put back");
+    };
+    let rubbish = |path: &Path| std::fs::write(path, "rubbish\n".repeat(100)).expect("written");
+    damage("mails", &["mails"], &rubbish);
+    damage("gateway.jsonl", &["gateway.jsonl", "byte 0"], &rubbish);
+    for name in ["orders.db", "brokers.db"] {
+        damage(name, &[name, "file is not a database; restore it from a copy"], &rubbish);
+    }
+    says(dir, &[], 0, &["can open brokers, catalog, orders"]);
+}
+
+#[test]
+fn a_wrong_address_is_not_a_missing_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let servers = [
+        "--kafka",
+        "kafka://127.0.0.1:9?security.protocol=rubbish",
+        "--rabbit",
+        "amqp://127.0.0.1:9",
+        "--postgres",
+        "postgres://127.0.0.1:9/none",
+    ];
+    let (code, said, stderr) = run("doctor", folder.path(), &servers);
+    assert_eq!(code, 1, "{said}{stderr}");
+    assert!(said.contains("FAIL  mode") && said.contains("security.protocol"), "{said}");
+    assert!(!said.contains("give all three"), "{said}");
 }
 
 #[test]

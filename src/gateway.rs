@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use axum::extract::State;
-use axum::extract::rejection::JsonRejection;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use chassis::http::Problem;
+use chassis::http::{Problem, Strict};
 use clap::Args;
 use contract::OrderId;
 use payments::gateway::Gateway as Port;
@@ -114,16 +113,26 @@ struct Said {
 async fn carry_out(
     State(gateway): State<Arc<JournaledGateway>>,
     headers: HeaderMap,
-    asked: Result<Json<Asked>, JsonRejection>,
+    asked: Strict<Asked>,
 ) -> Result<Response, Problem> {
-    let Json(asked) = asked.map_err(|error| Problem::invalid(error.body_text()))?;
-    let key = headers.get("idempotency-key").and_then(|key| key.to_str().ok());
-    let key = key.ok_or_else(|| Problem::invalid("an Idempotency-Key is needed"))?;
-    let Asked { operation, order_id, amount } = asked;
+    let key = key(&headers)?;
+    let Asked { operation, order_id, amount } = asked.value;
     match gateway.call(key, operation, &order_id, amount).await {
         Answer::Unknown => Err(Problem::unavailable("it may be done or not; ask again")),
         answer => Ok(Json(Said { answer }).into_response()),
     }
+}
+
+/// The Idempotency-Key, as it stands. Longer than those of the shop may be: Payments' have an order's id in them.
+fn key(headers: &HeaderMap) -> Result<&str, Problem> {
+    let key = headers.get("idempotency-key").ok_or_else(|| {
+        let detail = "send an Idempotency-Key header: the same for each repeat of an operation";
+        Problem::new(400, "idempotency-key-missing", "An Idempotency-Key is required", detail)
+    })?;
+    key.to_str().map_err(|_| {
+        let detail = "visible ASCII characters only";
+        Problem::new(400, "idempotency-key-invalid", "The Idempotency-Key is invalid", detail)
+    })
 }
 
 /// A gateway that is called over HTTP.
@@ -216,6 +225,11 @@ mod tests {
         let order = OrderId::parse("p").unwrap();
         let said = gateway.call("p:authorise", Operation::Authorise, &order, Some(113)).await;
         assert!(matches!(said, Answer::Declined(_)), "{said:?}");
+        let client = Client::new(address);
+        let asked = json!({ "operation": "authorise", "orderId": "q", "amount": 100 });
+        let unkeyed = client.once(Method::POST, OPERATIONS, None, &asked).await.unwrap();
+        assert_eq!(unkeyed.status, StatusCode::BAD_REQUEST);
+        assert_eq!(unkeyed.body["type"], "urn:shakedown:problem:idempotency-key-missing");
         let second = JournaledGateway::open(&path, Steering::default()).err().unwrap();
         assert!(format!("{second:#}").contains("another process has it"), "{second:#}");
         serving.abort();

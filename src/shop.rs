@@ -356,7 +356,8 @@ async fn no_such_method(method: Method, uri: Uri) -> Problem {
 fn no_such_route(path: &str) -> Problem {
     let detail = format!(
         "there is no {path}; there are /catalog/products, /inventory/stock, /orders, /payments, \
-         /query/orders, /notifications, /worker/mails, /health/ready, /metrics and /backlog"
+         /query/orders, /notifications/{{order}}, /worker/mails, /services/{{service}}/dead-letters, \
+         /health/ready, /metrics and /backlog"
     );
     Problem { detail, ..Problem::not_found("resource", path) }
 }

@@ -89,9 +89,26 @@ async fn every_order_ends_and_is_told_of() {
     let reasons: BTreeSet<&str> =
         orders.iter().map(|order| order["terminal"]["reason"].as_str().unwrap_or("none")).collect();
     assert_eq!(reasons, BTreeSet::from(["declined", "insufficient_stock", "none"]));
+    routes_that_are_offered_are_there(&client, orders[0]["orderId"].as_str().unwrap()).await;
     let health = client.get("/health").await.unwrap();
     assert_eq!(health.expect(StatusCode::OK).unwrap()["status"], "ok");
     assert!(running.stop().await.unwrap(), "it stops in time");
+}
+
+/// What a 404 says that there is.
+async fn routes_that_are_offered_are_there(client: &Client, order: &str) {
+    let answer = client.get("/nowhere").await.unwrap();
+    assert_eq!(answer.status, StatusCode::NOT_FOUND);
+    let said = answer.body["detail"].as_str().unwrap();
+    let offered = said.split("there are ").nth(1).unwrap();
+    let paths: Vec<&str> = offered.split([' ', ',']).filter(|it| it.starts_with('/')).collect();
+    assert!(paths.contains(&"/services/{service}/dead-letters"), "{said}");
+    // Metrics are no JSON, which this client reads.
+    for path in paths.into_iter().filter(|path| *path != "/metrics") {
+        let path = path.replace("{order}", order).replace("{service}", "orders");
+        let answer = client.get(&path).await.unwrap();
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

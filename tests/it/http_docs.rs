@@ -1,4 +1,5 @@
-//! docs/http.md against the code: every route and every kind of problem is listed, and nothing else.
+//! docs/http.md against the code: every route and every kind of problem is listed, and nothing else. And
+//! every test that a page names is there.
 //! It reads sources as text and builds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -122,4 +123,23 @@ fn every_kind_of_problem_is_listed_and_no_other() {
     let listed = section(&page, "Kinds of problems")
         .map(|words| format!("{} {}", words[0], words.last().unwrap()));
     assert_eq!(listed.collect::<BTreeSet<_>>(), kinds);
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let crates = std::fs::read_dir(root().join("crates")).unwrap();
+    let mut homes: Vec<PathBuf> = crates.map(|entry| entry.unwrap().path()).collect();
+    homes.push(root().to_owned());
+    let pages = std::fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut named = 0;
+    for page in pages.filter(|path| path.extension().is_some_and(|end| end == "md")) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let words = text.split('`').skip(1).step_by(2);
+        for path in words.filter(|word| word.starts_with("tests/") && !word.contains(' ')) {
+            let found = homes.iter().any(|home| home.join(path).exists());
+            assert!(found, "{} names {path}", page.display());
+            named += 1;
+        }
+    }
+    assert!(named > 3, "only {named} were found");
 }

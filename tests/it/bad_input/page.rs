@@ -12,7 +12,7 @@ const HEAD: &str = "# Bad input
 
 What becomes of requests, records and jobs that are not as they should be. This page is printed by the
 suite that tries each of them against all seven services on the broker and store models
-(`tests/bad_input`), and held by it; after a change of the tables write it anew:
+(`tests/it/bad_input`), and held by it; after a change of the tables write it anew:
 `SHAKEDOWN_WRITE_DOCS=1 cargo test --test it bad_input::page`.
 
 After each case the suite looks at the whole shop: nobody answered 500, no row and no event was left

@@ -23,8 +23,8 @@ pub const FILE: &str = "shakedown.toml";
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Configuration (flags > SHAKEDOWN_* > file > defaults)")]
 pub struct Sources {
-    /// TOML file to read [default: shakedown.toml, where it exists]
-    #[arg(long, value_name = "FILE", env = "SHAKEDOWN_CONFIG")]
+    /// TOML file to read [default: shakedown.toml, where it exists] [env: SHAKEDOWN_CONFIG]
+    #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Any setting by its key, such as orders.deadline=5m; may be repeated
     #[arg(long, value_name = "KEY=VALUE")]
@@ -48,8 +48,13 @@ impl Config {
         flags: &[(&str, &str, &Option<String>)],
         defaults: &[(&str, &str)],
     ) -> Result<Config, String> {
-        let file = match &sources.config {
-            Some(path) => Some((path.clone(), read(path).map_err(|e| e.to_string())?)),
+        // An empty variable is as good as none.
+        let named = std::env::var_os("SHAKEDOWN_CONFIG").filter(|path| !path.is_empty());
+        let file = match sources.config.clone().or_else(|| named.map(PathBuf::from)) {
+            Some(path) => {
+                let text = read(&path).map_err(|error| error.to_string())?;
+                Some((path, text))
+            }
             None => match read(Path::new(FILE)) {
                 Ok(text) => Some((FILE.into(), text)),
                 Err(Unreadable { missing: true, .. }) => None,

@@ -192,6 +192,21 @@ fn the_configuration_is_printed_with_its_origins() {
 }
 
 #[test]
+fn an_empty_variable_is_as_good_as_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("shop.toml"), "partitions = 7\n").expect("a file");
+    for (name, words) in [("", "partitions = 6"), ("shop.toml", "partitions = 7")] {
+        let mut command = shakedown(&["serve", "--print-config"]);
+        command.current_dir(folder.path()).env("SHAKEDOWN_CONFIG", name);
+        let output = command.output().expect("it runs");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{name:?}: {}", text(&output.stderr));
+        let stdout = text(&output.stdout);
+        assert!(stdout.contains(words), "{name:?}: no {words} in {stdout}");
+    }
+}
+
+#[test]
 fn the_number_of_shards_is_fixed() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(Served::start(folder.path()).terminate().code(), Some(0));

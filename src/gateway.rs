@@ -75,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (outside, gateway, _) = local_mode::outside(&config.data_dir.value, steering())?;
     let router = router(gateway).merge(outside.books);
     let shell = Shell::bind(listen).await?;
-    println!("a simulated payment gateway\nlistening on http://{}", shell.address());
+    say!("a simulated payment gateway\nlistening on http://{}", shell.address());
     shell.serve(router, async move { signals.next().await }, config.drain.value)?.await?;
     Ok(ExitCode::SUCCESS)
 }

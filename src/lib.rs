@@ -1,6 +1,9 @@
 //! The binary's wiring: the seven services on local mode or on real servers, behind one HTTP address,
 //! and a demo of them. It holds no rule of any service.
 
+#[macro_use]
+mod say;
+
 mod backlog;
 pub mod cli;
 pub mod client;
@@ -44,7 +47,7 @@ pub fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let done = match cli.command {
         None => {
-            print!("{}", cli::OVERVIEW);
+            say!("{}", cli::OVERVIEW.trim_end());
             return ExitCode::SUCCESS;
         }
         Some(cli::Command::Serve(options)) => {
@@ -74,7 +77,7 @@ pub fn main() -> ExitCode {
         Some(cli::Command::Saga(options)) => on_tokio(saga::run(options)),
     };
     done.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        note!("error: {error:#}");
         ExitCode::FAILURE
     })
 }
@@ -90,7 +93,7 @@ fn configured<W: Future<Output = anyhow::Result<ExitCode>>>(
         Err(text) => return Ok(usage(&text)),
     };
     if sources.print_config {
-        print!("{}", config.to_toml());
+        say!("{}", config.to_toml().trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     logging::start(&config.log_filter.value, config.log_format.value);

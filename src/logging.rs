@@ -44,11 +44,17 @@ fn layers<W>(
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    // Where stderr is closed, to say so there would panic.
     let lines: Box<dyn Layer<Registry> + Send + Sync> = match format {
-        LogFormat::Pretty => fmt::layer().compact().with_ansi(colours).with_writer(to).boxed(),
+        LogFormat::Pretty => fmt::layer()
+            .compact()
+            .with_ansi(colours)
+            .with_writer(to)
+            .log_internal_errors(false)
+            .boxed(),
         LogFormat::Json => {
             let json = fmt::layer().json().flatten_event(true).with_span_list(false);
-            json.with_writer(to).boxed()
+            json.with_writer(to).log_internal_errors(false).boxed()
         }
     };
     let harmless = filter_fn(|line| {

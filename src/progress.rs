@@ -25,7 +25,7 @@ impl Progress {
             bar
         });
         if bar.is_none() {
-            eprintln!("{what}: 0 of {total}");
+            note!("{what}: 0 of {total}");
         }
         Progress { bar, what, total, done: AtomicU64::new(0) }
     }
@@ -50,7 +50,7 @@ impl Progress {
             None => {
                 let part = |n: u64| n * 4 / self.total;
                 if part(done) > part(done - 1) {
-                    eprintln!("{}: {done} of {}", self.what, self.total);
+                    note!("{}: {done} of {}", self.what, self.total);
                 }
             }
         }

@@ -56,12 +56,12 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     };
     let running = Running::start(shell, shop, config.drain.value).await?;
     let url = format!("http://{}", running.address);
-    println!("listening on {url}");
+    say!("listening on {url}");
     match only {
         [] => invite(&url, config.profile.value),
         some => {
             let names: Vec<&str> = some.iter().map(|service| service.name()).collect();
-            println!("for {}; GET /health/ready says how it is", names.join(", "));
+            say!("for {}; GET /health/ready says how it is", names.join(", "));
         }
     }
     // What somebody may want to know, and nobody has to wait for.
@@ -72,14 +72,14 @@ pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
         std::future::pending::<()>().await
     };
     select(pin!(warn), pin!(signals.next())).await;
-    eprintln!("leaving: finishing what is in hand; a second signal ends at once");
+    note!("leaving: finishing what is in hand; a second signal ends at once");
     let (stopping, impatient) = (pin!(running.stop()), pin!(signals.next()));
     let in_time = match select(stopping, impatient).await {
         Either::Left((in_time, _)) => in_time?,
         Either::Right(_) => return Ok(ExitCode::FAILURE),
     };
     if !in_time {
-        eprintln!("some work was not finished in time; it goes on after the next start");
+        note!("some work was not finished in time; it goes on after the next start");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -116,14 +116,14 @@ pub(crate) fn steering() -> Steering {
 
 async fn start_local(config: &Config) -> anyhow::Result<Shop> {
     let folder = &config.data_dir.value;
-    println!("{}", local_mode::NOTICE);
-    println!("data and mails in {}", folder.display());
+    say!("{}", local_mode::NOTICE);
+    say!("data and mails in {}", folder.display());
     Ok(LocalMode::start(folder, config, steering()).await?.shop)
 }
 
 async fn start_on(servers: &Servers, config: &Config, only: &[Service]) -> anyhow::Result<Shop> {
     let folder = &config.data_dir.value;
-    println!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", folder.display());
+    say!("on Kafka, RabbitMQ and PostgreSQL; mails in {}", folder.display());
     let runtime = local_mode::runtime();
     let mut services = Service::ALL.to_vec();
     services.retain(|service| only.is_empty() || only.contains(service));
@@ -152,20 +152,20 @@ fn invite(url: &str, profile: Profile) {
         Profile::Default => ",\"price\":250",
         Profile::Catalog => "",
     };
-    println!("\nTry");
-    println!(
+    say!("\nTry");
+    say!(
         "  curl -X PUT {url}/catalog/products/tea {json} \
          -d '{{\"name\":\"Tea\",\"categoryId\":\"drinks\"{price}}}'"
     );
-    println!(
+    say!(
         "  curl -X POST {url}/inventory/stock/tea/adjust {json} -H 'idempotency-key: first-tea' \
          -d '{{\"delta\":10}}'"
     );
-    println!(
+    say!(
         "  curl -X POST {url}/orders {json} -H 'idempotency-key: order-1' \
          -d '{{\"lines\":[{{\"productId\":\"tea\",\"qty\":2}}]}}'"
     );
-    println!(
+    say!(
         "\nand then {url}/query/orders in a browser. Amounts that end in {DECLINED_ENDING} \
               are declined. Ctrl-C ends."
     );

@@ -45,8 +45,8 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let runtime = local_mode::runtime();
     let begun = runtime.elapsed();
     let folder = Folder::open(options)?;
-    println!("{}", local_mode::NOTICE);
-    println!("data and mails in {}", folder.path.display());
+    say!("{}", local_mode::NOTICE);
+    say!("data and mails in {}", folder.path.display());
     let plan = Plan::draw(options.orders as usize, options.seed);
     let steering = Steering { limit: Some(plan.card_limit), ..Steering::default() };
     let local = LocalMode::start(&folder.path, config, steering).await?;
@@ -54,7 +54,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
     let running = Running::start(shell, local.shop, config.drain.value).await?;
     let ready_ms = (runtime.elapsed() - begun).as_millis();
-    println!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
+    say!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 
     let client = Client::new(running.address);
     let customers = Customers::new(client.clone(), runtime.clone(), "demo", FINAL_MAX);
@@ -72,7 +72,7 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     stories::tell(&client, &placed, &mails).await?;
     let stopped = running.stop().await?;
     if !stopped {
-        println!("\nsome work was not finished in time");
+        say!("\nsome work was not finished in time");
     }
     let total = (runtime.elapsed() - begun).as_secs_f64();
     report::farewell(&folder, total);
@@ -102,7 +102,7 @@ impl Drop for Folder {
         if self.temporary
             && let Err(error) = std::fs::remove_dir_all(&self.path)
         {
-            eprintln!("could not remove {}: {error}", self.path.display());
+            note!("could not remove {}: {error}", self.path.display());
         }
     }
 }

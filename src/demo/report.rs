@@ -14,35 +14,35 @@ pub fn table(placed: &[Placed], took: Duration, books: &Report) {
     for order in placed {
         *ends.entry(order.end()).or_default() += 1;
     }
-    println!("\n  orders       {:>7}", placed.len());
-    println!("    confirmed  {:>7}", ends.remove("confirmed").unwrap_or(0));
+    say!("\n  orders       {:>7}", placed.len());
+    say!("    confirmed  {:>7}", ends.remove("confirmed").unwrap_or(0));
     for (reason, count) in ends {
-        println!("    cancelled  {count:>7}  {reason}");
+        say!("    cancelled  {count:>7}  {reason}");
     }
-    println!("  mails        {:>7}", books.totals.mails);
+    say!("  mails        {:>7}", books.totals.mails);
     let rate = placed.len() as f64 / took.as_secs_f64();
-    println!("  sagas/s      {rate:>7.0}  in {:.1} s", took.as_secs_f64());
+    say!("  sagas/s      {rate:>7.0}  in {:.1} s", took.as_secs_f64());
     let mut times: Vec<Duration> = placed.iter().map(|order| order.took).collect();
     times.sort_unstable();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-    println!(
+    say!(
         "  latency      {:>4} ms  p50, {} ms p99: from the POST to the final state in Query",
         at(50).as_millis(),
         at(99).as_millis()
     );
     let Totals { on_hand, available, reserved, committed, sold, .. } = books.totals;
-    println!(
+    say!(
         "  stock        {on_hand:>7}  on hand = {available} available + {reserved} reserved + \
          {committed} committed; sold {sold}"
     );
     let Totals { earned, captured, held, .. } = books.totals;
-    println!(
+    say!(
         "  money        {:>7}  captured by the gateway, {} still held; confirmed orders {}",
         money(captured),
         money(held),
         money(earned)
     );
-    println!("  {}", verdict(books));
+    say!("  {}", verdict(books));
 }
 
 /// What the books come to, and why where they do not balance.
@@ -60,16 +60,14 @@ fn verdict(books: &Report) -> String {
 
 /// What to do next.
 pub fn farewell(folder: &Folder, total_s: f64) {
-    println!("\n{total_s:.1} s in all. Next:");
-    println!("  cargo run -- serve               the same services, to play with by curl");
-    println!("  cargo test                       what holds, and why");
-    println!("  cargo sim run --seeds 0..100     a hundred worlds that go wrong on purpose");
+    say!("\n{total_s:.1} s in all. Next:");
+    say!("  cargo run -- serve               the same services, to play with by curl");
+    say!("  cargo test                       what holds, and why");
+    say!("  cargo sim run --seeds 0..100     a hundred worlds that go wrong on purpose");
     if folder.temporary {
-        println!(
-            "  cargo run -- demo --keep         to look at the databases and mails afterwards"
-        );
+        say!("  cargo run -- demo --keep         to look at the databases and mails afterwards");
     } else {
-        println!("databases and mails are in {}", folder.path.display());
+        say!("databases and mails are in {}", folder.path.display());
     }
 }
 

@@ -23,11 +23,11 @@ pub async fn tell(client: &Client, placed: &[Placed], mails: &Path) -> anyhow::R
         let chosen =
             of_end.min_by_key(|order| order.order["createdAt"].as_str().map(str::to_owned));
         let Some(chosen) = chosen else { continue };
-        println!("\n{title}: {}", chosen.order_id);
+        say!("\n{title}: {}", chosen.order_id);
         for (at_ms, line) in story(client, chosen, mails).await? {
             match at_ms {
-                Some(at_ms) => println!("  {at_ms:>6} ms  {line}"),
-                None => println!("             {line}"),
+                Some(at_ms) => say!("  {at_ms:>6} ms  {line}"),
+                None => say!("             {line}"),
             }
         }
     }

@@ -1,9 +1,10 @@
 //! The command line as a user meets it: exit codes, and errors that say what to do.
 
 use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 fn shakedown(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shakedown"));
@@ -26,7 +27,7 @@ fn run(arguments: &[&str]) -> (i32, String, String) {
 /// A `serve` that listens, ended at the latest when the test ends.
 struct Served {
     child: Child,
-    /// Held open: a process that writes to nobody dies of it.
+    /// Held open, as a terminal is.
     _stdout: BufReader<ChildStdout>,
     url: String,
 }
@@ -46,9 +47,7 @@ impl Served {
     }
 
     fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
-        assert!(killed.success());
+        send("TERM", &self.child);
         self.child.wait().expect("it ends")
     }
 }
@@ -204,6 +203,42 @@ fn an_empty_variable_is_as_good_as_none() {
         let stdout = text(&output.stdout);
         assert!(stdout.contains(words), "{name:?}: no {words} in {stdout}");
     }
+}
+
+#[test]
+fn who_stops_reading_ends_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let free = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = free.local_addr().expect("an address").to_string();
+    drop(free);
+    let serve = ["serve", "--listen", &address, "--data-dir", path, "--log", "debug"];
+    let mut child = deaf(&mut shakedown(&serve));
+    for _ in 0..600 {
+        if TcpStream::connect(&address).is_ok() || child.try_wait().expect("its state").is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    send("TERM", &child);
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+
+    let mut demo = shakedown(&["demo", "--orders", "10"]);
+    let mut child = deaf(demo.env("TMPDIR", folder.path()));
+    assert_eq!(child.wait().expect("it ends").code(), Some(0));
+}
+
+/// Started, and both of its pipes closed.
+fn deaf(command: &mut Command) -> Child {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    drop((child.stdout.take(), child.stderr.take()));
+    child
+}
+
+fn send(signal: &str, to: &Child) {
+    let arguments = [format!("-{signal}"), to.id().to_string()];
+    assert!(Command::new("kill").args(arguments).status().expect("kill runs").success());
 }
 
 #[test]

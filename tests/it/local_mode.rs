@@ -141,7 +141,7 @@ async fn profile_catalog_runs_without_prices() {
 /// A `serve` in a process of its own.
 struct Served {
     child: Child,
-    /// Held open: a process that writes to nobody dies of it.
+    /// Held open, as a terminal is.
     _stdout: BufReader<ChildStdout>,
     address: SocketAddr,
 }

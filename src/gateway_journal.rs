@@ -16,6 +16,9 @@ use payments::simulated::{Ledger, Settled, SimulatedGateway, Steering};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+/// What a journal that cannot be written ends the process with, as a panic does: a supervisor starts it anew.
+const CANNOT_BE_WRITTEN: i32 = 70;
+
 /// A line of the journal.
 #[derive(Serialize, Deserialize)]
 struct Line {
@@ -196,8 +199,8 @@ fn start_writer(
             let text: String = batch.iter().flat_map(|a| [a.line.as_str(), "\n"]).collect();
             if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_data()) {
                 // A half-written file takes nothing more; a restart cuts the torn line.
-                tracing::error!(%error, "the gateway's journal failed; it answers nothing more");
-                return;
+                note!("the gateway's journal: {error}: ending this process");
+                std::process::exit(CANNOT_BE_WRITTEN);
             }
             for Append { synced, .. } in batch {
                 let _ = synced.send(());

@@ -178,6 +178,38 @@ impl Drop for Served {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_whose_journal_cannot_be_written_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    // No file grows beyond a block or two.
+    let script =
+        "trap '' XFSZ; ulimit -f 1; exec \"$0\" gateway --listen 127.0.0.1:0 --data-dir \"$1\"";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_shakedown")]).arg(folder.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = stdout.by_ref().lines().map_while(Result::ok);
+    let address: Option<SocketAddr> =
+        lines.find_map(|l| l.strip_prefix("listening on http://")?.parse().ok());
+    let client = Client::new(address.expect("it listens"));
+    let mut answered = 0;
+    for number in 0..100 {
+        let order = format!("order-{number}");
+        let asked = json!({ "operation": "authorise", "orderId": order, "amount": 100 });
+        let answer = client.once(Method::POST, "/gateway/operations", Some(&order), &asked).await;
+        if !answer.is_ok_and(|answer| answer.status == StatusCode::OK) {
+            break;
+        }
+        answered += 1;
+    }
+    assert!((1..100).contains(&answered), "{answered}");
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(70), "{stderr}");
+    assert!(stderr.contains("the gateway's journal"), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_answered_survives_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut answered = BTreeSet::new();

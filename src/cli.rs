@@ -81,7 +81,7 @@ processes share the work: all services in each, or with --only some of them. The
 payments.gateway (`shakedown gateway` is a simulated one) and, for the mails, one --data-dir.
 Either listens on loopback only, until there is authentication.
 
-SIGINT or SIGTERM drains and ends; a second one ends at once.
+SIGINT, SIGTERM or SIGHUP drains and ends; a second one ends at once.
 
 Examples
   shakedown serve

@@ -65,7 +65,7 @@ impl Gateway {
     }
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until a signal of [`Signals`].
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let listen = match loopback(&config) {
         Ok(listen) => listen,

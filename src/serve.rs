@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 
 use contract::{Profile, Service, Streams};
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, select, select_all};
 use payments::simulated::{SimulatedGateway, Steering};
 use ports::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,7 +23,7 @@ use crate::{topology, usage};
 /// Amounts that end in these two digits are declined by the simulated gateway.
 pub const DECLINED_ENDING: i64 = 13;
 
-/// Runs until SIGINT or SIGTERM; a second one ends at once.
+/// Runs until a signal of [`Signals`]; a second one ends at once.
 pub async fn run(config: Config, only: &[Service]) -> anyhow::Result<ExitCode> {
     let (servers, listen) = match Servers::read(&config).and_then(|it| Ok((it, loopback(&config)?)))
     {
@@ -171,20 +171,28 @@ fn invite(url: &str, profile: Profile) {
     );
 }
 
-/// SIGINT and SIGTERM.
-pub(crate) struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
+/// SIGINT, SIGTERM, and SIGHUP where it would end the process.
+pub(crate) struct Signals(Vec<Signal>);
 
 impl Signals {
     pub(crate) fn new() -> std::io::Result<Signals> {
-        let interrupt = signal(SignalKind::interrupt())?;
-        Ok(Signals { interrupt, terminate: signal(SignalKind::terminate())? })
+        let mut kinds = vec![SignalKind::interrupt(), SignalKind::terminate()];
+        if !hangups_ignored() {
+            kinds.push(SignalKind::hangup());
+        }
+        Ok(Signals(kinds.into_iter().map(signal).collect::<std::io::Result<_>>()?))
     }
 
     pub(crate) async fn next(&mut self) {
-        let Signals { interrupt, terminate } = self;
-        select(pin!(interrupt.recv()), pin!(terminate.recv())).await;
+        select_all(self.0.iter_mut().map(|signal| Box::pin(signal.recv()))).await;
     }
+}
+
+/// Whether this process was started to outlive its terminal (`nohup`), as far as the system says.
+fn hangups_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok());
+    // SIGHUP is the first one.
+    ignored.is_some_and(|bits| bits & 1 == 1)
 }

@@ -6,12 +6,12 @@ mod plan;
 mod report;
 mod stories;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use futures_util::future::{Either, select};
 use payments::simulated::Steering;
 
@@ -22,8 +22,9 @@ use crate::customers::Customers;
 use crate::http_shell::Shell;
 use crate::local_mode::{self, LocalMode};
 use crate::progress::Progress;
-use crate::reconcile;
+use crate::reconcile::{self, Verdict};
 use crate::running::Running;
+use crate::serve::Signals;
 
 use plan::Plan;
 
@@ -35,21 +36,17 @@ const REST: Duration = Duration::from_secs(10);
 
 /// Runs the demo. The exit code is that of `reconcile`.
 pub async fn run(options: Demo, config: Config) -> anyhow::Result<ExitCode> {
-    match select(pin!(show(&options, &config)), pin!(tokio::signal::ctrl_c())).await {
-        Either::Left((done, _)) => done,
-        Either::Right(_) => bail!("interrupted"),
-    }
-}
-
-async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
+    // Before there is a folder: a signal must not leave it behind.
+    let mut signals = Signals::new()?;
     let runtime = local_mode::runtime();
     let begun = runtime.elapsed();
-    let folder = Folder::open(options)?;
+    let folder = Folder::open(&options)?;
     say!("{}", local_mode::NOTICE);
     say!("data and mails in {}", folder.path.display());
     let plan = Plan::draw(options.orders as usize, options.seed);
     let steering = Steering { limit: Some(plan.card_limit), ..Steering::default() };
-    let local = LocalMode::start(&folder.path, config, steering).await?;
+    // Nothing waits for long here: a signal that comes meanwhile is heard below.
+    let local = LocalMode::start(&folder.path, &config, steering).await?;
     let mails = local.mails;
     let shell = Shell::bind(([127, 0, 0, 1], 0).into()).await?;
     let running = Running::start(shell, local.shop, config.drain.value).await?;
@@ -57,26 +54,46 @@ async fn show(options: &Demo, config: &Config) -> anyhow::Result<ExitCode> {
     say!("seven services ready on http://{} after {ready_ms} ms\n", running.address);
 
     let client = Client::new(running.address);
+    let shown = show(&options, &plan, &client, &mails);
+    let shown = match select(pin!(shown), pin!(signals.next())).await {
+        Either::Left((shown, _)) => shown,
+        Either::Right(_) => Err(anyhow!("interrupted")),
+    };
+    // Nobody writes to the folder any more when it goes away.
+    let in_time = match select(pin!(running.stop()), pin!(signals.next())).await {
+        Either::Left((in_time, _)) => in_time?,
+        Either::Right(_) => bail!("interrupted"),
+    };
+    let verdict = shown?;
+    if !in_time {
+        say!("\nsome work was not finished in time");
+    }
+    report::farewell(&folder, (runtime.elapsed() - begun).as_secs_f64());
+    Ok(verdict.code())
+}
+
+/// What there is to see, and how it ended.
+async fn show(
+    options: &Demo,
+    plan: &Plan,
+    client: &Client,
+    mails: &Path,
+) -> anyhow::Result<Verdict> {
+    let runtime = local_mode::runtime();
     let customers = Customers::new(client.clone(), runtime.clone(), "demo", FINAL_MAX);
     let progress = Progress::start("products and stock", plan.products.len() as u64 * 2);
     customers.stock_up(&plan.products, &progress).await?;
     progress.end();
     let progress = Progress::start("orders", plan.baskets.len() as u64);
     let ordering = runtime.elapsed();
-    let placed = place::order(&customers, &plan, options.clients as usize, &progress).await?;
+    let placed = place::order(&customers, plan, options.clients as usize, &progress).await?;
     let took = runtime.elapsed() - ordering;
     progress.end();
 
-    let books = reconcile::audit(&client, REST, false).await?;
+    let books = reconcile::audit(client, REST, false).await?;
     report::table(&placed, took, &books);
-    stories::tell(&client, &placed, &mails).await?;
-    let stopped = running.stop().await?;
-    if !stopped {
-        say!("\nsome work was not finished in time");
-    }
-    let total = (runtime.elapsed() - begun).as_secs_f64();
-    report::farewell(&folder, total);
-    Ok(books.verdict().code())
+    stories::tell(client, &placed, mails).await?;
+    Ok(books.verdict())
 }
 
 /// Where the demo works.

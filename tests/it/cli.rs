@@ -242,6 +242,31 @@ fn send(signal: &str, to: &Child) {
 }
 
 #[test]
+fn an_interrupted_demo_leaves_nothing() {
+    // Started by nohup, it outlives its terminal.
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let odd = ['1', '3', '5', '7', '9', 'b', 'd', 'f'];
+    let ignored = status.lines().any(|line| line.starts_with("SigIgn:") && line.ends_with(odd));
+    let signals = if ignored { &["INT", "TERM"][..] } else { &["INT", "TERM", "HUP"] };
+    for signal in signals {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut command = shakedown(&["demo", "--orders", "20000"]);
+        command.env("TMPDIR", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("it starts");
+        let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
+        // The first thing that it says once there is a folder.
+        stdout.read_line(&mut String::new()).expect("a line");
+        send(signal, &child);
+        let output = child.wait_with_output().expect("it ends");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{signal}: {stderr}");
+        assert!(stderr.contains("interrupted"), "{signal}: {stderr}");
+        let left: Vec<_> = std::fs::read_dir(folder.path()).expect("a folder").collect();
+        assert!(left.is_empty(), "{signal}: {left:?}");
+    }
+}
+
+#[test]
 fn the_number_of_shards_is_fixed() {
     let folder = tempfile::tempdir().expect("a folder");
     assert_eq!(Served::start(folder.path()).terminate().code(), Some(0));

@@ -13,6 +13,7 @@ use crate::history;
 use crate::invariants::found;
 use crate::operator::MENDED;
 use crate::poison::{Fate, Kind, Planted, reads};
+use crate::workload::{QUARRELLED, nobodys};
 
 type Bad = Vec<(String, String)>;
 
@@ -65,6 +66,9 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
     let first_end = first_end(facts);
+    // Of an order that never held anything, Inventory does not keep how it ended.
+    let reservation = facts.reservations.get(&nobodys(QUARRELLED)).map(|row| &row.reservation);
+    let never_held = reservation.is_some_and(|it| it.reason.is_some());
     for (at, planted) in facts.planted.iter().enumerate() {
         // Known by what was said there, whatever became of it.
         let repeats = facts.planted[..at].iter().any(|it| it.number == planted.number);
@@ -83,6 +87,7 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
                 (_, code) if repeats => code.is_none(),
                 (Fate::Applied, code) if contradicts && service != Service::Query => {
                     matches!(code, Some("contradiction" | "crash_loop"))
+                        || code.is_none() && service == Service::Inventory && never_held
                 }
                 (_, Some("crash_loop")) => true,
                 (_, Some("event_id_reused")) if facts.planted.iter().any(|it| twin(&it)) => true,

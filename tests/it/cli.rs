@@ -206,6 +206,7 @@ fn an_empty_variable_is_as_good_as_none() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "another process starts by the real clock")]
 fn who_stops_reading_ends_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().to_str().expect("UTF-8");

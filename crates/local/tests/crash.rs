@@ -226,6 +226,7 @@ async fn write_one(dir: String, runtime: Arc<dyn Runtime>) {
 }
 
 /// Lets such a process write once `other` is done, and what it ended with.
+#[allow(clippy::disallowed_methods, reason = "SQLite waits by the real clock")]
 fn written(dir: &str, other: impl FnOnce(&Connection)) -> (Option<i32>, String, String) {
     let mut command = again(&["write", dir]);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -66,7 +66,7 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
     let profile = facts.workload.profile();
     let mut bad = Vec::new();
     let first_end = first_end(facts);
-    // Of an order that never held anything, Inventory does not keep how it ended.
+    // Of an order that never held anything, Inventory does not keep that it was cancelled.
     let reservation = facts.reservations.get(&nobodys(QUARRELLED)).map(|row| &row.reservation);
     let never_held = reservation.is_some_and(|it| it.reason.is_some());
     for (at, planted) in facts.planted.iter().enumerate() {
@@ -85,9 +85,13 @@ pub fn poison_is_settled(facts: &Facts) -> Bad {
             let contradicts = planted.kind.is_end() && first_end != Some(planted.kind);
             let right = match (planted.fate(service, profile), code) {
                 (_, code) if repeats => code.is_none(),
+                (Fate::Applied, code)
+                    if planted.kind.is_end() && service == Service::Inventory && never_held =>
+                {
+                    matches!(code, None | Some("contradiction" | "crash_loop"))
+                }
                 (Fate::Applied, code) if contradicts && service != Service::Query => {
                     matches!(code, Some("contradiction" | "crash_loop"))
-                        || code.is_none() && service == Service::Inventory && never_held
                 }
                 (_, Some("crash_loop")) => true,
                 (_, Some("event_id_reused")) if facts.planted.iter().any(|it| twin(&it)) => true,

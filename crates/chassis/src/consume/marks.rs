@@ -165,13 +165,16 @@ async fn try_take_back(store: &dyn Store, marked: &BTreeMap<Partition, Trial>) -
 }
 
 /// Positions under their locks, with the versions of their rows.
-struct Locked {
-    positions: BTreeMap<Partition, (i64, Position)>,
+pub(super) struct Locked {
+    pub(super) positions: BTreeMap<Partition, (i64, Position)>,
     tx: Box<dyn Tx>,
 }
 
 impl Locked {
-    async fn of(store: &dyn Store, partitions: impl Iterator<Item = &Partition>) -> Outcome<Self> {
+    pub(super) async fn of(
+        store: &dyn Store,
+        partitions: impl Iterator<Item = &Partition>,
+    ) -> Outcome<Self> {
         let keys: BTreeMap<Key, &Partition> = partitions.map(|p| (position_key(p), p)).collect();
         let lock = Op::Lock { table: &POSITIONS, keys: keys.keys().cloned().collect() };
         let (tx, replies) = store.begin(vec![lock]).await?;
@@ -183,14 +186,23 @@ impl Locked {
 
     /// Writes trials into the positions, if there are any, and lets the locks go.
     async fn commit(self, trials: BTreeMap<Partition, Option<Trial>>) -> Outcome<()> {
-        if trials.is_empty() {
+        self.change(trials, |position, trial| Position { trial, ..position }).await
+    }
+
+    /// Writes what becomes of some of the positions, and lets the locks go.
+    pub(super) async fn change<T>(
+        self,
+        changes: BTreeMap<Partition, T>,
+        apply: impl Fn(Position, T) -> Position,
+    ) -> Outcome<()> {
+        if changes.is_empty() {
             return Ok(());
         }
         let Locked { mut positions, tx } = self;
         let mut puts = Rows::new();
-        for (partition, trial) in trials {
+        for (partition, change) in changes {
             if let Some((version, position)) = positions.remove(&partition) {
-                let position = Position { trial, ..position };
+                let position = apply(position, change);
                 let (index, body) = (position.index(), json(&position));
                 puts.insert(position_key(&partition), Row { version, index, body });
             }

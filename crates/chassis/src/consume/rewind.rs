@@ -5,13 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use ports::{Fetched, Offsets, Op, Outcome, Partition, Row, Rows, Store};
+use ports::{Fetched, Offsets, Outcome, Partition, Store};
 
 use super::Member;
-use crate::tables::position_key;
-use crate::touched::document;
-use crate::transaction::{json, rows};
-use crate::{Document, POSITIONS, Position};
+use super::marks::Locked;
+use crate::Position;
 
 impl Member<'_> {
     /// Puts positions back to where reading began anew. Records whose position cannot be put back now are
@@ -48,19 +46,11 @@ async fn put_back(
     behind: &Offsets,
     epochs: &BTreeMap<Partition, Option<u64>>,
 ) -> Outcome<()> {
-    let keys = behind.keys().map(position_key).collect();
-    let (tx, replies) = store.begin(vec![Op::Lock { table: &POSITIONS, keys }]).await?;
-    let mut found = rows(replies.into_iter().next());
-    let mut puts = Rows::new();
-    for (partition, offset) in behind {
-        let key = position_key(partition);
-        let row = found.remove(&key).unwrap_or_default();
-        let before = document::<Position>(&row).unwrap_or_default();
-        if epochs[partition] == Some(before.epoch) {
-            let position = Position { next: Some(*offset), trial: None, ..before };
-            let (index, body) = (position.index(), json(&position));
-            puts.insert(key, Row { version: row.version, index, body });
-        }
-    }
-    tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await
+    let locked = Locked::of(store, behind.keys()).await?;
+    let mut next = behind.clone();
+    next.retain(|partition, _| {
+        let position = locked.positions.get(partition);
+        position.is_some_and(|(_, position)| epochs[partition] == Some(position.epoch))
+    });
+    locked.change(next, |before, next| Position { next: Some(next), trial: None, ..before }).await
 }

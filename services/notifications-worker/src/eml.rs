@@ -4,15 +4,17 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::mail::Mail;
 use crate::rules::Answer;
 use crate::sink::MailSink;
+
+/// So many mails wait for the disk; who sends more waits for a place.
+const WAITING: usize = 64;
 
 /// A mail on its way to the disk, and whom to tell.
 struct Posted {
@@ -42,7 +44,7 @@ impl EmlFolder {
     /// started for it.
     pub fn open(folder: impl Into<PathBuf>) -> io::Result<Self> {
         let folder = folder.into();
-        let (post, posted) = mpsc::channel();
+        let (post, posted) = mpsc::channel(WAITING);
         let writer = Some(start_writer(folder, posted)?);
         Ok(EmlFolder { post: Some(post), writer })
     }
@@ -54,21 +56,26 @@ impl MailSink for EmlFolder {
     async fn send(&self, mail: &Mail) -> Answer {
         let (kept, wait) = oneshot::channel();
         let posted = Posted { mail: mail.clone(), kept };
-        let sent = self.post.as_ref().is_some_and(|to| to.send(posted).is_ok());
-        if sent && wait.await.is_ok() { Answer::Sent } else { Answer::Unknown }
+        let Some(post) = &self.post else { return Answer::Unknown };
+        let sent = post.send(posted).await.is_ok() && wait.await.is_ok();
+        if sent { Answer::Sent } else { Answer::Unknown }
     }
 }
 
-/// One thread writes: it takes what is there, and tells of each that is durable.
+/// One thread writes: it takes what is there and is still waited for, and tells of each that is durable.
 #[allow(clippy::disallowed_methods, reason = "a sync blocks; the mailbox is outside the services")]
-fn start_writer(folder: PathBuf, posted: mpsc::Receiver<Posted>) -> io::Result<JoinHandle<()>> {
+fn start_writer(folder: PathBuf, mut posted: mpsc::Receiver<Posted>) -> io::Result<JoinHandle<()>> {
     let write = move || {
-        while let Ok(first) = posted.recv() {
-            let batch: Vec<Posted> = std::iter::once(first).chain(posted.try_iter()).collect();
+        let mut batch = Vec::new();
+        while posted.blocking_recv_many(&mut batch, WAITING) > 0 {
+            // Who stopped waiting sends again.
+            batch.retain(|posted| !posted.kept.is_closed());
             let mails: Vec<&Mail> = batch.iter().map(|posted| &posted.mail).collect();
-            for (outcome, Posted { mail, kept }) in keep(&folder, &mails).into_iter().zip(batch) {
+            for (outcome, Posted { mail, kept }) in
+                keep(&folder, &mails).into_iter().zip(batch.drain(..))
+            {
                 match outcome {
-                    // Its sender may have stopped waiting.
+                    // Its sender may have stopped waiting meanwhile.
                     Ok(_) => drop(kept.send(())),
                     Err(error) => {
                         tracing::warn!(mail = mail.message_id, %error, "a mail was not kept");
@@ -188,6 +195,24 @@ mod tests {
         let copy = keep(folder.path(), &[&mail(&id)]).remove(0).unwrap();
         assert_eq!(copy.parent(), Some(folder.path()));
         assert_eq!(names(folder.path()).len(), 1);
+    }
+
+    #[test]
+    fn a_mail_that_nobody_waits_for_any_more_is_not_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (post, posted) = mpsc::channel(WAITING);
+        let send = |order| {
+            let (kept, wait) = oneshot::channel();
+            post.blocking_send(Posted { mail: mail(order), kept }).unwrap();
+            wait
+        };
+        drop(send("left"));
+        let stays = send("stays");
+        let writer = start_writer(folder.path().to_owned(), posted).unwrap();
+        stays.blocking_recv().unwrap();
+        drop(post);
+        writer.join().unwrap();
+        assert_eq!(names(folder.path()), ["stays.confirmed.1.1.eml"]);
     }
 
     #[test]

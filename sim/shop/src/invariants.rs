@@ -13,7 +13,7 @@ use sim_engine::Violation;
 
 use crate::facts::{Facts, Said};
 use crate::poison::Kind;
-use crate::workload::{Order, QUARRELLED, is_nobodys, nobodys};
+use crate::workload::{Order, is_nobodys};
 use crate::{agreement, causes, leaving, letters, next, pace, sagas, told};
 
 /// A name, and a check that says what is wrong.
@@ -219,29 +219,8 @@ fn one_end_everywhere(facts: &Facts) -> Vec<(String, String)> {
             bad.push(found(id, format!("{end} in Orders, {paid:?} in Payments")));
         }
     }
-    bad.extend(ends_of_the_quarrel(facts));
+    bad.extend(sagas::end_of_the_quarrel(facts));
     bad
-}
-
-/// Inventory takes whatever was said first of how an order ended, also where its lines come behind that.
-fn ends_of_the_quarrel(facts: &Facts) -> Option<(String, String)> {
-    use inventory::rules::State;
-    let id = nobodys(QUARRELLED);
-    let end = letters::first_end(facts)?;
-    let reservation = &facts.reservations.get(&id)?.reservation;
-    let same = match reservation.state {
-        State::Committed => end == Kind::Confirmed,
-        State::Released | State::Tombstone => end == Kind::Cancelled,
-        // Nothing was held when it ended: what comes then is taken.
-        State::Pending | State::Failed => end == Kind::Confirmed || reservation.reason.is_some(),
-        State::Reserved => false,
-    };
-    let died = facts.letters[&Service::Inventory]
-        .iter()
-        .any(|letter| letter.key == id && letter.code == "crash_loop");
-    let state = reservation.state.name();
-    (!same && !died)
-        .then(|| found(&id, format!("{end:?} was said first, and its stock is {state}")))
 }
 
 /// on_hand = available + reserved + committed; reserved and committed are Σ lines; nothing negative.

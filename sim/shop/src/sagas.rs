@@ -9,6 +9,9 @@ use orders::rules::{Payment, Stock, Terminal};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
+use crate::letters;
+use crate::poison::Kind;
+use crate::workload::{QUARRELLED, nobodys};
 
 type Bad = Vec<(String, String)>;
 
@@ -139,4 +142,25 @@ pub fn cancelled_for_its_reason(facts: &Facts) -> Bad {
         }
     }
     bad
+}
+
+/// Inventory takes whatever was said first of how an order ended, also where its lines come behind that.
+pub fn end_of_the_quarrel(facts: &Facts) -> Option<(String, String)> {
+    use inventory::rules::State;
+    let id = nobodys(QUARRELLED);
+    let end = letters::first_end(facts)?;
+    let reservation = &facts.reservations.get(&id)?.reservation;
+    let same = match reservation.state {
+        State::Committed => end == Kind::Confirmed,
+        State::Released | State::Tombstone => end == Kind::Cancelled,
+        // Nothing was held when it ended: what comes then is taken.
+        State::Pending | State::Failed => end == Kind::Confirmed || reservation.reason.is_some(),
+        State::Reserved => false,
+    };
+    let died = facts.letters[&Service::Inventory]
+        .iter()
+        .any(|letter| letter.key == id && letter.code == "crash_loop");
+    let state = reservation.state.name();
+    (!same && !died)
+        .then(|| found(&id, format!("{end:?} was said first, and its stock is {state}")))
 }

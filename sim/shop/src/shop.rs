@@ -41,6 +41,10 @@ const PAUSE_S: u64 = 60;
 /// [`LATE_CALLS`]: crate::workload::LATE_CALLS
 const LATE_S: u64 = 64 + 5 * PAUSE_S;
 
+/// What stood still with a request in hand may go on when everything else is quiet, and order for somebody
+/// without a key who has long ordered elsewhere. Whoever looks at all of a shop looks after this.
+const STRAGGLERS: Duration = Duration::from_secs(5);
+
 /// Once what is to be well is well, everything is quiet within this time: a handover in each of the
 /// four services that an order passes one after the other, two claims that have to run out one after
 /// the other (a failed attempt and its repeat), and a pause; and where an order's money is late, that.
@@ -252,6 +256,10 @@ impl Shop {
         recovery.until_quiet(&world, &customers, &watch, "all").await;
         customers.done().await;
         recovery.until_quiet(&world, &customers, &watch, "all").await;
+        if workload.visited {
+            madsim::time::sleep(STRAGGLERS).await;
+            recovery.until_quiet(&world, &customers, &watch, "all").await;
+        }
         watching.abort();
         operator.abort();
         if workload.visited {

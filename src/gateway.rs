@@ -75,8 +75,11 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (outside, gateway, _) = local_mode::outside(&config.data_dir.value, steering())?;
     let router = router(gateway).merge(outside.books);
     let shell = Shell::bind(listen).await?;
-    say!("a simulated payment gateway\nlistening on http://{}", shell.address());
-    shell.serve(router, async move { signals.next().await }, config.drain.value)?.await?;
+    let address = shell.address();
+    let served = shell.serve(router, async move { signals.next().await }, config.drain.value)?;
+    // Whoever reads this may connect at once.
+    say!("a simulated payment gateway\nlistening on http://{address}");
+    served.await?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -30,7 +30,7 @@ pub struct EmlFolder {
 }
 
 impl Drop for EmlFolder {
-    /// What was taken is kept.
+    /// What was taken and is waited for is kept.
     fn drop(&mut self) {
         self.post = None;
         if self.writer.take().is_some_and(|writer| writer.join().is_err()) {
@@ -70,6 +70,9 @@ fn start_writer(folder: PathBuf, mut posted: mpsc::Receiver<Posted>) -> io::Resu
         while posted.blocking_recv_many(&mut batch, WAITING) > 0 {
             // Who stopped waiting sends again.
             batch.retain(|posted| !posted.kept.is_closed());
+            if batch.is_empty() {
+                continue;
+            }
             let mails: Vec<&Mail> = batch.iter().map(|posted| &posted.mail).collect();
             for (outcome, Posted { mail, kept }) in
                 keep(&folder, &mails).into_iter().zip(batch.drain(..))

@@ -18,7 +18,6 @@ use crate::health::{self, Ready};
 use crate::look::Looks;
 use crate::requests::{self, Around};
 use crate::stop::{Stage, Working};
-use crate::trial::TAKE_BACK_TRIES;
 use crate::vitals::{Loop, Vitals};
 use crate::watch::Watch;
 use crate::work::Desk;
@@ -26,6 +25,9 @@ use crate::{
     Commands, Due, Exposition, Handler, Outside, Settings, Stop, TEXT_FORMAT, consume, drain, http,
     jobs, letters_http, meters, relay, retention, work,
 };
+
+/// Tries of a service that leaves to take a mark back. Where none succeeds it stands, as that of a process that died.
+const TAKE_BACK_TRIES: u32 = 3;
 
 /// What a service runs on.
 #[derive(Clone)]
@@ -100,18 +102,20 @@ impl Shared {
         self.ports.runtime.sleep(pause).await;
     }
 
-    /// Takes a mark back, of what did not end the process. Where no try succeeds it stands, as that of a process that
-    /// died.
+    /// Takes a mark back, of what did not end the process, and for as long as that takes: a database that stays
+    /// away accuses nobody.
     pub(crate) async fn take_back<'a>(
         &self,
         what: &'static str,
+        working: &Working,
         try_it: impl Fn() -> BoxFuture<'a, Outcome<()>>,
     ) {
-        for _ in 0..TAKE_BACK_TRIES {
-            match try_it().await {
-                Ok(()) => return,
-                Err(fault) => tracing::debug!(service = self.settings.service, %fault, what,
-                    "a mark was not taken back"),
+        let mut failures = 0;
+        while let Err(fault) = try_it().await {
+            tracing::debug!(service = self.settings.service, %fault, what, "a mark was not taken back");
+            self.back_off("take back", &mut failures).await;
+            if working.asked() && failures >= TAKE_BACK_TRIES {
+                return;
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Consuming topics: claim positions, hand records to the batch, commit offsets after it. The
 //! committed offset is a copy of the database's position and never ahead of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +57,10 @@ pub(crate) struct Done {
     pub(crate) fenced: Vec<Partition>,
 }
 
+/// Marks that stand though the process did not die of what they are of: of what comes before these offsets. At
+/// most one of each: what it wants to mark again it takes back in the same transaction.
+type Owed = BTreeSet<(Partition, i64)>;
+
 /// A membership in the group.
 struct Member<'a> {
     shared: &'a Shared,
@@ -67,6 +71,7 @@ struct Member<'a> {
     uncommitted: Offsets,
     /// When it last was all confirmed, by the monotonic clock.
     confirmed: Duration,
+    owed: &'a mut Owed,
     /// Read while a batch was waited for; handled next.
     later: Vec<Fetched>,
     /// Whether partitions came while a batch was waited for.
@@ -102,7 +107,7 @@ pub(crate) async fn run(
     working: Working,
 ) {
     let service = shared.settings.service;
-    let mut failures = 0;
+    let (mut failures, mut owed) = (0, Owed::new());
     while !working.asked() {
         let consumer = match shared.ports.log.subscribe(service, &topics).await {
             Ok(consumer) => consumer,
@@ -118,6 +123,7 @@ pub(crate) async fn run(
             held: BTreeMap::new(),
             uncommitted: Offsets::new(),
             confirmed: Duration::ZERO,
+            owed: &mut owed,
             later: Vec::new(),
             added: false,
             work: &work,
@@ -132,6 +138,7 @@ pub(crate) async fn run(
         };
         match leave {
             Leave::Asked => {
+                member.take_back(3).await;
                 member.commit(3).await;
                 member.consumer.close().await;
                 return;
@@ -188,6 +195,7 @@ impl Member<'_> {
                 }
                 Err(fault) => Err(fault),
             };
+            self.take_back(1).await;
             self.note_held();
             match step {
                 Ok(()) => *failures = 0,
@@ -298,9 +306,10 @@ impl Member<'_> {
         let epochs = first.keys().filter_map(|p| Some((p.clone(), self.epoch(p)?))).collect();
         let done = self.committed(records, epochs, alone).await;
         if let Ok(Done { next, .. }) = &done {
-            marked.retain(|partition, _| !next.contains_key(partition));
+            marked.retain(|(partition, _)| !next.contains_key(partition));
         }
-        self.take_back(marked).await;
+        self.owed.append(&mut marked);
+        self.take_back(1).await;
         let done = done?;
         for (partition, next) in &done.next {
             if let Some(held) = self.held.get_mut(partition)

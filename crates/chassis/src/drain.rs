@@ -35,7 +35,7 @@ pub(crate) async fn run<H: Handler>(
 ) {
     let mut failures = 0;
     while !working.asked() {
-        match round(&shared, &*handler, &commands).await {
+        match round(&shared, &*handler, &commands, &working).await {
             Ok(0) => {
                 failures = 0;
                 let idle = shared.settings.idle * IDLE_TIMES;
@@ -56,6 +56,7 @@ async fn round<H: Handler>(
     shared: &Shared,
     handler: &H,
     commands: &Commands<H::Fact>,
+    working: &Working,
 ) -> Outcome<usize> {
     let range = Range {
         column: DRAINABLE,
@@ -73,11 +74,11 @@ async fn round<H: Handler>(
         let Some(marker) = document::<Marker>(&row).filter(|marker| marker.is_free(&now)) else {
             continue;
         };
-        let Some(turn) = Turn::take(shared, key, &marker).await? else { continue };
+        let Some(turn) = Turn::take(shared, key, &marker, working).await? else { continue };
         let slot = Slot::letter(handler, &turn.letter, Ask::Drain { tried: turn.given_up });
         // The service is leaving: the next one goes on.
         if commands.hand_in_slot(slot).await.is_err() {
-            turn.give_back(shared).await;
+            turn.give_back(shared, working).await;
             break;
         }
         handled += 1;
@@ -98,7 +99,12 @@ struct Turn {
 
 impl Turn {
     /// Takes the turn of the first letter. `None`: it is somebody else's by now.
-    async fn take(shared: &Shared, key: Key, seen: &Marker) -> Outcome<Option<Turn>> {
+    async fn take(
+        shared: &Shared,
+        key: Key,
+        seen: &Marker,
+        working: &Working,
+    ) -> Outcome<Option<Turn>> {
         let Some(first) = seen.letters.first() else { return Ok(None) };
         let letter = Op::Read { table: &DEAD_LETTERS, keys: [first.id.as_str().into()].into() };
         let Locked { now, row, tx, more } = Locked::of(shared, &key, Some(letter)).await?;
@@ -131,7 +137,7 @@ impl Turn {
         let put = turn.put(row.version, &marker);
         if let Err(fault) = tx.commit(vec![put]).await {
             if let Fault::Unknown(_) = fault {
-                turn.give_back(shared).await;
+                turn.give_back(shared, working).await;
             }
             return Err(fault);
         }
@@ -139,8 +145,8 @@ impl Turn {
     }
 
     /// It was not handled, and did not end the process.
-    async fn give_back(&self, shared: &Shared) {
-        shared.take_back("turn", || Box::pin(self.try_give_back(shared))).await;
+    async fn give_back(&self, shared: &Shared, working: &Working) {
+        shared.take_back("turn", working, || Box::pin(self.try_give_back(shared))).await;
     }
 
     async fn try_give_back(&self, shared: &Shared) -> Outcome<()> {

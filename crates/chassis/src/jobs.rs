@@ -104,7 +104,7 @@ async fn deliver(
             match hand_over(vec![delivery], Some(Alone { crashed }), work).await {
                 Ok(()) => marks.forget().await,
                 Err(fault) => {
-                    marks.take_back().await;
+                    marks.take_back(working).await;
                     return Err(fault);
                 }
             }

@@ -13,8 +13,6 @@ use serde::{Deserialize, Serialize};
 
 /// Marks of a record or a job alone after which it is given up.
 pub(crate) const MARKS_MAX: u32 = 2;
-/// Tries to take a mark back. Where none succeeds it stands, as that of a process that died.
-pub(crate) const TAKE_BACK_TRIES: u32 = 3;
 /// Claims without progress, the present one included, from which on marks are made.
 const CLAIMS_MAX: u32 = 2;
 
@@ -72,10 +70,10 @@ pub(crate) fn after(trial: Option<&Trial>, next: i64) -> Option<Trial> {
     Some(Trial { upto: next, marks: 0, alone_until: Some(until) })
 }
 
-/// What is left of a trial when the process that made a mark did not die of it; `None` where the trial is
-/// not of what was marked. One mark is as good as another: who took back first does not matter.
-pub(crate) fn without(trial: &Trial, mark: &Trial) -> Option<Option<Trial>> {
-    let marks = (trial.upto == mark.upto).then(|| trial.marks.checked_sub(1))??;
+/// What is left of a trial when a process that made one of its marks did not die of it; `None` where it has none.
+/// One mark is as good as another: who took back first does not matter.
+pub(crate) fn without(trial: &Trial) -> Option<Option<Trial>> {
+    let marks = trial.marks.checked_sub(1)?;
     Some(trial.alone_until.map(|_| Trial { marks, ..trial.clone() }))
 }
 
@@ -138,20 +136,17 @@ mod tests {
             Step::MarkFirst(mark) => mark,
             other => panic!("{other:?}"),
         };
-        // One after the other, and two at once in either order.
+        // One after the other, and two at once.
         let first = mark(None);
-        let none = without(&first, &first).unwrap();
+        let none = without(&first).unwrap();
         let second = mark(none.as_ref());
         assert_eq!(second.marks, 1);
         let both = mark(Some(&first));
         assert_eq!(both.marks, 2);
-        for (a, b) in [(&first, &both), (&both, &first)] {
-            let one = without(&both, a).unwrap().unwrap();
-            assert_eq!(without(&one, b).unwrap().unwrap().marks, 0);
-        }
-        // Not of what is no longer tried, and never below nothing.
-        assert_eq!(without(&Trial { upto: 9, ..first.clone() }, &first), None);
-        assert_eq!(without(&Trial { marks: 0, ..first.clone() }, &first), None);
+        let one = without(&both).unwrap().unwrap();
+        assert_eq!(without(&one).unwrap().unwrap().marks, 0);
+        // Never below nothing.
+        assert_eq!(without(&Trial { marks: 0, ..first }), None);
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub(crate) fn gone(met: &[FaultSpec], workload: &Workload) -> BTreeMap<Service, 
     let mut gone = BTreeMap::new();
     let goes = |fault: &&FaultSpec| matches!(fault.kind, KillBefore | KillAfter | Leave | Freeze);
     let went = met.iter().filter(goes).filter_map(service_of);
-    for service in went.chain(upgraded(workload)) {
+    let broken = workload.broken().filter_map(|node| service_on(&node));
+    for service in went.chain(upgraded(workload)).chain(broken) {
         *gone.entry(service).or_default() += 1;
     }
     gone

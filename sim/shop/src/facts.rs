@@ -139,7 +139,8 @@ pub struct Facts {
     pub waiting: Vec<(Service, String)>,
     /// What strangers put on topics and queue.
     pub planted: Vec<Planted>,
-    /// How often nodes of a service were killed by the plan or for an upgrade, left, or stood still.
+    /// How often nodes of a service were killed by the plan or for an upgrade, left, or stood still: by a fault, or
+    /// while the others recovered.
     pub gone: BTreeMap<Service, u32>,
     /// Marks of jobs that are left, by service.
     pub marks: BTreeMap<Service, usize>,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ports::{Fault, Fetched, Key, Offsets, Op, Outcome, Partition, Row, Rows, Store, Tx};
 
-use super::{Held, Member, Taken, firsts};
+use super::{Held, Member, Owed, Taken, firsts};
 use crate::slot::Source;
 use crate::tables::position_key;
 use crate::touched::document;
@@ -29,7 +29,7 @@ pub(super) struct Round {
     /// See [`super::Work::alone`].
     pub(super) alone: bool,
     /// The marks that were written for them.
-    pub(super) marked: BTreeMap<Partition, Trial>,
+    pub(super) marked: Owed,
     /// What comes after them.
     pub(super) later: Vec<Fetched>,
 }
@@ -63,7 +63,7 @@ impl Member<'_> {
             },
         };
         let Decided { marks, alone, crashed, left } = decided;
-        let mut round = Round { alone: alone.is_some(), marked: marks, ..Round::default() };
+        let mut round = Round { alone: alone.is_some(), marked: owed(&marks), ..Round::default() };
         let (mut begun, mut unhandled) = (BTreeSet::new(), Offsets::new());
         for record in records {
             let more = !begun.insert(record.partition.clone());
@@ -100,7 +100,8 @@ impl Member<'_> {
                 decided.left.insert(partition.clone());
                 continue;
             };
-            let trial = position.trial.as_ref();
+            let left = without_owed(partition, position, self.owed);
+            let trial = left.as_ref().unwrap_or(&position.trial).as_ref();
             let end = records.iter().rfind(|record| record.partition == *partition);
             let stretch = (*first, end.map_or(*first, |last| last.offset) + 1);
             match trial::step(suspect.claims, trial, stretch, records.len() == 1) {
@@ -120,11 +121,13 @@ impl Member<'_> {
         let trials = decided.marks.iter().map(|(p, mark)| (p.clone(), Some(mark.clone())));
         if let Err(fault) = locked.commit(trials.collect()).await {
             if let Fault::Unknown(_) = fault {
-                self.take_back(decided.marks).await;
+                self.owed.append(&mut owed(&decided.marks));
             }
             return Err(fault);
         }
         for (partition, mark) in &decided.marks {
+            // In its place.
+            self.owed.retain(|(owed, _)| owed != partition);
             let Some(held) = self.held.get_mut(partition) else { continue };
             let suspect = Suspect { claims: 0, trial: Some(mark.clone()) };
             let before = held.suspect.replace(suspect).and_then(|suspect| suspect.trial);
@@ -140,28 +143,41 @@ impl Member<'_> {
         Ok(decided)
     }
 
-    /// Takes marks back: what they stand for was handed over and did not end the process. Whoever
-    /// claimed the partition since may have marked it, too: those marks stay.
-    pub(super) async fn take_back(&mut self, marked: BTreeMap<Partition, Trial>) {
-        if marked.is_empty() {
-            return;
+    /// Takes back the marks that are owed: what they stand for did not end the process. Whoever claimed the
+    /// partition since may have marked it, too: those marks stay. What fails is owed still: the polls go on.
+    pub(super) async fn take_back(&mut self, attempts: u32) {
+        for _ in 0..attempts {
+            if self.owed.is_empty() {
+                return;
+            }
+            match try_take_back(&*self.shared.ports.store, self.owed).await {
+                Ok(()) => self.owed.clear(),
+                Err(fault) => tracing::debug!(service = self.shared.settings.service, %fault,
+                    "marks not taken back; again later"),
+            }
         }
-        let store = &*self.shared.ports.store;
-        self.shared.take_back("records", || Box::pin(try_take_back(store, &marked))).await;
     }
 }
 
-async fn try_take_back(store: &dyn Store, marked: &BTreeMap<Partition, Trial>) -> Outcome<()> {
-    let locked = Locked::of(store, marked.keys()).await?;
-    let mut trials = BTreeMap::new();
-    for (partition, mark) in marked {
-        if let Some((_, Position { trial: Some(trial), .. })) = locked.positions.get(partition)
-            && let Some(without) = trial::without(trial, mark)
-        {
-            trials.insert(partition.clone(), without);
-        }
-    }
+async fn try_take_back(store: &dyn Store, owed: &Owed) -> Outcome<()> {
+    let locked = Locked::of(store, owed.iter().map(|(partition, _)| partition)).await?;
+    let positions = locked.positions.iter();
+    let trials = positions.filter_map(|(partition, (_, it))| {
+        Some((partition.clone(), without_owed(partition, it, owed)?))
+    });
+    let trials = trials.collect();
     locked.commit(trials).await
+}
+
+/// What these marks are of.
+fn owed(marks: &BTreeMap<Partition, Trial>) -> Owed {
+    marks.iter().map(|(partition, mark)| (partition.clone(), mark.upto)).collect()
+}
+
+/// What is left of a position's trial without the mark that is owed; `None` where there is none.
+fn without_owed(partition: &Partition, position: &Position, owed: &Owed) -> Option<Option<Trial>> {
+    let trial = position.trial.as_ref()?;
+    owed.contains(&(partition.clone(), trial.upto)).then(|| trial::without(trial))?
 }
 
 /// Positions under their locks, with the versions of their rows.

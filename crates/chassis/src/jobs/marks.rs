@@ -14,6 +14,9 @@ use crate::tables::JOB_MARKS;
 use crate::transaction::{json, rows};
 use crate::trial::MARKS_MAX;
 
+/// Tries to take away the mark of a job that was handled.
+const FORGET_TRIES: u32 = 3;
+
 /// How often a job was about to be handled alone, and neither was nor is.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JobMarks {
@@ -53,7 +56,7 @@ impl<'a> Marks<'a> {
             };
             tracing::debug!(service = self.shared.settings.service, %fault, "a job was not marked");
             if let Fault::Unknown(_) = fault {
-                self.take_back().await;
+                self.take_back(working).await;
             }
             self.shared.back_off("mark", &mut failures).await;
         }
@@ -77,21 +80,25 @@ impl<'a> Marks<'a> {
         Ok(None)
     }
 
-    /// What it stood for was handled.
+    /// What it stood for was handled. Where it cannot be taken away now, it stands until retention finds it: other
+    /// jobs do not wait for that.
     pub(super) async fn forget(&self) {
-        self.change(|_| 0).await;
+        for _ in 0..FORGET_TRIES {
+            match self.try_change(|_| 0).await {
+                Ok(()) => return,
+                Err(fault) => tracing::debug!(service = self.shared.settings.service, %fault,
+                    "the mark of a handled job stands"),
+            }
+        }
     }
 
     /// What it stands for was not handled, and did not end the process.
-    pub(super) async fn take_back(&self) {
-        self.change(|marks| marks.saturating_sub(1)).await;
+    pub(super) async fn take_back(&self, working: &Working) {
+        let less = |marks: u32| marks.saturating_sub(1);
+        self.shared.take_back("job", working, || Box::pin(self.try_change(less))).await;
     }
 
-    async fn change(&self, to: impl Fn(u32) -> u32 + Send + Sync) {
-        self.shared.take_back("job", || Box::pin(self.try_change(&to))).await;
-    }
-
-    async fn try_change(&self, to: &(impl Fn(u32) -> u32 + Send + Sync)) -> Outcome<()> {
+    async fn try_change(&self, to: impl Fn(u32) -> u32 + Send) -> Outcome<()> {
         let (tx, version, marks) = self.locked().await?;
         let op = match to(marks) {
             0 => Op::Delete { table: &JOB_MARKS, keys: [self.key.clone()].into() },

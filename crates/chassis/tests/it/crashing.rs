@@ -7,12 +7,12 @@ use std::time::Duration;
 use axum::Router;
 use ports::{Delivered, JobQueue, Op, Runtime};
 use serde_json::json;
-use shakedown_chassis::{InboxRow, JOB_MARKS, PARKED, Settings};
+use shakedown_chassis::{InboxRow, JOB_MARKS, PARKED, POSITIONS, Position, Settings};
 
 use crate::counter::ask;
 use crate::faults::{Act, Call, retry};
 use crate::letters::settle;
-use crate::world::{World, add, garbage, run, sequenced};
+use crate::world::{Node, World, add, garbage, run, sequenced};
 
 /// Whether a commit has the effect of this event.
 fn has(ops: &[Op], id: &str) -> bool {
@@ -184,6 +184,72 @@ fn a_mark_of_which_nobody_knows_is_taken_back_before_it_is_made_again() {
         });
         node.app.jobs("jobs".into(), 10);
         world.sleep(30).await;
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+/// Whether this writes a mark of a record or a job; `epoch` is that of the last claim.
+fn marks(ops: &[Op], epoch: &mut u64) -> bool {
+    ops.iter().any(|op| match op {
+        Op::Put { table, rows } if *table == &POSITIONS => rows.values().any(|row| {
+            let position: Position = serde_json::from_str(&row.body).unwrap();
+            let claimed = std::mem::replace(epoch, position.epoch) < position.epoch;
+            !claimed && position.trial.is_some_and(|trial| trial.marks > 0)
+        }),
+        Op::Put { table, .. } => *table == &JOB_MARKS,
+        _ => false,
+    })
+}
+
+/// A store that takes a mark, does not say so, and is away for a while then; so it goes `times` times. Gives how often
+/// it still will.
+fn goes_away_behind_marks(world: &World, node: &Node, times: u32) -> Arc<AtomicU32> {
+    let (runtime, mut back, mut epoch) = (world.runtime.clone(), Duration::ZERO, 0);
+    let left = Arc::new(AtomicU32::new(times));
+    let more = left.clone();
+    node.faults.set(move |call| match call {
+        Call::Begin(_) | Call::Read(_) | Call::Commit(_) if runtime.elapsed() < back => retry(),
+        Call::Commit(ops) if marks(ops, &mut epoch) && more.load(Ordering::Relaxed) > 0 => {
+            more.fetch_sub(1, Ordering::Relaxed);
+            back = runtime.elapsed() + Duration::from_secs(4);
+            Act::Lost
+        }
+        _ => Act::Pass,
+    });
+    left
+}
+
+/// Found by a world (seed 122743): a mark was tried to be taken back three times, and counted as a death then.
+#[test]
+fn a_store_that_goes_away_behind_each_mark_accuses_no_record() {
+    run(|world| async move {
+        for n in 0..3 {
+            // Nobody dies of it; each finds nothing to do.
+            let node = world.consumer(&format!("idle-{n}")).await;
+            world.sleep(5).await;
+            let stop = node.stop();
+            stop.ask();
+            stop.ended().await;
+        }
+        let node = world.consumer("c").await;
+        let left = goes_away_behind_marks(&world, &node, 8);
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        world.sleep(120).await;
+        assert_eq!(left.load(Ordering::Relaxed), 0);
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+#[test]
+fn a_store_that_goes_away_behind_each_mark_accuses_no_job() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
+        come_back(&world, 3).await;
+        let node = world.bare("c", |_| ()).await;
+        let left = goes_away_behind_marks(&world, &node, 8);
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(120).await;
+        assert_eq!(left.load(Ordering::Relaxed), 0);
         assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
     });
 }

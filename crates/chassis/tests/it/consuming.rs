@@ -15,9 +15,10 @@ async fn set_position(world: &World, topic: &str, position: Position) {
 }
 
 /// Somebody else claims a partition: its epoch rises.
-async fn claimed_elsewhere(world: &World, topic: &str) {
-    let (epoch, next) = world.position(topic);
-    set_position(world, topic, Position { epoch: epoch + 1, next, ..Default::default() }).await;
+pub async fn claimed_elsewhere(world: &World, topic: &str) {
+    let position = world.row::<Position>(&format!("{topic}|0")).unwrap_or_default();
+    let (epoch, claims) = (position.epoch + 1, position.claims + 1);
+    set_position(world, topic, Position { epoch, claims, ..position }).await;
 }
 
 fn claims(call: &Call) -> bool {

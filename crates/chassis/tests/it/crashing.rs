@@ -9,6 +9,7 @@ use ports::{Delivered, JobQueue, Op, Runtime};
 use serde_json::json;
 use shakedown_chassis::{InboxRow, JOB_MARKS, PARKED, POSITIONS, Position, Settings};
 
+use crate::consuming::claimed_elsewhere;
 use crate::counter::ask;
 use crate::faults::{Act, Call, retry};
 use crate::letters::settle;
@@ -107,6 +108,37 @@ fn an_idle_partition_claimed_many_times_accuses_nobody() {
         world.produce(vec![add("in", "e-1", "a", 1), add("in", "e-2", "a", 1)]).await;
         world.sleep(20).await;
         assert_eq!((world.trail("a").len(), world.letters().len()), (2, 0));
+    });
+}
+
+#[test]
+fn a_group_that_does_not_come_to_rest_accuses_nobody() {
+    run(|world| async move {
+        let node = world.consumer("c").await;
+        world.sleep(10).await;
+        // The partition is somebody else's each time that it is about to handle the record.
+        let about = Arc::new(AtomicU32::new(0));
+        let seen = about.clone();
+        node.faults.set(move |call| match call {
+            Call::Begin(ops) if ops.iter().any(|op| matches!(op, Op::Insert { .. })) => {
+                seen.fetch_add(1, Ordering::Relaxed);
+                Act::Slow(Duration::from_secs(2))
+            }
+            _ => Act::Pass,
+        });
+        world.produce(vec![add("in", "e-1", "a", 1)]).await;
+        for fenced in 1..10 {
+            for _ in 0..60 {
+                if about.load(Ordering::Relaxed) < fenced {
+                    world.sleep(1).await;
+                }
+            }
+            assert_eq!(about.load(Ordering::Relaxed), fenced);
+            claimed_elsewhere(&world, "in").await;
+        }
+        node.faults.clear();
+        world.sleep(60).await;
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
     });
 }
 

@@ -19,7 +19,7 @@ use ports::{
 use serde_json::{Value, json};
 use shakedown_chassis::{
     App, Commands, DEAD_LETTERS, DeadLetter, Document, INBOX, InboxRow, Lease, Marker, PARKED,
-    POSITIONS, Ports, Position, Settings, Stop, document,
+    Ports, Position, Settings, Stop, document,
 };
 
 use crate::counter::{COUNTERS, Counter, Counters, Fact};
@@ -178,7 +178,8 @@ impl World {
         client.transact(ops).await.unwrap();
     }
 
-    fn row<D: Document>(&self, key: &str) -> Option<D> {
+    /// A row of a service's.
+    pub fn row<D: Document>(&self, key: &str) -> Option<D> {
         self.store.with(|db| db.row(D::TABLE, key).and_then(document))
     }
 
@@ -235,8 +236,7 @@ impl World {
 
     /// Epoch and next offset in the database.
     pub fn position(&self, topic: &str) -> (u64, Option<i64>) {
-        let position: Option<Position> =
-            self.store.with(|db| db.row(&POSITIONS, &format!("{topic}|0")).and_then(document));
+        let position = self.row::<Position>(&format!("{topic}|0"));
         position.map_or((0, None), |p| (p.epoch, p.next))
     }
 

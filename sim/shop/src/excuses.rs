@@ -51,7 +51,7 @@ pub(crate) fn mail_doubts(met: &[FaultSpec], workload: &Workload) -> u32 {
         (kind, _) => holds_up(kind),
     });
     // Those that stood still while the core recovered had sent what another one then sent.
-    let broken = workload.broken().filter(|node| service_on(node) == Some(WORKER));
+    let broken = broken(workload).filter(|service| *service == WORKER);
     (doubts.count() + broken.count()) as u32
 }
 
@@ -61,8 +61,7 @@ pub(crate) fn gone(met: &[FaultSpec], workload: &Workload) -> BTreeMap<Service, 
     let mut gone = BTreeMap::new();
     let goes = |fault: &&FaultSpec| matches!(fault.kind, KillBefore | KillAfter | Leave | Freeze);
     let went = met.iter().filter(goes).filter_map(service_of);
-    let broken = workload.broken().filter_map(|node| service_on(&node));
-    for service in went.chain(upgraded(workload)).chain(broken) {
+    for service in went.chain(upgraded(workload)).chain(broken(workload)) {
         *gone.entry(service).or_default() += 1;
     }
     gone
@@ -78,13 +77,17 @@ pub(crate) fn faulty(met: &[FaultSpec], workload: &Workload) -> BTreeSet<Service
         return Service::ALL.into_iter().collect();
     }
     let met = met.iter().filter(|fault| fault.kind != FaultKind::Leave).filter_map(service_of);
-    let broken = workload.broken().filter_map(|node| service_on(&node));
-    met.chain(upgraded(workload)).chain(broken).collect()
+    met.chain(upgraded(workload)).chain(broken(workload)).collect()
 }
 
 /// Whose node was upgraded, each time.
 fn upgraded(workload: &Workload) -> impl Iterator<Item = Service> {
     workload.upgrades.iter().filter_map(|upgrade| service_on(&upgrade.node))
+}
+
+/// Whose node stood still while the core recovered, each.
+fn broken(workload: &Workload) -> impl Iterator<Item = Service> {
+    workload.broken().filter_map(|node| service_on(&node))
 }
 
 /// Whose node a fault met.

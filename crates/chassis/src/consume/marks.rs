@@ -226,3 +226,21 @@ impl Locked {
         tx.commit(vec![Op::Put { table: &POSITIONS, rows: puts }]).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_is_taken_back_where_it_is_owed_and_of_what_is_tried() {
+        let at = |index| Partition { topic: "in".into(), index };
+        let trial = Some(Trial { upto: 6, marks: 1, alone_until: None });
+        let position = Position { trial, ..Position::default() };
+        let left = |owed: &[(Partition, i64)]| {
+            without_owed(&at(0), &position, &owed.iter().cloned().collect())
+        };
+        assert_eq!(left(&[(at(0), 6)]), Some(None));
+        // Not of what is no longer tried, and of no other partition.
+        assert_eq!(left(&[(at(0), 9), (at(1), 6)]), None);
+    }
+}

@@ -94,16 +94,21 @@ fn among_others_it_is_found_and_they_are_handled() {
     });
 }
 
+/// Nodes that claim everything, find nothing to do and leave.
+async fn come_and_go(world: &World, times: u32) {
+    for n in 0..times {
+        let node = world.consumer(&format!("idle-{n}")).await;
+        world.sleep(20).await;
+        let stop = node.stop();
+        stop.ask();
+        stop.ended().await;
+    }
+}
+
 #[test]
 fn an_idle_partition_claimed_many_times_accuses_nobody() {
     run(|world| async move {
-        for n in 0..6 {
-            let node = world.consumer(&format!("c-{n}")).await;
-            world.sleep(20).await;
-            let stop = node.stop();
-            stop.ask();
-            stop.ended().await;
-        }
+        come_and_go(&world, 6).await;
         let _node = world.consumer("c-9").await;
         world.produce(vec![add("in", "e-1", "a", 1), add("in", "e-2", "a", 1)]).await;
         world.sleep(20).await;
@@ -255,14 +260,7 @@ fn goes_away_behind_marks(world: &World, node: &Node, times: u32) -> Arc<AtomicU
 #[test]
 fn a_store_that_goes_away_behind_each_mark_accuses_no_record() {
     run(|world| async move {
-        for n in 0..3 {
-            // Nobody dies of it; each finds nothing to do.
-            let node = world.consumer(&format!("idle-{n}")).await;
-            world.sleep(5).await;
-            let stop = node.stop();
-            stop.ask();
-            stop.ended().await;
-        }
+        come_and_go(&world, 3).await;
         let node = world.consumer("c").await;
         let left = goes_away_behind_marks(&world, &node, 8);
         world.produce(vec![add("in", "e-1", "a", 1)]).await;

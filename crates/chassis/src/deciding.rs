@@ -36,6 +36,8 @@ struct Writes {
 
 /// Where a partition of ours stands, as this batch moves it.
 struct Place {
+    /// Of its row.
+    key: Key,
     /// The version that was locked.
     version: i64,
     position: Position,
@@ -115,9 +117,10 @@ impl<'a> Deciding<'a> {
     ) {
         self.touched = touched;
         let place = |(partition, epoch): (&Partition, &u64)| {
-            let row = positions.get(&position_key(partition))?;
+            let key = position_key(partition);
+            let row = positions.get(&key)?;
             let position: Position = document(row)?;
-            let place = Place { version: row.version, position, moved: false };
+            let place = Place { key, version: row.version, position, moved: false };
             (place.position.epoch == *epoch).then(|| (partition.clone(), place))
         };
         self.places = self.epochs.iter().filter_map(place).collect();
@@ -479,11 +482,10 @@ impl<'a> Deciding<'a> {
         if appended {
             ops.push(Op::Append { rows: outgoing });
         }
-        let moved = self.places.into_iter().filter(|(_, place)| place.moved);
+        let moved = self.places.into_values().filter(|place| place.moved);
         let positions: Rows = moved
-            .map(|(partition, Place { version, position, .. })| {
-                let row = Row { version, index: position.index(), body: body_of(&position) };
-                (position_key(&partition), row)
+            .map(|Place { key, version, position, .. }| {
+                (key, Row { version, index: position.index(), body: body_of(&position) })
             })
             .collect();
         if !positions.is_empty() {

@@ -141,6 +141,31 @@ impl DeadLetter {
     }
 }
 
+/// A letter's row at a glance: without its payload, which may be large.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct LetterStanding {
+    /// How it stands.
+    pub state: LetterState,
+    /// See [`DeadLetter::code`].
+    pub code: String,
+}
+
+impl LetterStanding {
+    /// Of a row of the [`DEAD_LETTERS`].
+    ///
+    /// # Panics
+    /// As [`crate::document`].
+    pub fn of(row: &Row) -> Self {
+        serde_json::from_str(&row.body)
+            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", DEAD_LETTERS.name))
+    }
+
+    /// See [`DeadLetter::has_died`].
+    pub fn has_died(&self) -> bool {
+        self.code != PARKED_CODE
+    }
+}
+
 /// The code of a letter that is parked, and of one that never died.
 pub(crate) const PARKED_CODE: &str = "parked";
 

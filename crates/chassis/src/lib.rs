@@ -46,7 +46,8 @@ pub use commands::{Busy, Commands};
 pub use fresh::fresh_id;
 pub use handler::{Context, Decided, Emit, Handler, Input, Read, Reason, Reply, Sequence};
 pub use letters::{
-    DEAD_LETTERS, DeadLetter, LetterState, LetterText, Marker, PARKED, Tried, Waiting,
+    DEAD_LETTERS, DeadLetter, LetterStanding, LetterState, LetterText, Marker, PARKED, Tried,
+    Waiting,
 };
 pub use metrics::{Exposition, Kind, Meter, Metrics, Sample, TEXT_FORMAT};
 pub use settings::Settings;

@@ -20,7 +20,7 @@ use crate::touched::document;
 use crate::transaction::{clock, listed, rows};
 use crate::vitals::Seen;
 use crate::{
-    DEAD_LETTERS, DeadLetter, Handler, LEASES, Lease, POSITIONS, Position, Sample, meters,
+    DEAD_LETTERS, Handler, LEASES, Lease, LetterStanding, POSITIONS, Position, Sample, meters,
 };
 
 /// How long a dependency has to answer.
@@ -246,8 +246,8 @@ fn open_letters(letters: &[(Key, ports::Row)]) -> Vec<Sample> {
     const SERIES_MAX: usize = 32;
     let mut counts: BTreeMap<(&'static str, String), usize> = BTreeMap::new();
     for (_, row) in letters {
-        let Some(letter) = document::<DeadLetter>(row) else { continue };
-        let series = (letter.state.name(), letter.code);
+        let LetterStanding { state, code } = LetterStanding::of(row);
+        let series = (state.name(), code);
         let known = counts.len() < SERIES_MAX || counts.contains_key(&series);
         let series = if known { series } else { (series.0, "other".to_owned()) };
         *counts.entry(series).or_default() += 1;

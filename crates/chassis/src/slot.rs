@@ -11,7 +11,6 @@ use ports::{Key, Partition, Record};
 use crate::consume::Taken;
 use crate::letters::{DeadLetter, LetterState, LetterText, PARKED_CODE};
 use crate::subject::Subject;
-use crate::tables::position_key;
 use crate::{Handler, Input, Read, Reason, Reply, Sequence};
 
 /// Where an input came from.
@@ -187,9 +186,10 @@ impl<F> Slot<F> {
 }
 
 impl Head {
-    pub(crate) fn position_key(&self) -> Option<Key> {
+    /// Where it stands in a log.
+    pub(crate) fn partition(&self) -> Option<&Partition> {
         match &self.source {
-            Source::Log { partition, .. } => Some(position_key(partition)),
+            Source::Log { partition, .. } => Some(partition),
             Source::Queue | Source::Command | Source::Letter { .. } => None,
         }
     }

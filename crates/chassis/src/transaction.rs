@@ -13,7 +13,7 @@ use crate::inputs::{Entry, Inputs, Rules, What};
 use crate::letters::{DEAD_LETTERS, Letters, PARKED, Wanted};
 use crate::retention::Expiry;
 use crate::slot::{Ended, Slot};
-use crate::tables::Lease;
+use crate::tables::{Lease, position_key};
 use crate::work::ClaimedAtOnce;
 use crate::{Document, Handler, INBOX, InboxRow, POSITIONS, Reason, Touched};
 
@@ -113,7 +113,9 @@ async fn attempt(
 ) -> Result<Attempt, Failed> {
     let inbox = inbox_rows(entries, expiry);
     let mut touched = Touched::new();
-    let positions = entries.iter().filter_map(|it| it.head.position_key()).collect();
+    let partitions: BTreeSet<&Partition> =
+        entries.iter().filter_map(|it| it.head.partition()).collect();
+    let positions = partitions.into_iter().map(position_key).collect();
     let sequenced = entries.iter().filter_map(|it| it.head.sequence()).map(|(key, _)| key.clone());
     let looked: BTreeSet<Key> = sequenced.filter(|key| !wanted.markers.contains(key)).collect();
     let row = |row: &InboxRow| Row { version: 0, index: row.index(), body: json(row) };

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chassis::{
-    DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, JOB_MARKS, PARKED, document,
+    DEAD_LETTERS, DeadLetter, Document, Due, INBOX, InboxOutcome, JOB_MARKS, LetterStanding,
+    PARKED, document,
 };
 use chrono::{DateTime, Utc};
 use contract::{Contract, Event, Service, Stream};
@@ -484,7 +485,7 @@ impl Looked {
             }
             for (key, row) in db.rows(&DEAD_LETTERS) {
                 let letter = (service, key.to_string());
-                if !self.died.contains_key(&letter) && died(row) {
+                if !self.died.contains_key(&letter) && LetterStanding::of(row).has_died() {
                     self.died.insert(letter, now.clone());
                 }
             }
@@ -519,10 +520,6 @@ fn is_final(row: &Row) -> bool {
 
 fn applied(row: &Row) -> bool {
     InboxOutcome::of(row) == InboxOutcome::Applied
-}
-
-fn died(row: &Row) -> bool {
-    document(row).is_some_and(|letter: DeadLetter| letter.has_died())
 }
 
 /// All documents of a table.

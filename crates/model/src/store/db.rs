@@ -2,11 +2,12 @@
 //! Never waits itself: answers come back as a list when they are ready, and time only passes
 //! through [`Db::expire`].
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use litemap::LiteMap;
 use ports::{Fault, Key, Op, OutboxRow, Outcome, Reply, Row, Table};
 
 use super::outbox::Outbox;
@@ -56,7 +57,8 @@ pub struct Db {
     settings: Settings,
     tables: Tables,
     outbox: Outbox,
-    open: BTreeMap<TxId, TxState>,
+    /// Few at a time, and the next one has the highest id.
+    open: LiteMap<TxId, TxState>,
     next_tx: u64,
     /// Not later than the earliest deadline of an open transaction.
     patience: Duration,
@@ -71,7 +73,7 @@ impl Db {
             settings,
             tables: Tables::default(),
             outbox: Outbox::new(),
-            open: BTreeMap::new(),
+            open: LiteMap::new(),
             next_tx: 1,
             patience: Duration::MAX,
             commits: 0,
@@ -332,6 +334,6 @@ impl Db {
     }
 }
 
-fn tx_deadline(open: &BTreeMap<TxId, TxState>, id: TxId, settings: &Settings) -> Duration {
+fn tx_deadline(open: &LiteMap<TxId, TxState>, id: TxId, settings: &Settings) -> Duration {
     open.get(&id).map_or(Duration::MAX, |tx| tx.deadline(settings).0)
 }

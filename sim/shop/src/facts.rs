@@ -108,7 +108,9 @@ pub struct Facts {
     pub stock: BTreeMap<String, StockRow>,
     /// Inventory's reservations by order.
     pub reservations: BTreeMap<String, ReservationRow>,
-    /// Inventory's adjustments, Σ by product.
+    /// Inventory's adjustments.
+    pub adjustments: Vec<AdjustmentRow>,
+    /// Their Σ by product.
     pub adjusted: BTreeMap<String, i64>,
     /// The same by product and reason.
     pub adjusted_for: BTreeMap<(String, Option<String>), i64>,
@@ -208,6 +210,7 @@ impl Facts {
             sagas: rows(world, Service::Orders, &SAGAS),
             stock: rows(world, Service::Inventory, &STOCK),
             reservations: rows(world, Service::Inventory, &RESERVATIONS),
+            adjustments: Vec::new(),
             adjusted: BTreeMap::new(),
             adjusted_for: BTreeMap::new(),
             payments: rows(world, Service::Payments, &PAYMENTS),
@@ -247,10 +250,11 @@ impl Facts {
         };
         let adjustments: BTreeMap<String, AdjustmentRow> =
             rows(world, Service::Inventory, &ADJUSTMENTS);
-        for row in adjustments.into_values() {
-            let product = row.product_id.to_string();
+        facts.adjustments = adjustments.into_values().collect();
+        for row in &facts.adjustments {
+            let (product, reason) = (row.product_id.to_string(), row.reason.clone());
             *facts.adjusted.entry(product.clone()).or_default() += row.delta;
-            *facts.adjusted_for.entry((product, row.reason)).or_default() += row.delta;
+            *facts.adjusted_for.entry((product, reason)).or_default() += row.delta;
         }
         let end = Due::at(facts.at_rest);
         for service in Service::ALL {

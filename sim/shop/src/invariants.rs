@@ -14,7 +14,7 @@ use sim_engine::Violation;
 use crate::facts::{Facts, Said};
 use crate::poison::Kind;
 use crate::workload::{Order, is_nobodys};
-use crate::{agreement, causes, leaving, letters, next, pace, sagas, told};
+use crate::{agreement, causes, leaving, letters, lists, next, pace, sagas, told};
 
 /// A name, and a check that says what is wrong.
 type Invariant = (&'static str, fn(&Facts) -> Vec<(String, String)>);
@@ -26,7 +26,7 @@ pub const ALL: [Invariant; 48] = [
     ("http.followed_to_the_end", agreement::followed_to_the_end),
     ("http.changes_are_kept", told::changes_are_kept),
     ("http.books_are_told", told::books_are_told),
-    ("http.lists_are_whole", told::lists_are_whole),
+    ("http.lists_are_whole", lists::lists_are_whole),
     ("http.strays_find_nothing", told::strays_find_nothing),
     ("saga.ends", ends),
     ("saga.ends_once", ends_once),

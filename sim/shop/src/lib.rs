@@ -18,6 +18,7 @@ pub mod invariants;
 pub mod keeper;
 pub mod leaving;
 pub mod letters;
+pub mod lists;
 pub mod next;
 pub mod nodes;
 pub mod operator;

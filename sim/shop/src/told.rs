@@ -1,15 +1,14 @@
 //! What must hold of answers: changes that were accepted are published, conditions were true, books
-//! balance, lists are whole. Pure functions over facts, as those of `invariants`.
+//! balance. Pure functions over facts, as those of `invariants`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use contract::{Event, Profile, Service};
+use contract::{Event, Profile};
 use orders::rules::Saga;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::facts::Facts;
 use crate::invariants::{ever_held, found};
-use crate::visitor::{List, Listed};
 use crate::workload::{CATEGORY, WALK_INS_CART};
 
 type Bad = Vec<(String, String)>;
@@ -150,81 +149,4 @@ pub(crate) fn walk_ins_are_kept(facts: &Facts) -> Bad {
 pub fn strays_find_nothing(facts: &Facts) -> Bad {
     let answered = facts.told.strays.iter().filter(|(_, status)| *status != Some(404));
     answered.map(|(path, status)| found("", format!("{path} was answered {status:?}"))).collect()
-}
-
-/// What a list is to show: entries, and what each of them says.
-fn entries(facts: &Facts, list: &List) -> Vec<(String, Value)> {
-    let reservations =
-        || facts.reservations.iter().map(|(id, row)| (id, json!(row.reservation.state)));
-    let shown = || {
-        let placed = facts.shown.iter().filter(|(_, row)| row.order.placed.is_some());
-        placed.map(|(id, row)| (id, json!(row.order.status())))
-    };
-    let rows: Vec<(&String, Value)> = match (list.service, list.path) {
-        (Service::Catalog, _) => {
-            facts.products.iter().map(|(id, it)| (id, json!(it.product_version))).collect()
-        }
-        (Service::Orders, "/stubs") => {
-            let stubs = facts.sagas.iter().filter(|(_, saga)| saga.placed.is_none());
-            stubs.map(|(id, saga)| (id, json!(saga.stock))).collect()
-        }
-        (Service::Orders, _) => {
-            let placed = facts.sagas.iter().filter(|(_, saga)| saga.placed.is_some());
-            placed.map(|(id, saga)| (id, json!(saga.status()))).collect()
-        }
-        (Service::Inventory, "/stock") => {
-            facts.stock.iter().map(|(id, row)| (id, json!(row.stock.on_hand()))).collect()
-        }
-        (Service::Inventory, "/reservations") => reservations().collect(),
-        (Service::Inventory, _) => reservations().filter(|(_, it)| it == "released").collect(),
-        (Service::Payments, _) => {
-            facts.payments.iter().map(|(id, payment)| (id, json!(payment.state))).collect()
-        }
-        (Service::Query, "/orders") => shown().collect(),
-        (Service::Query, "/products") => {
-            facts.shown_products.iter().map(|(id, it)| (id, json!(it.says.price))).collect()
-        }
-        (Service::Query, _) => shown().filter(|(_, it)| it == "cancelled").collect(),
-        (Service::NotificationsWorker, path) => {
-            let mails = facts.mail_rows.iter().map(|(id, row)| (id, json!(row.sending.state)));
-            let state = path.split_once('=').map(|(_, state)| state);
-            mails.filter(|(_, it)| state.is_none_or(|state| it == state)).collect()
-        }
-        (Service::NotificationsApi, _) => Vec::new(),
-    };
-    rows.into_iter().map(|(id, says)| (id.clone(), says)).collect()
-}
-
-/// Every list shows each row that belongs there, once, as it is; orders the newest first.
-pub fn lists_are_whole(facts: &Facts) -> Bad {
-    let mut bad = Vec::new();
-    for Listed { list, items, refused } in &facts.told.lists {
-        let name = format!("{} of {}", list.path, list.service.name());
-        bad.extend(refused.iter().map(|text| found("", format!("{name}: {text}"))));
-        let text = |item: &Value, field: &str| item[field].as_str().unwrap_or("").to_owned();
-        let mut shown: Vec<(String, Value)> =
-            items.iter().map(|item| (text(item, list.id), item[list.says].clone())).collect();
-        shown.sort_by(|one, other| one.0.cmp(&other.0));
-        let wanted = entries(facts, list);
-        if shown != wanted {
-            let [more, less] = [(&shown, &wanted), (&wanted, &shown)]
-                .map(|(all, but)| all.iter().filter(|it| !but.contains(it)).collect::<Vec<_>>());
-            let (are, count) = (shown.len(), wanted.len());
-            let text = format!("{name} shows {are} of {count}: {more:?} and not {less:?}");
-            bad.push(found("", text));
-        }
-        let times: Vec<String> = items.iter().map(|item| text(item, "createdAt")).collect();
-        let newest_first = list.path.starts_with("/orders") || list.path == "/payments";
-        if newest_first && !times.is_sorted_by(|one, next| one >= next) {
-            bad.push(found("", format!("{name} is not by time: {times:?}")));
-        }
-    }
-    for (order, revisions) in &facts.told.notified {
-        let promised = facts.promised(order);
-        if !revisions.iter().copied().eq(1..=1 + promised as u64) {
-            let text = format!("notified as {revisions:?}, and {promised} more were promised");
-            bad.push(found(order, text));
-        }
-    }
-    bad
 }

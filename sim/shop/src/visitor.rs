@@ -12,44 +12,63 @@ const PAGE: usize = 7;
 const PAGES_MAX: usize = 100;
 
 /// A list of a service.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct List {
     /// Whose.
     pub service: Service,
     /// Path and filter.
     pub path: &'static str,
-    /// What tells its entries apart.
-    pub id: &'static str,
-    /// What an entry says of it, for one.
-    pub says: &'static str,
+    /// Its order.
+    pub by: By,
 }
 
-const fn list(service: Service, path: &'static str, id: &'static str, says: &'static str) -> List {
-    List { service, path, id, says }
+/// The order of a list, by a field of its entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// None that is promised.
+    Nothing,
+    /// The least first.
+    Rising(&'static str),
+    /// The most first.
+    Falling(&'static str),
+}
+
+const fn list(service: Service, path: &'static str, by: By) -> List {
+    List { service, path, by }
 }
 
 /// All lists that show rows of the shop.
-pub const LISTS: [List; 13] = [
-    list(Service::Catalog, "/products", "productId", "productVersion"),
-    list(Service::Orders, "/orders", "orderId", "status"),
-    list(Service::Orders, "/stubs", "orderId", "stock"),
-    list(Service::Inventory, "/stock", "productId", "onHand"),
-    list(Service::Inventory, "/reservations", "orderId", "state"),
-    list(Service::Inventory, "/reservations?state=released", "orderId", "state"),
-    list(Service::Payments, "/payments", "orderId", "state"),
-    list(Service::Query, "/orders", "orderId", "status"),
-    list(Service::Query, "/orders?status=cancelled", "orderId", "status"),
-    list(Service::Query, "/products", "productId", "price"),
-    list(Service::NotificationsWorker, "/mails", "messageId", "state"),
-    list(Service::NotificationsWorker, "/mails?state=sent", "messageId", "state"),
-    list(Service::NotificationsWorker, "/mails?state=undeliverable", "messageId", "state"),
+const OF_THE_SHOP: [List; 14] = [
+    list(Service::Catalog, "/products", By::Rising("productId")),
+    list(Service::Orders, "/orders", By::Falling("createdAt")),
+    list(Service::Orders, "/stubs", By::Rising("since")),
+    list(Service::Inventory, "/stock", By::Rising("productId")),
+    list(Service::Inventory, "/adjustments", By::Rising("productId")),
+    list(Service::Inventory, "/reservations", By::Rising("state")),
+    list(Service::Inventory, "/reservations?state=released", By::Nothing),
+    list(Service::Payments, "/payments", By::Falling("createdAt")),
+    list(Service::Query, "/orders", By::Falling("createdAt")),
+    list(Service::Query, "/orders?status=cancelled", By::Falling("createdAt")),
+    list(Service::Query, "/products", By::Rising("productId")),
+    list(Service::NotificationsWorker, "/mails", By::Nothing),
+    list(Service::NotificationsWorker, "/mails?state=sent", By::Nothing),
+    list(Service::NotificationsWorker, "/mails?state=undeliverable", By::Nothing),
 ];
+
+/// Those that each service has, of what it did not apply.
+fn of_letters(service: Service) -> [List; 3] {
+    [
+        list(service, "/dead-letters", By::Rising("firstFailedAt")),
+        list(service, "/dead-letters?state=closed", By::Falling("closedAt")),
+        list(service, "/parked", By::Rising("since")),
+    ]
+}
 
 /// What a list showed.
 #[derive(Debug, Clone)]
 pub struct Listed {
     /// Which.
-    pub list: &'static List,
+    pub list: List,
     /// Its entries, page after page.
     pub items: Vec<Value>,
     /// What was answered instead of a page.
@@ -59,7 +78,8 @@ pub struct Listed {
 impl Customers {
     /// Looks at everything.
     pub async fn visit(&self) {
-        for list in &LISTS {
+        let of_letters = Service::ALL.into_iter().flat_map(of_letters);
+        for list in OF_THE_SHOP.into_iter().chain(of_letters) {
             let listed = self.read_list(list).await;
             self.note_told(|told| told.lists.push(listed));
         }
@@ -76,7 +96,7 @@ impl Customers {
         }
     }
 
-    async fn read_list(&self, list: &'static List) -> Listed {
+    async fn read_list(&self, list: List) -> Listed {
         let mut listed = Listed { list, items: Vec::new(), refused: None };
         let and = if list.path.contains('?') { '&' } else { '?' };
         let first = format!("{}{and}limit={PAGE}", list.path);

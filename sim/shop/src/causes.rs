@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Event, Profile, reason};
+use contract::{Event, PaymentMode, Profile, Service, reason};
 
 use crate::facts::{Facts, Said};
 use crate::invariants::found;
@@ -27,6 +27,32 @@ fn is_resend(event: &Event) -> bool {
     matches!(event, Event::NotificationJob(job) if job.revision.is_some_and(|it| it > 1))
 }
 
+/// Why its trace or its cause is not the one that it should be, where facts tell which that is.
+fn strays(facts: &Facts, created: &BTreeMap<&str, &Said>, said: &Said) -> Option<String> {
+    let created = created.get(said.key.as_str())?;
+    match &said.event {
+        // What only time brings about is in the trace of what it ends.
+        Event::OrderCancelled(e) if e.reason.as_deref() == Some(reason::DEADLINE) => {
+            (said.trace != created.trace).then(|| "is not in the trace of its order".to_owned())
+        }
+        // The later one of both.
+        Event::PaymentProcessed(_) => {
+            let saga = facts.sagas.get(&said.key)?;
+            let after_stock = saga.placed.as_ref()?.mode == PaymentMode::AfterStock;
+            let seen = facts.inbox.get(&Service::Payments)?;
+            let is_first = said.json["causationId"].as_str() == Some(created.event_id.as_str());
+            let reserved = facts
+                .said
+                .iter()
+                .find(|it| it.key == said.key && matches!(it.event, Event::StockReserved(_)))?;
+            let later = seen.get(&reserved.event_id)? > seen.get(&created.event_id)?;
+            (after_stock && is_first && later)
+                .then(|| format!("does not say that it waited for {}", reserved.place))
+        }
+        _ => None,
+    }
+}
+
 /// When it occurred, as it says itself.
 fn at(said: &Said) -> &str {
     said.json["occurredAt"].as_str().unwrap_or("")
@@ -40,6 +66,12 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
     }
     let by_id: BTreeMap<&str, &Said> =
         facts.said.iter().map(|said| (said.event_id.as_str(), said)).collect();
+    let created: BTreeMap<&str, &Said> = facts
+        .said
+        .iter()
+        .filter(|said| matches!(said.event, Event::OrderCreated(_)))
+        .map(|said| (said.key.as_str(), said))
+        .collect();
     let planted = |id: &str| facts.planted.iter().any(|it| it.event_id.as_deref() == Some(id));
     let mut bad = Vec::new();
     for said in facts.said.iter().chain(&facts.jobs) {
@@ -62,6 +94,9 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
         if let Some(trigger) = trigger.filter(|trigger| trigger.trace != said.trace) {
             let text = format!("{} is not in the trace of {}", said.place, trigger.place);
             bad.push(found(&said.key, text));
+        }
+        if let Some(wrong) = strays(facts, &created, said) {
+            bad.push(found(&said.key, format!("{} {wrong}", said.place)));
         }
         if !follows {
             let (kind, trigger) = (said.event.kind(), trigger.map(|it| it.event.kind()));

@@ -18,6 +18,8 @@ const OLD: &str = "old-";
 
 /// When all of it came about.
 const LONG_AGO: &str = "2000-01-01T00:00:00.000Z";
+/// Longer ago than an event's outcome is kept, and not as long as a closed letter is (90 days).
+const A_MONTH_AGO: &str = "2025-12-01T00:00:00.000Z";
 
 /// Writes it, before any node starts.
 pub async fn write(cluster: &Cluster, workload: &Workload) {
@@ -31,12 +33,15 @@ pub async fn write(cluster: &Cluster, workload: &Workload) {
     let inbox: Rows = (0..retention.old_rows).map(|n| (key(n), row(&expired))).collect();
     let mut ops = vec![Op::Insert { table: &INBOX, rows: inbox }];
     if retention.letters {
-        let letters =
-            [letter("closed", LetterState::Superseded), letter("open", LetterState::Dead)];
-        let waiting = Waiting { id: letters[1].id.clone(), dead: true };
-        let (key, since) = (letters[1].key.clone(), LONG_AGO.to_owned());
+        let closed = letter("closed", LetterState::Superseded);
+        let open = letter("open", LetterState::Dead);
+        let kept = letter("kept", LetterState::Superseded);
+        let kept = DeadLetter { closed_at: Some(A_MONTH_AGO.to_owned()), ..kept };
+        let waiting = Waiting { id: open.id.clone(), dead: true };
+        let (key, since) = (open.key.clone(), LONG_AGO.to_owned());
         let marker = Marker { key, since, letters: vec![waiting], tried: None };
         let markers = [(Key::from(marker.key.as_str()), row(&marker))].into_iter().collect();
+        let letters = [closed, open, kept];
         let letters = letters.iter().map(|it| (Key::from(it.id.as_str()), row(it))).collect();
         ops.push(Op::Insert { table: &DEAD_LETTERS, rows: letters });
         ops.push(Op::Insert { table: &PARKED, rows: markers });
@@ -83,6 +88,11 @@ fn letter(name: &str, state: LetterState) -> DeadLetter {
         closed_at: (!state.is_open()).then(|| LONG_AGO.to_owned()),
         note: None,
     }
+}
+
+/// Whether a letter is the closed one whose time has not come.
+pub fn is_kept(letter: &DeadLetter) -> bool {
+    is_old(letter) && letter.closed_at.as_deref() == Some(A_MONTH_AGO)
 }
 
 /// Whether a letter is of what a world began with.

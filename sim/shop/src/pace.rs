@@ -8,6 +8,7 @@ use chassis::Due;
 use chrono::TimeDelta;
 
 use crate::facts::Facts;
+use crate::history::is_kept;
 use crate::invariants::found;
 
 type Bad = Vec<(String, String)>;
@@ -24,7 +25,7 @@ pub fn no_storm(facts: &Facts) -> Bad {
     keys.map(|(key, times)| found(key, format!("asked at {times:?}"))).collect()
 }
 
-/// An inbox knows the id of an event for as long as it is to keep it.
+/// An inbox knows the id of an event for as long as it is to keep it; and a closed letter is kept longer.
 pub fn remembered(facts: &Facts) -> Bad {
     // Clocks differ, and jump.
     const SKEW_MS: i64 = 30_000;
@@ -39,6 +40,11 @@ pub fn remembered(facts: &Facts) -> Bad {
         for (id, seen) in gone.filter(|(id, _)| !known.contains(*id)) {
             let text = format!("{} has forgotten what it handled at {seen}", service.name());
             bad.push(found(id, text));
+        }
+        if retention.letters && !facts.letters[service].iter().any(is_kept) {
+            let text =
+                format!("a letter of {} is gone that was closed a month ago", service.name());
+            bad.push(found("", text));
         }
     }
     bad

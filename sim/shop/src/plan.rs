@@ -38,7 +38,9 @@ fn workload(choices: &Choices) -> Workload {
         })
         .collect();
     products.push(Product { id: "declined".into(), price: 1_313, stock: Some(100) });
-    products.push(Product { id: "unstocked".into(), price: 500, stock: None });
+    // Before or behind the others of an order: which of two reasons counts is not said by their places.
+    let unstocked = ["unstocked", "absent"][pick("unstocked", 2) as usize];
+    products.push(Product { id: unstocked.into(), price: 500, stock: None });
     products.push(Product { id: "late".into(), price: 1_000 + LATE_ENDING, stock: Some(100) });
     products.push(Product { id: "free".into(), price: 0, stock: Some(100) });
     products.push(Product { id: UNSOLD.into(), price: 700, stock: Some(100) });
@@ -328,7 +330,11 @@ fn order(choices: &Choices, i: u64, within_ms: u64, products: &[Product]) -> Ord
     };
     let lines = match pick("sort", 20) {
         0 | 1 => vec![("declined".to_owned(), 1)],
-        2 | 3 => vec![("p0".to_owned(), 1), ("unstocked".to_owned(), 1)],
+        2 | 3 => {
+            let unstocked = products.iter().find(|product| product.stock.is_none());
+            let unstocked = unstocked.expect("one was never adjusted").id.clone();
+            vec![("p0".to_owned(), 1), (unstocked, 1)]
+        }
         4 => vec![("free".to_owned(), 1)],
         _ => (0..=pick("lines", 3))
             .map(|_| {

@@ -109,7 +109,8 @@ pub struct Retention {
     pub events_times: u32,
     /// How often it sweeps, milliseconds.
     pub every_ms: u64,
-    /// Whether there are letters, too: a closed one that has expired, and one that is as old and open.
+    /// Whether there are letters, too: a closed one that has expired, one that is as old and open, and a closed
+    /// one that has not expired.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub letters: bool,
 }

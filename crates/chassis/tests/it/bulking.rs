@@ -91,6 +91,17 @@ fn one_more_than_may_run_at_a_time_is_refused_as_a_whole() {
 }
 
 #[test]
+fn a_refused_request_makes_room() {
+    run(|world| async move {
+        let node = world.bare("c-0", |settings| settings.bulks_max = 1).await;
+        bulk(&node.commands, "k-1", &[1]).await.unwrap();
+        let reused = bulk(&node.commands, "k-1", &[2]).await.unwrap();
+        assert_eq!(reused["status"], 422, "{reused}");
+        assert_eq!(bulk(&node.commands, "k-2", &[3]).await.unwrap()["done"], 1);
+    });
+}
+
+#[test]
 fn behind_a_line_that_was_not_answered_none_is_tried() {
     run(|world| async move {
         let node = world.bare("c-0", |settings| settings.batch_max = 8).await;

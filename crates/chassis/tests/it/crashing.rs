@@ -205,6 +205,32 @@ fn a_job_that_comes_back_accuses_nobody_where_no_process_ended() {
 }
 
 #[test]
+fn a_service_that_leaves_takes_the_mark_of_its_job_back() {
+    run(|world| async move {
+        world.publish(vec![add("jobs", "e-1", "a", 1)]).await;
+        come_back(&world, 3).await;
+        for n in 0..5 {
+            let node = world.bare(&format!("leaves-{n}"), |_| ()).await;
+            // The store takes marks, and nothing else.
+            node.faults.set(|call| match call {
+                Call::Commit([Op::Put { table, .. }, ..]) if *table != &JOB_MARKS => retry(),
+                _ => Act::Pass,
+            });
+            node.app.jobs("jobs".into(), 10);
+            world.sleep(10).await;
+            assert!(world.store.with(|db| db.rows(&JOB_MARKS).count()) > 0);
+            let stop = node.stop();
+            stop.ask();
+            stop.ended().await;
+        }
+        let node = world.bare("stays", |_| ()).await;
+        node.app.jobs("jobs".into(), 10);
+        world.sleep(10).await;
+        assert_eq!((world.trail("a"), world.letters()), (vec!["e-1".to_owned()], vec![]));
+    });
+}
+
+#[test]
 fn a_mark_of_which_nobody_knows_is_taken_back_before_it_is_made_again() {
     run(|world| async move {
         world.publish(vec![add("jobs", "e-1", "a", 1)]).await;

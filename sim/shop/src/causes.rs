@@ -28,7 +28,7 @@ fn is_resend(event: &Event) -> bool {
 }
 
 /// Why its trace or its cause is not the one that it should be, where facts tell which that is.
-fn strays(facts: &Facts, created: &BTreeMap<&str, &Said>, said: &Said) -> Option<String> {
+fn wrong_origin(facts: &Facts, created: &BTreeMap<&str, &Said>, said: &Said) -> Option<String> {
     let created = created.get(said.key.as_str())?;
     match &said.event {
         // What only time brings about is in the trace of what it ends.
@@ -37,17 +37,17 @@ fn strays(facts: &Facts, created: &BTreeMap<&str, &Said>, said: &Said) -> Option
         }
         // The later one of both.
         Event::PaymentProcessed(_) => {
-            let saga = facts.sagas.get(&said.key)?;
-            let after_stock = saga.placed.as_ref()?.mode == PaymentMode::AfterStock;
+            let placed = facts.sagas.get(&said.key)?.placed.as_ref()?;
+            let of_order = said.json["causationId"].as_str() == Some(created.event_id.as_str());
+            if placed.mode != PaymentMode::AfterStock || !of_order {
+                return None;
+            }
+            let is_reserved =
+                |it: &&Said| it.key == said.key && matches!(it.event, Event::StockReserved(_));
+            let reserved = facts.said.iter().find(is_reserved)?;
             let seen = facts.inbox.get(&Service::Payments)?;
-            let is_first = said.json["causationId"].as_str() == Some(created.event_id.as_str());
-            let reserved = facts
-                .said
-                .iter()
-                .find(|it| it.key == said.key && matches!(it.event, Event::StockReserved(_)))?;
-            let later = seen.get(&reserved.event_id)? > seen.get(&created.event_id)?;
-            (after_stock && is_first && later)
-                .then(|| format!("does not say that it waited for {}", reserved.place))
+            let waited = seen.get(&reserved.event_id)? > seen.get(&created.event_id)?;
+            waited.then(|| format!("does not say that it waited for {}", reserved.place))
         }
         _ => None,
     }
@@ -95,7 +95,7 @@ pub fn say_their_cause(facts: &Facts) -> Vec<(String, String)> {
             let text = format!("{} is not in the trace of {}", said.place, trigger.place);
             bad.push(found(&said.key, text));
         }
-        if let Some(wrong) = strays(facts, &created, said) {
+        if let Some(wrong) = wrong_origin(facts, &created, said) {
             bad.push(found(&said.key, format!("{} {wrong}", said.place)));
         }
         if !follows {

@@ -33,15 +33,14 @@ pub fn lists_are_whole(facts: &Facts) -> Bad {
             }
         }
         bad.extend(wanted.iter().map(|row| found("", format!("{name} does not show {row}"))));
-        let texts = |field: &str| {
-            items.iter().map(|item| item[field].as_str().unwrap_or("").to_owned()).collect()
-        };
-        let (values, sorted): (Vec<String>, fn(&String, &String) -> bool) = match list.by {
+        let (field, falls) = match list.by {
             By::Nothing => continue,
-            By::Rising(field) => (texts(field), |one, next| one <= next),
-            By::Falling(field) => (texts(field), |one, next| one >= next),
+            By::Rising(field) => (field, false),
+            By::Falling(field) => (field, true),
         };
-        if !values.is_sorted_by(sorted) {
+        let values: Vec<&str> =
+            items.iter().map(|item| item[field].as_str().unwrap_or("")).collect();
+        if !values.is_sorted_by(|one, next| if falls { one >= next } else { one <= next }) {
             bad.push(found("", format!("{name} is not {:?}: {values:?}", list.by)));
         }
     }

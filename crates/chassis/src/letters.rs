@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use ports::{Key, Op, Row, Rows, Table};
 use serde::{Deserialize, Serialize};
 
+use crate::touched::content;
 use crate::transaction::json;
 use crate::{Document, Reason, document};
 
@@ -156,8 +157,7 @@ impl LetterStanding {
     /// # Panics
     /// As [`crate::document`].
     pub fn of(row: &Row) -> Self {
-        serde_json::from_str(&row.body)
-            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", DEAD_LETTERS.name))
+        content(&DEAD_LETTERS, row)
     }
 
     /// See [`DeadLetter::has_died`].

@@ -4,6 +4,7 @@ use ports::{Key, Table};
 use serde::{Deserialize, Serialize};
 
 use crate::letters::{DEAD_LETTERS, PARKED};
+use crate::touched::content;
 use crate::trial::Trial;
 use crate::{Document, Reply};
 
@@ -109,9 +110,7 @@ impl InboxOutcome {
         struct Ended {
             outcome: InboxOutcome,
         }
-        let ended: Ended = serde_json::from_str(&row.body)
-            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", INBOX.name));
-        ended.outcome
+        content::<Ended>(&INBOX, row).outcome
     }
 }
 

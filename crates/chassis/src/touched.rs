@@ -24,10 +24,13 @@ pub trait Document: Serialize + DeserializeOwned {
 /// # Panics
 /// Where the row is not what this build or an earlier one wrote: the database is broken.
 pub fn document<D: Document>(row: &Row) -> Option<D> {
-    (row.version > 0).then(|| {
-        serde_json::from_str(&row.body)
-            .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", D::TABLE.name))
-    })
+    (row.version > 0).then(|| content(D::TABLE, row))
+}
+
+/// Reads a row that is there, or as much of it as `T` asks for; panics as [`document`].
+pub(crate) fn content<T: DeserializeOwned>(table: &Table, row: &Row) -> T {
+    serde_json::from_str(&row.body)
+        .unwrap_or_else(|e| panic!("a row of {} is unreadable: {e}", table.name))
 }
 
 #[derive(Debug)]

@@ -1,13 +1,12 @@
 //! What lists show: each row that belongs there, once, with all that it says, in the order of the list. Pure
-//! functions over facts, as those of `invariants`.
+//! functions over facts, as those of `invariants`. Never by a service's own view of a row: that is what is judged.
 
 use chassis::{DeadLetter, Due};
 use contract::Service;
-use inventory::rules::State;
+use notifications_worker::rows::MailRow;
 use orders::rules::Saga;
 use payments::rules::{Outcome, Payment};
 use query::rows::OrderRow;
-use query::rules::Status;
 use serde_json::{Value, json};
 
 use crate::facts::Facts;
@@ -61,15 +60,19 @@ fn says(item: &Value, entry: &Value) -> bool {
 
 /// What a list is to show.
 fn entries(facts: &Facts, list: &List) -> Vec<Value> {
-    let state = list.path.split_once('=').map(|(_, state)| state);
-    match (list.service, list.path) {
+    let (path, filter) = list.path.split_once('?').unwrap_or((list.path, ""));
+    let rows: Vec<Value> = match (list.service, path) {
         (service, "/parked") => {
             let waiting = facts.waiting.iter().filter(|(it, _)| *it == service);
             waiting.map(|(_, key)| json!({ "key": key })).collect()
         }
-        (service, "/dead-letters" | "/dead-letters?state=closed") => {
+        (service, "/dead-letters") => {
             let letters = facts.letters.get(&service).into_iter().flatten();
-            letters.filter(|it| it.state.is_open() == state.is_none()).map(letter).collect()
+            // Open ones, or closed ones: no entry says that word.
+            return letters
+                .filter(|it| it.state.is_open() == filter.is_empty())
+                .map(letter)
+                .collect();
         }
         (Service::Catalog, _) => facts.products.values().map(|it| json!(it)).collect(),
         (Service::Orders, "/stubs") => {
@@ -80,30 +83,24 @@ fn entries(facts: &Facts, list: &List) -> Vec<Value> {
         (Service::Inventory, "/adjustments") => {
             facts.adjustments.iter().map(|it| json!(it)).collect()
         }
-        (Service::Inventory, _) => {
-            let of = |it: State| state.is_none() || it == State::Released;
-            let rows = facts.reservations.values().filter(|row| of(row.reservation.state));
-            rows.map(|it| json!(it)).collect()
-        }
+        (Service::Inventory, _) => facts.reservations.values().map(|it| json!(it)).collect(),
         (Service::Payments, _) => facts.payments.values().map(payment).collect(),
         (Service::Query, "/products") => {
             facts.shown_products.values().map(|it| json!(it.says)).collect()
         }
-        (Service::Query, _) => {
-            let of = |row: &&OrderRow| state.is_none() || row.order.status() == Status::Cancelled;
-            facts.shown.values().filter(of).filter_map(shown).collect()
-        }
+        (Service::Query, _) => facts.shown.values().filter_map(shown).collect(),
         (Service::NotificationsWorker, _) => {
-            let of = |it: &&Value| state.is_none_or(|state| it["state"] == state);
-            let mails = facts.mail_rows.iter().map(|(id, row)| {
+            let mail = |(id, row): (&String, &MailRow)| {
                 let mut mail = json!(row);
                 mail["messageId"] = json!(id);
                 mail
-            });
-            mails.filter(|it| of(&it)).collect()
+            };
+            facts.mail_rows.iter().map(mail).collect()
         }
         (Service::NotificationsApi, _) => Vec::new(),
-    }
+    };
+    let Some((field, value)) = filter.split_once('=') else { return rows };
+    rows.into_iter().filter(|row| row[field] == value).collect()
 }
 
 /// A letter without what may be large, and without a stranger's texts, which are cut.
